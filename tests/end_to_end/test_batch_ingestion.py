@@ -203,7 +203,9 @@ def test_files_of_the_worker_are_refused_before_a_run_exists(runs: Runs, source:
     """The answer says so."""
     answer = runs.refused("batch_ingestion", runs.request(data_source=source))
     assert "Invalid input for param data_source" in answer
-    assert "machine are not read" in " ".join(answer.replace('"', "'").replace("'\n", "").replace("'", "").split())
+    assert "it does not read files of the workers machine" in " ".join(
+        answer.replace('"', "'").replace("'\n", "").replace("'", "").split()
+    )
 
 
 def test_a_name_without_a_path_is_no_local_file(runs: Runs) -> None:

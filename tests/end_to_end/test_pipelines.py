@@ -303,7 +303,7 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     assert run.counts() == counted(read=8, indexed=6, dead_letters=2, shards=1)
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
     listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=WAIT_S).text
-    assert "00001.jsonl" in listed
+    assert "not JSON" in listed
     hits = own.lab.http.get(own.links(run, "ingest", 0)["Index"], timeout=WAIT_S).json()["hits"]
     assert hits["total"]["value"] == 6
     letters = own.lab.s3.list_objects_v2(Bucket=own.work_prefix, Prefix=queue.partition(f"{own.work_prefix}/")[2])[

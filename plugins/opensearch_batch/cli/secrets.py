@@ -1,4 +1,4 @@
-"""Removes secrets from output, including the text of unexpected errors."""
+"""Masks secrets in the errors that a command prints, expected or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that Airflow stores: under Admin, Connections, in a secrets backend or in an environment variable."""
+"""Connections that Airflow stores: in its database, in a secrets backend or in environment variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 CONN_ID = re.compile(r"[\w.-]+")
-# Connection types that are accepted in place of a type.
+# Requested type -> types that the connection may have; a type that is not listed accepts only itself.
 ACCEPTED_TYPES = {"http": ("http", "generic")}
 
 

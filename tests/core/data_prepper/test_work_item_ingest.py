@@ -121,7 +121,7 @@ def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(work_items: Units, in
     assert told["pipelineName"] == "books"
     assert told["failedData"]["index"] == index
     assert "not JSON" in told["failedData"]["message"]
-    with pytest.raises(ConfigError, match="its next run reads them again"):
+    with pytest.raises(ConfigError, match="the next run reads the objects again"):
         replay(report.dead_letters or "", work_items.lab.objects, work_items.lab.cluster(), row_errors=row_errors())
 
 

@@ -64,7 +64,7 @@ def test_blocks_hold_what_the_lines_hold(lines: list[bytes], ends: bool, block_b
         patch.setattr("opensearch_batch.core.sharding.blocks.BLOCK_BYTES", block_bytes)
         patch.setattr("opensearch_batch.core.sharding.blocks.MIN_LINES", 2)
         fast = made(content, form)
-        patch.setattr("opensearch_batch.core.sharding.blocks.Blocks._read", lambda *_: None)
+        patch.setattr("opensearch_batch.core.sharding.blocks.Blocks._inputs_of", lambda *_: None)
         careful = made(content, form)
     assert fast == careful
 

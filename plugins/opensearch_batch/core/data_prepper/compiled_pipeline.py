@@ -87,7 +87,7 @@ class CompiledPipeline:
         return [bucket.area(now) for bucket in self.source.buckets]
 
     def output_bucket_number(self) -> int | None:
-        """Return the number of the bucket that reads job outputs, whatever their times; None if no bucket does."""
+        """Return the number of the source bucket that contains the job outputs, ignoring times; None if none does."""
         if self.ml is None:
             return None
         buckets = self.source.buckets
@@ -108,7 +108,9 @@ class CompiledPipeline:
             return None
         bucket, key = event.value(("bucket",)), event.value(key_of(ml.input_key or "key"))
         if not isinstance(key, str) or not key:
-            raise ConfigError(f"{listed.item.uri}: input_key {ml.input_key} is not the key of an object; correct it")
+            raise ConfigError(
+                f"{listed.item.uri}: the event has no object key at {ml.input_key or 'key'}; correct input_key"
+            )
         return f"s3://{bucket}/{key}"
 
     def flow(self) -> Flow:
@@ -188,7 +190,7 @@ class CompiledPipeline:
             work_item: the work item.
             item_factory: creates the item that the sink writes for an event.
             reading: reads the rows.
-            records: the URI of the record object for each object with rows, for s3_enrich.
+            records: for s3_enrich: the URI of each output object -> the URI of the input object of its job.
         """
         options = EventOptions(
             item_factory,

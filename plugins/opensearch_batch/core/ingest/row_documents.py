@@ -1,4 +1,4 @@
-"""Makes documents with the processors of a pipeline file, which change output rows that contain their records.
+"""Makes documents from output rows with the processors of a pipeline file; each output row contains its record.
 
 Options are read as in a Data Prepper file, so processors can be copied from one file to the other. A row for which
 `when` does not hold is counted as unrouted.
@@ -34,8 +34,8 @@ from opensearch_batch.core.types.rows import Source
 Processors = Sequence[Mapping[str, Any]]
 WHEN = "when"
 _UNSUPPORTED = {
-    "ml_inference": "batch_predict of this file submits the jobs; remove it",
-    "s3_enrich": "output rows already contain their records; remove it",
+    "ml_inference": "remove this processor; batch_predict of this file submits the jobs",
+    "s3_enrich": "remove this processor; output rows already contain their records",
 }
 _PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_UNSUPPORTED})
 
@@ -99,7 +99,9 @@ def member_at(path: str, option: str) -> EventFormatter:
 def _key(path: str, option: str) -> Key:
     steps = PlainPath.parse(path).steps
     if not steps or any(isinstance(step, int) and step < 0 for step in steps):
-        raise ConfigError(f"{option} {path!r} does not name a member of a row; write names and indexes, like $.meta.id")
+        raise ConfigError(
+            f"{option} {path!r} does not name a member of a row; write member names and positions, like $.ids[0]"
+        )
     return tuple(map(str, steps))
 
 
@@ -115,7 +117,7 @@ def row_flow(request: IngestRequest) -> Flow:
     return Flow(steps, [(WHEN, compile_condition(request.when))], [(WHEN,)])
 
 
-def _options_of(request: IngestRequest, reading: Reading, *, passes_arrays: bool) -> EventOptions:
+def _event_options(request: IngestRequest, reading: Reading, *, passes_arrays: bool) -> EventOptions:
     id_path = request.field_map.get(ID_FIELD)
     items = IndexItemFactory(
         id_of=None if id_path is None else member_at(id_path, "id"),
@@ -127,15 +129,15 @@ def _options_of(request: IngestRequest, reading: Reading, *, passes_arrays: bool
 
 
 def row_documents(request: IngestRequest, sources: Sequence[Source], reading: Reading) -> EventDocuments:
-    """Return the documents of sources for a test or a replay, which run without an ingest."""
-    return EventDocuments(row_flow(request), _options_of(request, reading, passes_arrays=False), sources, reading)
+    """Return the documents of sources for a test of a pipeline file or a replay, which do not use the ingest engine."""
+    return EventDocuments(row_flow(request), _event_options(request, reading, passes_arrays=False), sources, reading)
 
 
 def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocumentFactory:
     """Return the factory that makes the documents of an ingest."""
     return EventDocumentFactory(
         lambda: row_flow(request),
-        _options_of(request, reading, passes_arrays=True),
+        _event_options(request, reading, passes_arrays=True),
         identity=[
             request.processors,
             request.when,
@@ -145,5 +147,5 @@ def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocum
             request.routing,
         ],
         reading=reading,
-        remedy="when does not hold for them; correct the condition if they should be indexed",
+        remedy="the condition `when` does not hold for them; correct it if they should be indexed",
     )

@@ -7,7 +7,7 @@ attempts one submits and the other reattaches:
 
     intent      written before the paid call; an attempt may have submitted the job
     submitted   written after it, with ML Commons' task id, or with the service's own response if ML Commons has no task
-    ended       written when a poll finds that the job has ended
+    ended       written with the outcome: a poll found the end, the deadline passed, or a user ended the wait
 
 A bad end stays until a user clears batch_predict or runs with `force`; each such request adds one submission.
 """
@@ -58,7 +58,7 @@ def job_key(service: str, model: str, parameters: Mapping[str, Any], content_dig
 def next_submission(old: JobRecord, new: JobRecord, request: ResubmitRequest) -> JobRecord:
     """Return `new` as the submission after `old`; earlier submissions stay in its history."""
     past = {"submission": old.submission, "name": old.name, "ml_task_id": old.ml_task_id, "end": old.end}
-    # Names the output files of some services, which retention deletes.
+    # For some services it names the output files; retention needs it to delete them.
     past["remote_job"] = old.remote_job
     history = [*old.history, msgspec.to_builtins(past)]
     consumed = consumed_requests(old.consumed_requests, request)
@@ -86,7 +86,7 @@ class JobRecords:
         return self._document.read()
 
     def write(self, record: JobRecord, *, over: str | None) -> bool:
-        """Replace the version with ETag `over`, or create the record if `over` is None; return False if it changed."""
+        """Replace the version with ETag `over`, None if there is none; return False if another writer was faster."""
         return self._document.swap(record, etag=over)
 
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
@@ -108,7 +108,7 @@ class JobRecords:
 
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
-    """Record that the completed job that caused an error is UNUSABLE; return False if its record is of another job."""
+    """Record that the completed job that caused an error is UNUSABLE; return False if it has no such record."""
     record = JobRecords(objects, error.job).read() if error.job else None
     if record is None or record.ml_task_id != error.ml_task_id:
         return False
@@ -123,7 +123,7 @@ def progress_message(record: JobRecord, state: State, *, now: float) -> str:
     minutes, seconds = divmod(int(now - record.intended_at), 60)
     counts = ", ".join(f"{count:,} {name}" for name, count in service_counts(record.remote_job).items())
     submitted = f"submitted {minutes:,} min {seconds} s ago{counts and '; '}{counts}"
-    return f"job {record.name} (task {record.ml_task_id}): {state}{remote_state}, {submitted}"
+    return f"{_name(record)}: {state}{remote_state}, {submitted}"
 
 
 def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:
@@ -137,4 +137,8 @@ def bad_end_message(record: JobRecord) -> str:
     if end is None:
         return f"job {record.name} has not ended"
     reason = f": {end.reason}" if end.reason else ""
-    return f"job {record.name} (task {record.ml_task_id}) ended {end.state}{reason}; {CLEAR_TO_PAY}"
+    return f"{_name(record)} ended {end.state}{reason}; {CLEAR_TO_PAY}"
+
+
+def _name(record: JobRecord) -> str:
+    return f"job {record.name}" + (f" (task {record.ml_task_id})" if record.ml_task_id else "")

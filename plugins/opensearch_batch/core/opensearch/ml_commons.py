@@ -27,8 +27,8 @@ SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
 COMPARED_MEMBERS = ("name", "version", "protocol", "parameters", "actions")
-# An update is repeated if a query between the undeployment and the update has deployed the model again.
-UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 10, 0.5
+# An update is repeated if the model was deployed again after it was undeployed: by a query, or by its registration.
+UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 15, 2.0
 KEY_MARK = " (key "
 HASH_ROUNDS, HASH_BYTES = 100_000, 8
 

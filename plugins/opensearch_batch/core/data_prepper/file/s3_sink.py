@@ -57,21 +57,21 @@ class Threshold(Options, frozen=True, kw_only=True):
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the s3 sink. Bucket names are stored without ``s3://`` and may contain keys of the event."""
+    """Options of the s3 sink. Bucket names are stored without ``s3://``; only `bucket` may contain event keys."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "buffer_type": "objects are streamed without a buffer",
+        "buffer_type": "an object is held in memory while it is small, then on disk",
         "client": _CLIENT,
         "max_retries": _CLIENT,
         "max_connection_retries": _CLIENT,
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_FORWARD,
-        "bucket_selector": "write bucket, which may contain keys of the event: logs-${/tenant}",
+        "bucket_selector": "use the option bucket instead; it may contain keys of the event, like logs-${/tenant}",
         "server_side_encryption": "set the default encryption of the bucket",
         "object_metadata": "objects get no metadata; the report of the run has the counts",
         "predefined_object_metadata": "objects get no metadata; the report of the run has the counts",
-        "aggregate_threshold": "objects are streamed, not buffered; write threshold: {maximum_size: 50mb}",
+        "aggregate_threshold": "objects are limited one by one, not together; limit each with threshold.maximum_size",
     }
 
     aws: Annotated[Aws, Meta(examples=[{"region": "us-east-1"}])]

@@ -1,8 +1,8 @@
 """The S3 sink: writes each event to the open object of its folder; objects are limited by number of events and bytes.
 
 An object's name contains a digest of the source of its events and of its part number, so a retry writes the same
-objects; Data Prepper's names contain nanoseconds and a random number instead. Objects stay open until the last item, so
-the attempt after an interruption starts from the beginning.
+objects; Data Prepper's names contain nanoseconds and a random number instead. An object may stay open until the last
+item, so the attempt after an interruption starts from the beginning.
 Source: S3SinkService, ThresholdCheck, ObjectKey and KeyGenerator of Data Prepper's s3 sink (2.17).
 """
 
@@ -41,7 +41,7 @@ class ObjectSettings(msgspec.Struct, frozen=True):
     """How objects are named, encoded and limited.
 
     The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit) or more
-    than `max_object_bytes` compressed bytes.
+    than `max_object_bytes` bytes: compressed, except that Parquet counts the JSON text of the events.
 
     Raises:
         ConfigError: the schema of the encoding cannot be written.
@@ -79,7 +79,7 @@ class S3Writer:
     Args:
         objects: the store.
         settings: how objects are named, encoded and limited.
-        source: identifies the source of the events, and this writer among the writers of this source.
+        source: a string that is unique to this source and writer; the names of the objects contain its digest.
         at: the time in the names of the objects.
     """
 
@@ -91,11 +91,11 @@ class S3Writer:
         self._parts: dict[tuple[str, str], int] = {}
 
     def add(self, event: bytes, folder: str, *, name: str = NAME) -> None:
-        """Add the text of one JSON object.
+        """Add one event.
 
         Args:
-            event: the text.
-            folder: the folder of the object: ``s3://``, the bucket and the path prefix.
+            event: its JSON text.
+            folder: the folder of its S3 object: ``s3://``, the bucket and the path prefix.
             name: the beginning of the object's name.
 
         Raises:
@@ -158,7 +158,7 @@ class _Part:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the object so far, without the few bytes that a compressor still buffers."""
+        """Bytes written so far, without the few that a compressor buffers; for Parquet, the JSON text of the events."""
         return self._spool.tell() + self._file.buffered_bytes
 
     def add(self, event: bytes) -> None:
@@ -203,7 +203,7 @@ class ObjectSink:
 
     @contextmanager
     def during(self, attempt: Attempt) -> Iterator[None]:
-        """Open a writer for the attempt; objects that it has not written at its end are discarded."""
+        """Open a writer for the attempt; when the attempt ends, objects that are still open are discarded."""
         source = f"{attempt.prefix} {attempt.content_digest}"
         with S3Writer(self._objects, self._settings, source=source, at=_newest(attempt.sources)) as self._writer:
             yield
@@ -228,7 +228,8 @@ class ObjectSink:
             return
         body.add(entry, entry.size_bytes)
         try:
-            self._writer.add(bytes(entry.pieces[0]), entry.id, name=f"{self._settings.name_prefix}{NAME}")
+            # The id of such an item is the folder of its object.
+            self._writer.add(bytes(entry.pieces[0]), folder=entry.id, name=f"{self._settings.name_prefix}{NAME}")
         except RecordRejected as error:
             refused.append(Refused(entry, 0, str(error)))
 

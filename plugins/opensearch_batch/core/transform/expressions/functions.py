@@ -28,12 +28,12 @@ EVENT_TYPE = "/eventType"
 DEFAULT_EVENT_TYPE = "LOG"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_DATE_ARGUMENTS, _MAX_DATE_ARGUMENTS = 2, 4
-_MAX_OFFSET_HOURS = 18
+_MAX_OFFSET = timedelta(hours=18)
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(?::\d\d)?)(?:\.(\d{0,9}))?(?:([Zz]|[+-]\d\d:\d\d(?::\d\d)?)(\[[^\]]+\])?)?",
     re.ASCII,
 )
-_OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2})(?::?(\d\d)(?::?(\d\d))?)?", re.ASCII)
+_OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2}|\d\d:[0-5]\d(?::[0-5]\d)?|\d\d[0-5]\d(?:[0-5]\d)?)", re.ASCII)
 Arguments = list[object]
 Function = Callable[[Event, Arguments], object]
 # Returns a part of a string, before or after a delimiter.
@@ -58,10 +58,12 @@ def zone_of(text: str) -> tzinfo:
         EvaluationError: the string is not a time zone.
     """
     offset = _OFFSET.fullmatch(text)
-    if offset and int(offset[2]) <= _MAX_OFFSET_HOURS:
-        sign, hours, minutes, seconds = offset.groups(default="0")
-        size = timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds))
-        return timezone(-size if sign == "-" else size)
+    if offset:
+        digits = offset[2].replace(":", "")
+        hours, minutes, seconds = (int(digits[start : start + 2] or 0) for start in (0, 2, 4))
+        size = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        if size <= _MAX_OFFSET:
+            return timezone(-size if offset[1] == "-" else size)
     if text == "Z":
         return UTC
     from zoneinfo import ZoneInfo
@@ -193,7 +195,8 @@ def _format_date_time(event: Event, arguments: Arguments) -> str:
 def _moment(value: object, source_zone: tzinfo, target_zone: tzinfo) -> datetime:
     """Parse milliseconds since the epoch or an ISO 8601 time; `source_zone` applies to a time without a zone.
 
-    As in Data Prepper, a time with an offset and without a region keeps its offset if both zones are the same.
+    As in Data Prepper, a time with an offset and without a region keeps its offset if `source_zone` and
+    `target_zone` are the same.
     """
     if type(value) is int or type(value) is float:
         return (_EPOCH + timedelta(milliseconds=int(value))).astimezone(target_zone)
