@@ -122,6 +122,7 @@ def _options_of(request: IngestRequest, reading: Reading, *, passes_arrays: bool
         routing=None if request.routing is None else member_at(request.routing, "routing"),
         action=request.op_type,
         origin_of=reading.origin_of,
+        version=request.version,
     )
     return EventOptions(items, passes_arrays=passes_arrays)
 

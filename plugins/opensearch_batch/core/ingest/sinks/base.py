@@ -1,6 +1,6 @@
 """The interface between the engine and a sink. The sink returns a verdict for each item, in the order of the items.
 
-A sink never drops an item: each one is written, found unchanged, filtered, or refused with a reason.
+A sink never drops an item: each one is written, found unchanged, filtered, superseded, or refused with a reason.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ class Body:
 
 
 class WrittenBody(NamedTuple):
-    """The verdicts of one body: ``len(body.items) == indexed + unchanged + filtered + len(refused)``.
+    """The verdicts of one body.
 
-    An ingest pipeline of the index dropped the `filtered` items.
+    ``len(body.items) == indexed + unchanged + filtered + superseded + len(refused)``. An ingest pipeline of the index
+    dropped the `filtered` items. The index has newer versions of the documents of the `superseded` items, or a newer
+    run writes them.
     """
 
     body: Body
@@ -84,6 +86,7 @@ class WrittenBody(NamedTuple):
     unchanged: int
     refused: list[Refused]
     filtered: int = 0
+    superseded: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -96,6 +99,7 @@ class Attempt(msgspec.Struct, frozen=True):
         content: digest of the sources and the options.
         sources: the sources to read.
         resumes: whether this attempt continues an interrupted attempt.
+        still_claimed: returns False when a newer run has superseded the run of this attempt.
     """
 
     id: str
@@ -104,6 +108,7 @@ class Attempt(msgspec.Struct, frozen=True):
     content: str
     sources: Sequence[Source]
     resumes: bool
+    still_claimed: Callable[[], bool] = lambda: True
 
 
 class Sink(Protocol):
