@@ -169,7 +169,7 @@ def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
         ({}, ["--user", "me", "--opensearch-url", "http://127.0.0.1:1"], "no password for --user me"),
         ({}, ["--user", "me", "--aws-region", "r", "--opensearch-url", "http://127.0.0.1:1"], "use one of them"),
         ({"credential": {"openAI_key": "<you openAI key>"}}, [], "credential.openai_key contains a placeholder"),
-        ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "replace it, or remove it"),
+        ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "documentation; replace it"),
         ({}, ["--memory-mb", "no"], "see opensearch-batch ingest --help"),
         ({"data_source": {"type": "s3", "source": ["s3://b/k"]}, "credential": {"access_key": "a", "sekret": SECRET}},
          [], "credential.sekret: no such member"),
