@@ -168,11 +168,14 @@ class MLCommons:
 
         So the models are undeployed first. A model keeps the connector that it was deployed with.
         """
-        models = self._models(connector_id)
+        deployed: dict[str, None] = {}
         change = {key: body[key] for key in ("credential", "description")}
         try:
             for attempt in range(1, UPDATE_ATTEMPTS + 1):
-                for model in models:
+                # Searched at each attempt: a model that was registered just before may be missing from a search.
+                for model in self._models(connector_id):
+                    if model["model_state"] in DEPLOYED_STATES:
+                        deployed[model["id"]] = None
                     self._cluster.call("POST", f"{ML}/models/{model['id']}/_undeploy")
                 try:
                     self._cluster.call("PUT", f"{ML}/connectors/{connector_id}", change)
@@ -183,9 +186,8 @@ class MLCommons:
                 else:
                     return
         finally:
-            for model in models:
-                if model["model_state"] in DEPLOYED_STATES:
-                    self._deploy(model["id"])
+            for model_id in deployed:
+                self._deploy(model_id)
 
     def _models(self, connector_id: str) -> list[dict[str, str]]:
         """Return ``{id, name, model_state}`` of a connector's models."""
