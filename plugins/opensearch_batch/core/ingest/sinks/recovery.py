@@ -4,7 +4,7 @@ The interrupted attempt may have written documents after its last recorded progr
 compared, until more consecutive bytes are absent than can have been in flight. A document whose id OpenSearch generated
 cannot be fetched, so it is written again. If a document is written again, later documents with its id are too.
 Documents with an external version are written again: the index accepts an equal version and refuses a lower one
-(docs/decisions/019).
+(docs/decisions/020).
 """
 
 from __future__ import annotations
