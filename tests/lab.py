@@ -13,6 +13,7 @@ import boto3
 import requests
 from opensearchpy import OpenSearch
 
+from include.local_stack.buckets import create_bucket
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -63,7 +64,7 @@ class Lab:
     def new_bucket(self) -> str:
         """Make an empty bucket."""
         name = f"b-{uuid.uuid4().hex[:12]}"
-        self.s3.create_bucket(Bucket=name)
+        create_bucket(self.s3, name)
         return name
 
     def vector(self, text: str) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 
 from include.local_stack import prerequisites, stack
+from include.local_stack.buckets import create_bucket
 from include.local_stack.demo import Demo
 from include.local_stack.settings import (
     SERVICES,
@@ -54,7 +55,7 @@ def _put(file: Path, uri: str) -> bool:
         aws_secret_access_key=running.credentials.secret_key,
         region_name="us-east-1",
     )
-    s3.create_bucket(Bucket=bucket)
+    create_bucket(s3, bucket)
     key = f"{key}{file.name}" if not key or key.endswith("/") else key
     s3.upload_file(str(file), bucket, key)
     stack.say_on_stdout(f"{file} is at s3://{bucket}/{key}")

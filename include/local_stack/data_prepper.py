@@ -20,6 +20,7 @@ import msgspec
 import requests
 from opensearchpy import OpenSearch
 
+from include.local_stack.buckets import create_bucket
 from include.local_stack.demo import MODEL, SAMPLE, TIMEOUT_S, WAIT_S, Demo, console, say_what_starts
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackError
@@ -60,7 +61,7 @@ class DataPrepperDemo(Demo):
         """Run the sample, ask, and run it on rows without a title; False when a run failed."""
         model_id = self._register()
         for bucket in (BUCKET, DLQ):
-            self._s3.create_bucket(Bucket=bucket)
+            create_bucket(self._s3, bucket)
         self._fill_in(model_id)
         rows = _passages()
         for name in ("first", "second"):

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.local_stack.airflow_api import ENDED, AirflowAPI
+from include.local_stack.buckets import create_bucket
 from include.local_stack.stack import Stack, StackError
 from include.local_stack.state import CREDENTIALS_FILE
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -85,7 +86,7 @@ class Demo:
 
     def _provide_buckets(self) -> None:
         for bucket in (DOCUMENTS, WORK):
-            self._s3.create_bucket(Bucket=bucket)
+            create_bucket(self._s3, bucket)
 
     def provide(self) -> None:
         """Put the passages into the bucket and the model into SageMaker, where that is still to be done."""
