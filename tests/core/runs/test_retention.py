@@ -297,17 +297,21 @@ def test_a_note_that_names_other_folders_deletes_nothing(runs: Runs) -> None:
         ("openai://file-of-another", False),
         ("openai://file-now", True),
         ("openai://file-before", True),
+        ("s3://elsewhere/out/a.out", True),
+        ("s3://elsewhere/out-of-another/a.out", False),
     ],
 )
 def test_only_recorded_outputs_are_deleted(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, uri: str, *, goes: bool
 ) -> None:
-    """Files of the job's folder, and files of the service that the job's record names, also of earlier submissions."""
+    """Files below the job's folder or output location, and service files that its record names, of any submission."""
     answered, deleted = runs.job("a"), list[str]()
     record, etag = present(JobRecords(runs.objects, answered.job).load())
     before = msgspec.structs.replace(record, remote_job={"output_file_id": "file-before"})
     record = msgspec.structs.replace(
-        next_submission(before, record, ResubmitRequest()), remote_job={"output_file_id": "file-now"}
+        next_submission(before, record, ResubmitRequest()),
+        remote_job={"output_file_id": "file-now"},
+        output="s3://elsewhere/out",
     )
     assert JobRecords(runs.objects, answered.job).write(record, over=etag)
     used = UsedJobs([answered], [ObjectInfo(uri, 1, "e")])

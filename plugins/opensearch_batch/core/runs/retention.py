@@ -115,7 +115,8 @@ def _is_own(layout: Layout, folder: str) -> bool:
 
 def _is_recorded(uri: str, folders: Sequence[str], records: Sequence[JobRecord]) -> bool:
     """Return whether an output is in a folder or location of its jobs, or is a service's file that a record names."""
-    if uri.startswith((*(f"{folder}/" for folder in folders), *(record.output for record in records if record.output))):
+    locations = [*folders, *(record.output.rstrip("/") for record in records if record.output)]
+    if any(uri == location or uri.startswith(f"{location}/") for location in locations):
         return "/../" not in uri
     responses = [record.remote_job for record in records]
     responses += [past.get("remote_job") or {} for record in records for past in record.history]
