@@ -168,14 +168,14 @@ class MLCommons:
 
         So the models are undeployed first. A model keeps the connector that it was deployed with.
         """
-        deployed: dict[str, None] = {}
+        deployed = set[str]()
         change = {key: body[key] for key in ("credential", "description")}
         try:
             for attempt in range(1, UPDATE_ATTEMPTS + 1):
                 # Searched at each attempt: a model that was registered just before may be missing from a search.
                 for model in self._models(connector_id):
                     if model["model_state"] in DEPLOYED_STATES:
-                        deployed[model["id"]] = None
+                        deployed.add(model["id"])
                     self._cluster.call("POST", f"{ML}/models/{model['id']}/_undeploy")
                 try:
                     self._cluster.call("PUT", f"{ML}/connectors/{connector_id}", change)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from opensearch_batch.core.config.option_types import Rule, refuse, refuse_if
+from opensearch_batch.core.config.option_types import Rule, refuse_if
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
@@ -78,20 +78,18 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
 def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:
     ingest = spec.ingest
     if ingest.processors is None:
-        if not (ingest.field_map or ingest.ingest_fields):
-            yield ("ingest",), lambda: refuse(f"field_map is missing; write {_FIELD_MAP}, or processors")
+        missing, cause = not (ingest.field_map or ingest.ingest_fields), f"write {_FIELD_MAP}, or processors"
+        yield from refuse_if(wrong=missing, keys=("ingest",), cause=f"field_map is missing; {cause}")
         yield ("ingest", "field_map"), lambda: _compile_field_map(spec)
         yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _compile_field_map(spec).fields)
-        if ingest.when is not None:
-            cause = "when works only with processors; replace field_map with processors, or remove when"
-            yield ("ingest", "when"), lambda: refuse(cause)
+        cause = "when works only with processors; replace field_map with processors, or remove when"
+        yield from refuse_if(wrong=ingest.when is not None, keys=("ingest", "when"), cause=cause)
         return
     for name in ("field_map", "ingest_fields", "on_missing"):
-        if getattr(ingest, name):
-            yield ("ingest", name), lambda: refuse("cannot be combined with processors; keep one of them")
-    if ingest.on_unmatched != "dead_letter":
-        cause = "with processors, a record without a prediction always becomes a dead letter; remove on_unmatched"
-        yield ("ingest", "on_unmatched"), lambda: refuse(cause)
+        cause = "cannot be combined with processors; keep one of them"
+        yield from refuse_if(wrong=bool(getattr(ingest, name)), keys=("ingest", name), cause=cause)
+    cause = "with processors, a record without a prediction always becomes a dead letter; remove on_unmatched"
+    yield from refuse_if(wrong=ingest.on_unmatched != "dead_letter", keys=("ingest", "on_unmatched"), cause=cause)
     yield ("ingest", "when"), lambda: _check_condition(ingest.when)
     yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
     yield ("id",), lambda: _check_member(spec.id, "id")

@@ -39,7 +39,7 @@ _ERROR_FILTER = "items.*.error.type,items.*.error.reason,items.*.error.caused_by
 _RESPONSE_FILTER = f"errors,items.*.status,items.*.result,items.update._seq_no,{_ERROR_FILTER}"
 # `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
-_WRITTEN = frozenset({"created", "updated", "deleted"})
+_WRITTEN, _SUCCESS = frozenset({"created", "updated", "deleted"}), frozenset({200, 201})
 _ID = b'"_id":'
 # For each action: the bytes before the id and the routing, after them, and after the document.
 _ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
@@ -266,7 +266,7 @@ class BulkWriter:
             if error.type == INDEX_MISSING:
                 raise index_deleted(self._index) from error
             raise RetriableError(
-                f"{error}; OpenSearch does not answer a bulk request so: check the proxy in front of it"
+                f"{error}; OpenSearch never responds to a bulk request like this; check the proxy in front of it"
             ) from error
         retried: list[Item] = []
         if _all_written(response, len(items)):
@@ -323,8 +323,9 @@ class BulkWriter:
 def _all_written(response: Any, sent: int) -> bool:  # noqa: ANN401 - any JSON
     """Return whether a response says that each document was written; most do, and need no further check."""
     try:
-        results = [outcome["result"] for result in response["items"] for outcome in result.values()]
-        return len(results) == sent and response["errors"] is False and _WRITTEN.issuperset(results)
+        outcomes = [outcome for result in response["items"] for outcome in result.values()]
+        written = [outcome["result"] in _WRITTEN and outcome["status"] in _SUCCESS for outcome in outcomes]
+        return len(written) == sent and response["errors"] is False and all(written)
     except (AttributeError, KeyError, TypeError):
         return False
 
