@@ -274,7 +274,10 @@ REFUSED = [
     ([("serverless: false", "serverless: true")], "aws.serverless: a pipeline file sends an id with each document"),
     ([(f'hosts: ["{HOST}"]', 'hosts: ["https://other:443"]')], "hosts[0]: a pipeline file uses the model"),
     ([('service_name: "sagemaker"', 'service_name: "bedrock"')], "service_name: output rows of bedrock do not contain"),
-    ([("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")], "input_key: a pipeline file"),
+    (
+        [("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")],
+        "input_key: a pipeline file submits the listed objects themselves",
+    ),
     ([("        ml_when: /bucket", "        retry_time_window: 0s\n        ml_when: /bucket")], "file retries while"),
     ([('/bucket == "documents"', "/key != null")], "ml_when: a pipeline file selects objects by prefix and name"),
     ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: the condition does not hold for bucket documents"),

@@ -221,6 +221,12 @@ def test_text_that_is_no_request_is_refused(content: bytes, message: str) -> Non
         parse_request(content, "books.json")
 
 
+def test_an_unpaired_surrogate_is_refused() -> None:
+    """Only a decoded request can contain it; msgspec cannot quote it in its own error."""
+    with pytest.raises(ConfigError, match=r"^books\.json: a string contains an unpaired surrogate .*; remove it$"):
+        parse_request({**REQUEST, "on_missing": {"a": "\ud800"}}, "books.json")
+
+
 def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
     """A misspelt member is reported, not the missing one."""
     assert refusal(index_name=None, index_nam="x") == "index_nam: no such member. Did you mean 'index_name'?"

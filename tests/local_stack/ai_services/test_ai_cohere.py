@@ -70,7 +70,7 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 def refused(call: Any, **arguments: Any) -> tuple[int | None, str]:
     """Status and message of a call that must fail."""
-    with pytest.raises(ApiError, match="status_code: ") as caught:
+    with pytest.raises(ApiError, match=r"status_code: [45]") as caught:
         call(**arguments)
     return caught.value.status_code, caught.value.body["message"]
 
@@ -290,7 +290,7 @@ def test_faults_within_rows(ai_stand: Stand, client: cohere.Client, tmp_path: Pa
     (part,) = client.datasets.get(job.output_dataset_id).dataset.dataset_parts or []
     content = requests.get(str(part.url), timeout=WAIT_S).content
     assert len(content) == (part.size_bytes or 0) - 24
-    with pytest.raises(EOFError, match="bytes, read"):
+    with pytest.raises(EOFError, match=r"Expected \d+ bytes, read \d+"):
         list(fastavro.reader(io.BytesIO(content)))
 
 
