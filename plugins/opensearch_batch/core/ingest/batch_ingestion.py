@@ -151,7 +151,9 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     except msgspec.ValidationError as error:
         raise ConfigError(f"{location}: {_explain(error)}") from None
     except UnicodeEncodeError:
-        raise ConfigError(f"{location}: a string has half of a surrogate pair; correct it") from None
+        raise ConfigError(
+            f"{location}: a string contains an unpaired surrogate (\\ud800 to \\udfff); remove it"
+        ) from None
     source_type = _source_type(body, location)
     try:
         check_index_name(body.index_name)

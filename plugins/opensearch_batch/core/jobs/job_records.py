@@ -86,7 +86,10 @@ class JobRecords:
         return self._document.read()
 
     def write(self, record: JobRecord, *, over: str | None) -> bool:
-        """Replace the version with ETag `over`, None if there is none; return False if another writer was faster."""
+        """Replace the version with ETag `over`, or create the record if `over` is None.
+
+        Return False, and write nothing, if another writer changed or created the record first.
+        """
         return self._document.swap(record, etag=over)
 
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
@@ -108,7 +111,7 @@ class JobRecords:
 
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
-    """Record that the completed job that caused an error is UNUSABLE; return False if it has no such record."""
+    """Record that the completed job that caused an error is UNUSABLE; return False if its record is gone or newer."""
     record = JobRecords(objects, error.job).read() if error.job else None
     if record is None or record.ml_task_id != error.ml_task_id:
         return False
