@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import requests
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.job_records import JobRecords
@@ -17,7 +18,7 @@ from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
 from tests.stored import present
-from tests.waiting import WAIT_S
+from tests.waiting import WAIT_S, eventually
 
 Begin = Callable[..., Wait]
 
@@ -99,9 +100,19 @@ def changed_connector(wait: Wait, **change: Any) -> Iterator[None]:
     connector = f"_plugins/_ml/connectors/{node('GET', model)['connector_id']}"
     key = wait.lab.stack.credentials.secret_key
     before = {"actions": node("GET", connector)["actions"], "credential": {"openAI_key": key}}
-    for values in (change, {name: before[name] for name in change}):
+
+    def is_changed(values: dict[str, Any]) -> bool:
+        """Change the connector, unless a node still deploys its model: a submission can do that."""
         node("POST", f"{model}/_undeploy")
-        node("PUT", connector, values)
+        try:
+            node("PUT", connector, values)
+        except requests.HTTPError as error:
+            assert "deployed" in error.response.text, error.response.text
+            return False
+        return True
+
+    for values in (change, {name: before[name] for name in change}):
+        eventually(lambda values=values: is_changed(values), "the connector was changed")
         node("POST", f"{model}/_deploy")
         if values is change:
             yield

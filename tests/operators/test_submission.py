@@ -45,7 +45,7 @@ def record(end: End | None = None, *, ml_task_id: str | None = "t", intended_at:
     ("holds", "is_taken_over"),
     [
         (record(), False),
-        (record(End("COMPLETED", time.time() + 3600)), True),
+        (record(End("COMPLETED", 4e9)), True),
         # It is about to be paid again; or its answer was lost; or it is on its way to its first submission.
         (record(End("FAILED", 1.0)), False),
         (record(ml_task_id=None), False),
