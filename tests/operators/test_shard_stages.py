@@ -64,7 +64,7 @@ class Prepares:
         folder = self.runs.work_prefix.job(shard.job)
         output = f"{folder}/output/1/"
         job = JobRecord(shard.job, "j", "sagemaker", "m", "s3://in/x", output, intended_at=0.0, ml_task_id="t")
-        JobRecords(self.runs.objects, folder).write(job, over=None)
+        JobRecords(self.runs.objects, folder).write(job, etag=None)
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": [f"{output}x.out"]}
         found = {"poll": polled, "repair": None}
         dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run, conf={})

@@ -111,7 +111,7 @@ def test_what_is_undone_has_a_reason(runs: Runs) -> None:
     ):
         fields = {name: getattr(record, name) for name in record.__struct_fields__}
         assert JobRecords(runs.store, runs.work_prefix.job(work_item.id)).write(
-            JobRecord(**{**fields, **more}), over=None
+            JobRecord(**{**fields, **more}), etag=None
         )
     manifest = runs.manifest(rows, earlier, none, refused, failed, running)
     undone = account_of(runs.store, runs.work_prefix, manifest, sinks=1).undone

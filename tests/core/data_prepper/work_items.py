@@ -94,7 +94,7 @@ books:
         record = JobRecord(
             work_item.id, name, "sagemaker", "m", "i", "o", 0.0, ml_task_id="t", end=End("COMPLETED", 1.0)
         )
-        JobRecords(self.lab.objects, folder).write(record, over=None)
+        JobRecords(self.lab.objects, folder).write(record, etag=None)
         output = f"s3://{self.bucket}/out/{name}/"
         ScanStateFile(self.lab.objects, self.compiled().layout).record_writer(output, folder)
         return JobOutput([output], job=folder, ml_task_id="t")

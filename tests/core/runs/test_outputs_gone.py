@@ -67,7 +67,7 @@ class Jobs:
         folder = self.work_prefix.job(key)
         output = f"{folder}/output/1/input.jsonl.out"
         record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, ml_task_id=key)
-        JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
+        JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), etag=None)
         self.objects.write(output, b"\n".join(json.dumps(row).encode() for row in rows))
         return JobOutput([output], positions, folder, key)
 

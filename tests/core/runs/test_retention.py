@@ -59,7 +59,7 @@ class Runs:
             ml_task_id="t",
             end=End("COMPLETED", 1.0),
         )
-        JobRecords(self.objects, folder).write(record, over=None)
+        JobRecords(self.objects, folder).write(record, etag=None)
         return JobOutput([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
 
     def use(self, pipeline: str, run: str, answered: list[JobOutput], *, at: float, for_ever: bool = False) -> Manifest:
@@ -121,7 +121,7 @@ def test_outputs_outside_the_folder_of_their_job_go_too(runs: Runs, uri: str, re
     runs.objects = objects = MemoryObjects()
     answered = msgspec.structs.replace(runs.job("a"), uris=[uri])
     record, etag = present(JobRecords(objects, answered.job).load())
-    assert JobRecords(objects, answered.job).write(msgspec.structs.replace(record, **recorded), over=etag)
+    assert JobRecords(objects, answered.job).write(msgspec.structs.replace(record, **recorded), etag=etag)
     for name in (uri, f"{uri}-of-another-job"):
         objects.write(name, b'{"custom_id":"r0000000000"}\n')
     runs.use("p", "r", [answered], at=NOW)
@@ -204,7 +204,7 @@ def test_what_a_job_under_way_reads_stays(runs: Runs, end: End | None, refused: 
     job_records = JobRecords(runs.objects, answered.job)
     found = present(job_records.load())
     record = msgspec.structs.replace(found[0], submission=2, end=end, refused=refused)
-    assert job_records.write(record, over=found[1])
+    assert job_records.write(record, etag=found[1])
     assert runs.clean("p", now=NOW + KEEP_S + 1) == (0 if stays else 1)
     assert (runs.names("a"), runs.unstaged) == ((WHOLE, []) if stays else (LEFT, ["a"]))
     if stays:
@@ -313,7 +313,7 @@ def test_only_recorded_outputs_are_deleted(
         remote_job={"output_file_id": "file-now"},
         output="s3://elsewhere/out",
     )
-    assert JobRecords(runs.objects, answered.job).write(record, over=etag)
+    assert JobRecords(runs.objects, answered.job).write(record, etag=etag)
     used = UsedJobs([answered], [ObjectInfo(uri, 1, "e")])
     save(runs.objects, f"{runs.work_prefix('p').retention()}20000101T000000-r.json", RunUse(NOW, [used]))
     delete = runs.objects.delete

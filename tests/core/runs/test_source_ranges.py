@@ -122,7 +122,7 @@ def test_rows_that_retention_removed_are_not_asked_for(runs: Runs) -> None:
     runs.put("a.jsonl", *GOOD[:4])
     assert written(runs.run("second", size=4)) == [0]
     ended = JobRecord("j", "n", "sagemaker", "m", "in", "out", 0.0, ml_task_id="t", end=End("COMPLETED", 6.0))
-    JobRecords(runs.objects, folder).write(ended, over=None)
+    JobRecords(runs.objects, folder).write(ended, etag=None)
     runs.put("a.jsonl", *GOOD)
     runs.run("third", size=4)
     runs.put("a.jsonl", *GOOD[:4])
