@@ -61,7 +61,7 @@ def test_an_answer_to_what_has_changed_since_is_left_out(work_items: Units, inde
     work_items.ingest().run(second, work_items.answer(second, "job-2"))
     brought = work_items.ingest().run(first, old)
     assert [report.counts.indexed for report in brought.reports] == [1]
-    assert "1 of 2 inputs have changed since" in brought.remarks[0]
+    assert "1 of 2 inputs have changed since the scan that selected them" in brought.remarks[0]
     assert work_items.documents(index) == {"a": {"v": "new", "answered": "job-2"}, "b": {"answered": "job-1"}}
     assert work_items.work_items() == []
 
