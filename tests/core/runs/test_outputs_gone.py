@@ -17,8 +17,8 @@ from opensearch_batch.core.jobs.output_rows import (
     JobOutput,
     OutputRows,
     UsedJobs,
-    read_known_outputs,
-    record_outputs_read,
+    read_recorded_outputs,
+    record_ingested_outputs,
 )
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
@@ -144,7 +144,9 @@ def test_a_pipeline_without_repair_keeps_its_own_account(jobs: Jobs) -> None:
 def test_an_output_that_no_ingest_read_is_lost(jobs: Jobs) -> None:
     """Its job is of no use, as one of another submission that was read does not tell what this one answered."""
     rows = OutputRows(jobs.objects, SAGEMAKER, "beside_record")
-    record_outputs_read(jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, uris=["s3://work/older.out"])], []))
+    record_ingested_outputs(
+        jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, uris=["s3://work/older.out"])], [])
+    )
     jobs.objects.delete(jobs.own.uris[0])
     with pytest.raises(OutputUnusable, match="the job's output was deleted"):
         rows.source([jobs.own])
@@ -157,6 +159,6 @@ def test_a_newer_generation_takes_the_place_of_the_older(jobs: Jobs) -> None:
     """What is noted is what was read last."""
     newer = msgspec.structs.replace(jobs.own, uris=["s3://work/newer.out"], ml_task_id="newer")
     for used in (jobs.own, newer):
-        record_outputs_read(jobs.objects, UsedJobs([used], []))
-    assert read_known_outputs(jobs.objects, jobs.own) is None
-    assert present(read_known_outputs(jobs.objects, newer)).used.job_outputs == [newer]
+        record_ingested_outputs(jobs.objects, UsedJobs([used], []))
+    assert read_recorded_outputs(jobs.objects, jobs.own) is None
+    assert present(read_recorded_outputs(jobs.objects, newer)).used.job_outputs == [newer]

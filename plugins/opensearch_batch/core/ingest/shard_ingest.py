@@ -29,7 +29,7 @@ from opensearch_batch.core.jobs.output_rows import (
     LatestRows,
     OutputRows,
     UsedJobs,
-    record_outputs_read,
+    record_ingested_outputs,
 )
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import save
@@ -92,7 +92,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
         run_key = self.manifest.run_key
         used = rows.used()
         save(self.objects, self.layout.used_jobs(run_key, shard.id), used)
-        record_outputs_read(self.objects, used)
+        record_ingested_outputs(self.objects, used)
         save(self.objects, self.layout.ingest_report(run_key, shard.id), report)
         return report
 

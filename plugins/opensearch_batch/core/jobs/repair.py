@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, OutputUnusable
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows, read_known_outputs
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows, read_recorded_outputs
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
@@ -132,7 +132,7 @@ class Repair:
 
     def _deleted_outputs(self, first: JobOutput) -> list[JobOutput]:
         """Return the outputs that an ingest read if some of them have been deleted since, else an empty list."""
-        known = read_known_outputs(self._objects, first)
+        known = read_recorded_outputs(self._objects, first)
         if known is None:
             return []
         # Another pipeline that shares the job may run more rounds.
