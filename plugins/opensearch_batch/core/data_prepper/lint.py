@@ -140,7 +140,10 @@ class _Lint:
         codec = self._pipeline.source.codec
         name = next((name for name, kind in _STOPPING_CODECS.items() if isinstance(codec, kind)), None)
         if name is not None and self._buckets_read_for("data_only", "data_and_metadata"):
-            text = "Data Prepper stops reading an object at an invalid row: the rest is lost, or read again forever"
+            text = (
+                "Data Prepper stops reading an object at an invalid row: the rest is lost, or the object is read again "
+                "forever"
+            )
             here = (
                 "the task fails and names the row" if name == "json" else "the row is a dead letter, the rest is read"
             )
