@@ -193,7 +193,7 @@ class JobHandle(msgspec.Struct, frozen=True):
 
     def remove_and_list_remaining(self, waiter: Waiter) -> list[Waiter]:
         """Remove a waiter; return the remaining ones."""
-        return self._waiters().remaining_without(waiter)
+        return self._waiters().remove_and_list_remaining(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Remove a waiter; if that fails, its registration expires."""

@@ -97,7 +97,7 @@ books:
         JobRecords(self.lab.objects, folder).write(record, etag=None)
         output = f"s3://{self.bucket}/out/{name}/"
         ScanStateFile(self.lab.objects, self.compiled().layout).record_writer(output, folder)
-        return JobOutput([output], job=folder, ml_task_id="t")
+        return JobOutput([output], folder=folder, ml_task_id="t")
 
     def opensearch(self, options: str) -> str:
         """Return an opensearch sink."""

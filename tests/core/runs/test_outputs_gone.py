@@ -106,7 +106,7 @@ class Jobs:
 
     def ends(self) -> list[str]:
         """Return how the jobs are recorded to have ended."""
-        found = [JobRecords(self.objects, one.job).load() for one in (self.own, self.repair)]
+        found = [JobRecords(self.objects, one.folder).load() for one in (self.own, self.repair)]
         return [record[0].end.state for record in found if record and record[0].end]
 
 

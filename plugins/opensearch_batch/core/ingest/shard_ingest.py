@@ -87,7 +87,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
             report = self._ingest(prepared, rows, request).run(rows.sources(), force=force)
         except OutputUnusable as error:
             invalidate_output(self.objects, error, now=time.time())
-            remedy = CLEAR_TO_PAY if error.job == job_outputs[0].job else "clear repair to submit a new one"
+            remedy = CLEAR_TO_PAY if error.folder == job_outputs[0].folder else "clear repair to submit a new one"
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self.manifest.run_key
         used = rows.used()

@@ -112,10 +112,10 @@ class JobRecords:
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
     """Record that the completed job that caused an error is UNUSABLE; return False if its record is gone or newer."""
-    record = JobRecords(objects, error.job).read() if error.job else None
+    record = JobRecords(objects, error.folder).read() if error.folder else None
     if record is None or record.ml_task_id != error.ml_task_id:
         return False
-    JobRecords(objects, error.job).end(record.submission, End("UNUSABLE", now, str(error)))
+    JobRecords(objects, error.folder).end(record.submission, End("UNUSABLE", now, str(error)))
     return True
 
 

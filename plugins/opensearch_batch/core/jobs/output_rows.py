@@ -34,17 +34,17 @@ MAX_POSITION = 10_000_000
 class JobOutput(msgspec.Struct, frozen=True):
     """The output of one job: the locations of its rows, and the positions of its records in the shard (None: all).
 
-    `job` is the folder of the job's record, `ml_task_id` the job's ML Commons task.
+    `folder` is the folder of the job's record, `ml_task_id` the job's ML Commons task.
     """
 
     uris: list[str]
     positions: list[int] | None = None
-    job: str = ""
+    folder: str = msgspec.field(default="", name="job")
     ml_task_id: str | None = None
 
     def unusable(self, reason: str) -> OutputUnusable:
         """Return the error that names this job as the cause."""
-        return OutputUnusable(reason, job=self.job, ml_task_id=self.ml_task_id)
+        return OutputUnusable(reason, folder=self.folder, ml_task_id=self.ml_task_id)
 
 
 class UsedJobs(msgspec.Struct, frozen=True):
@@ -92,12 +92,12 @@ def read_recorded_outputs(objects: Objects, first: JobOutput) -> RecordedOutputs
     `first` is the output of the shard's own job. Pipelines that share this job may run different numbers of repairs;
     the record with the most jobs is returned.
     """
-    if not first.job:
+    if not first.folder:
         return None
     recorded = []
-    if removed := read_removed(objects, first.job):
+    if removed := read_removed(objects, first.folder):
         recorded.append(RecordedOutputs(removed.used, removed.at))
-    if read := _ingested_outputs_document(objects, first.job).read():
+    if read := _ingested_outputs_document(objects, first.folder).read():
         recorded.append(RecordedOutputs(read))
     # A record may belong to another submission of the job, which has other outputs.
     matching = [each for each in recorded if each.used.job_outputs[0].uris == first.uris]
@@ -106,9 +106,9 @@ def read_recorded_outputs(objects: Objects, first: JobOutput) -> RecordedOutputs
 
 def record_ingested_outputs(objects: Objects, used: UsedJobs) -> None:
     """Record that an ingest read these outputs completely, so that it counts as done even if they are deleted."""
-    if not used.job_outputs[0].job:
+    if not used.job_outputs[0].folder:
         return
-    document = _ingested_outputs_document(objects, used.job_outputs[0].job)
+    document = _ingested_outputs_document(objects, used.job_outputs[0].folder)
     recorded = document.read()
     if (
         recorded is None
@@ -218,7 +218,7 @@ class OutputRows(msgspec.Struct, frozen=True):
         if recorded.removed_at is not None:
             event = f"was removed on {datetime.fromtimestamp(recorded.removed_at, UTC).date()} (retention_days)"
         raise FatalError(
-            f"{first.job}: the job's output {event}, but this run must read it again; a run with force pays for the "
+            f"{first.folder}: the job's output {event}, but this run must read it again; a run with force pays for the "
             "job again"
         )
 

@@ -98,7 +98,7 @@ class Repair:
                 return self._run(first, submit)
             except OutputUnusable as error:
                 is_recorded = invalidate_output(self._objects, error, now=time.time())
-                if error.job == first.job or not is_recorded:
+                if error.folder == first.folder or not is_recorded:
                     raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
 
     def _run(
@@ -233,6 +233,6 @@ def job_outputs_of(objects: Objects, account: str | None, first: JobOutput) -> l
         return [first]
     absent = OutputUnusable(f"{account}: the account of repair was deleted; clear repair")
     job_outputs = JsonDocument(objects, account, RepairAccount).require(absent).job_outputs
-    if (job_outputs[0].job, job_outputs[0].uris) != (first.job, first.uris):
+    if (job_outputs[0].folder, job_outputs[0].uris) != (first.folder, first.uris):
         raise ConfigError(f"{account}: the account of repair is of another job of this shard; clear repair")
     return job_outputs
