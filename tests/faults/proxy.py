@@ -16,7 +16,7 @@ from tests.waiting import WAIT_S
 NOT_PASSED_ON = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
 
 
-class JobOutput(NamedTuple):
+class Response(NamedTuple):
     """What a server answered."""
 
     status: int
@@ -37,18 +37,18 @@ class Exchange:
         for name in headers:
             del self._handler.headers[name]
 
-    def forward(self) -> JobOutput:
+    def forward(self) -> Response:
         """Let the server do it; nobody is told yet."""
         connection = http.client.HTTPConnection(self._server, timeout=WAIT_S)
         headers = {name: value for name, value in self._handler.headers.items() if name.lower() != "expect"}
         try:
             connection.request(self._handler.command, self._handler.path, self.body, headers)
             answer = connection.getresponse()
-            return JobOutput(answer.status, answer.getheaders(), answer.read())
+            return Response(answer.status, answer.getheaders(), answer.read())
         finally:
             connection.close()
 
-    def answer(self, answered: JobOutput, *, cut: bool = False) -> None:
+    def answer(self, answered: Response, *, cut: bool = False) -> None:
         """Answer the request; a cut answer breaks off in its middle."""
         size = next((value for name, value in answered.headers if name.lower() == "content-length"), None)
         is_head = self._handler.command == "HEAD"
@@ -204,7 +204,7 @@ def cuts(exchange: Exchange) -> None:
 def answers(status: int, content: bytes = b"{}") -> Fault:
     """The server answers this and does nothing."""
     headers = [("Content-Type", "application/xml" if content.startswith(b"<") else "application/json")]
-    return lambda exchange: exchange.answer(JobOutput(status, headers, content))
+    return lambda exchange: exchange.answer(Response(status, headers, content))
 
 
 def ignores(header: str) -> Fault:
