@@ -169,7 +169,7 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: Units, inde
     with pytest.raises(RetriableError, match="sink 0 is away"):
         work_items.ingest(away).run(work_item)
     manifest, work_prefix = manifest_of(work_items, work_item), work_items.compiled().layout
-    assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).undone) == 1
+    assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).unfinished) == 1
     assert delete_read(work_items.lab.objects, work_prefix, manifest) == 0
     assert work_items.lab.objects.head(uri) is not None
     assert [report.counts.indexed for report in work_items.run()] == [1]

@@ -32,8 +32,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds). `refused` is the error with which the service refused the submission; the next attempt submits again if it
     finds no job. `staged` identifies the uploaded file of the shard, for services that require an upload. `restage`
     means that this file may have caused the refusal, so the next attempt uploads it again. `consumed_requests` are the
-    keys of the resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input if
-    the input is the user's own object. `region` is the region of the connector, empty for a service without regions.
+    keys of the resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input
+    if that is the user's own object. `region` is the region of the connector, empty for a service without regions.
     """
 
     job: str
