@@ -262,7 +262,7 @@ LETTERS = [
     for letter in (
         DeadLetter("ingest", "no", "s3://d/a", 1, '{"id":"1","a":2}'),
         DeadLetter("ingest", "no", "s3://d/a", 1, None, "/w==", joined=[JoinedRow(1, "s3://d/b", 2, 0, '{"id":"1"}')]),
-        DeadLetter("prepare", "no", "s3://d/a", 3, '{"id":"1"}', number=7, late=True),
+        DeadLetter("prepare", "no", "s3://d/a", 3, '{"id":"1"}', source_number=7, late=True),
     )
 ]
 
