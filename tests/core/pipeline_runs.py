@@ -1,4 +1,4 @@
-"""Runs of one pipeline over objects that come, change and go, into an index that is a dict."""
+"""Runs one pipeline without servers, over objects that a test adds, changes and deletes; the index is a dict."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ PARAMETERS = {
 
 
 def record(number: int, text: str) -> dict[str, Any]:
-    """Make a record."""
+    """Return a record."""
     return {"id": str(number), "text": text}
 
 
 class Documents(Cluster):
-    """A cluster that keeps the texts of its one index in a dict, and refuses those that `refuses` names."""
+    """A cluster with one index, whose texts are in a dict; it rejects texts that start with `refuses`."""
 
     def __init__(self) -> None:
         self.name = "documents"
         self.texts: dict[str, str] = {}
         self.refuses = ""
         self.bodies = 0
-        # Called once, before the next body is answered.
+        # Called once, before the next bulk body is processed.
         self.meanwhile: Callable[[], object] | None = None
 
     def index(self, name: str) -> Index:
-        """Return the index, which is always there."""
+        """Return the index, which always exists."""
         return Index(name, "uuid")
 
     def refresh(self, index: str) -> None:
-        """Find everything at once."""
+        """Do nothing: documents are visible at once."""
 
-    def call(self, method: str, path: str, body: Any = None, **how: Any) -> Any:  # noqa: ARG002 - as the original
-        """Take a bulk body, or get documents."""
+    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:  # noqa: ARG002 - the signature of `Cluster`
+        """Process a bulk body, or return the documents of a multi-get request."""
         if path.endswith("_mget"):
             return {"docs": [self._found(each["_id"]) for each in body["docs"]]}
         meanwhile, self.meanwhile = self.meanwhile, None
@@ -82,32 +82,32 @@ class Documents(Cluster):
 
 
 class Runs:
-    """A bucket with the source and work of one pipeline; each listing is a second later than the one before."""
+    """One pipeline with its source and work prefix in a bucket; each `prepare` runs a second after the previous one."""
 
     def __init__(self, objects: S3Objects, bucket: str) -> None:
         self.objects, self.cluster = objects, Documents()
         self.source = f"s3://{bucket}/in/"
-        self.work_prefix = Layout(f"s3://{bucket}/work", "p")
+        self.layout = Layout(f"s3://{bucket}/work", "p")
         self.clock = 0.0
         self._service = adapter_of("sagemaker")
 
     def put(self, name: str, *records: dict[str, Any]) -> None:
-        """Write an object of the source, or write it anew."""
+        """Write or replace an object of the source."""
         self.objects.write(f"{self.source}{name}", "".join(f"{json.dumps(each)}\n" for each in records).encode())
 
     def delete(self, name: str) -> None:
-        """Remove an object of the source."""
+        """Delete an object of the source."""
         self.objects.delete(f"{self.source}{name}")
 
     def prepare(self, key: str, *, size: int = 500, source: str = "") -> Manifest:
-        """Cut the source into shards of so many records."""
+        """Run `prepare` with the run key `key` and shards of up to `size` records."""
         self.clock += 1
         source = source or self.source
         run_version = RunVersion(self.clock, source)
-        with DeadLetters(self.objects, self.work_prefix.dead_letters(key, "prepare")) as dead:
+        with DeadLetters(self.objects, self.layout.dead_letters(key, "prepare")) as dead:
             shards, counts = ShardWriter(
                 self.objects,
-                self.work_prefix,
+                self.layout,
                 limits=ShardLimits(size, 10**8, 10**6),
                 request_line=self._service.request_line(PARAMETERS, INPUTS),
                 form=self._service.line_form(PARAMETERS, INPUTS),
@@ -126,12 +126,12 @@ class Runs:
             inputs=INPUTS,
             run_version=run_version,
         )
-        save(self.objects, self.work_prefix.manifest(key), manifest)
-        record_source_ranges(self.objects, self.work_prefix, manifest, index=INDEX)
+        save(self.objects, self.layout.manifest(key), manifest)
+        record_source_ranges(self.objects, self.layout, manifest, index=INDEX)
         return manifest
 
     def ingest(self, manifest: Manifest, *, force: bool = False) -> list[IngestReport]:
-        """Ingest all shards of a run, one after the other."""
+        """Ingest all shards of a run in order."""
         return [self.ingest_shard(manifest, prepared, force=force) for prepared in manifest.shards]
 
     def ingest_shard(self, manifest: Manifest, prepared: PreparedShard, *, force: bool = False) -> IngestReport:
@@ -140,27 +140,28 @@ class Runs:
         return ShardIngest(
             self.objects,
             self.cluster,
-            layout=self.work_prefix,
+            layout=self.layout,
             manifest=manifest,
             adapter=self._service,
             row_matching=self._service.row_matching(PARAMETERS),
             request=with_source_paths(request, self._service, PARAMETERS, INPUTS),
-        ).run(prepared.shard, [self._answered(prepared)], force=force)
+        ).run(prepared.shard, [self._job_output(prepared)], force=force)
 
     def run(self, key: str, *, size: int = 500, source: str = "") -> list[IngestCounts]:
-        """Prepare and ingest."""
+        """Prepare and ingest; return the counts of each shard."""
         return [report.counts for report in self.ingest(self.prepare(key, size=size, source=source))]
 
     def letters(self, manifest: Manifest) -> list[list[str]]:
-        """Return the reasons of the dead letters of each shard's place."""
+        """Return the reasons of the dead letters of each shard's source range."""
         queues = [
-            f"{self.work_prefix.ingested(self.work_prefix.range_key(INDEX, each.source_ranges))}/dead_letters/"
+            f"{self.layout.ingested(self.layout.range_key(INDEX, each.source_ranges))}/dead_letters/"
             for each in manifest.shards
         ]
         return [[letter.reason for letter in dead_letters(self.objects, queue)] for queue in queues]
 
-    def _answered(self, prepared: PreparedShard) -> JobOutput:
-        folder = self.work_prefix.job(prepared.shard.job)
+    def _job_output(self, prepared: PreparedShard) -> JobOutput:
+        """Write the output of a shard's job, unless it exists; return it."""
+        folder = self.layout.job(prepared.shard.job)
         output = f"{folder}/output/1/input.jsonl.out"
         if self.objects.head(output) is None:
             with self.objects.open(prepared.shard.input) as stream:
@@ -170,5 +171,5 @@ class Runs:
 
 
 def written(counts: Sequence[IngestCounts]) -> list[int]:
-    """Return how many documents each shard wrote."""
+    """Return the number of documents that each shard wrote."""
     return [each.indexed for each in counts]

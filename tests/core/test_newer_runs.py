@@ -31,7 +31,7 @@ def test_an_older_run_writes_nothing_over_a_newer_one(runs: Runs) -> None:
         assert (report.counts.read, report.counts.superseded, report.counts.indexed) == (2, 2, 0)
         assert report.remarks[0].startswith("2 records superseded: a run that listed the source later")
         assert report.dead_letters is None
-    total = reconcile(runs.objects, runs.work_prefix, old).counts
+    total = reconcile(runs.objects, runs.layout, old).counts
     assert (total.read, total.superseded, total.indexed, total.unchanged) == (2, 2, 0, 0)
     assert runs.cluster.texts == {"1": "new"}
     assert runs.cluster.bodies == 1

@@ -189,7 +189,7 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
     record = JobRecord(
         "job", "n", "sagemaker", "m", "in", f"{run.work_prefix.job('job')}/output/1/", 0.0, ml_task_id="t"
     )
-    job_records.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
+    job_records.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), etag=None)
     for _ in range(2):
         with pytest.raises(OutputUnusable, match="2 rows for 3 records; clear batch_predict"):
             run()

@@ -148,7 +148,7 @@ def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     job_records = JobRecords(lab.objects, wait.folder)
     found = present(job_records.load())
-    assert job_records.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), etag=found[1])
     succeeds, result = wait.end()
     assert (succeeds, result["state"], result["outputs"]) == (False, "LOST", [])
     assert wait.recorded_end().state == "LOST"
@@ -181,6 +181,6 @@ def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: 
     job_records = JobRecords(wait.lab.objects, wait.folder)
     found = present(job_records.load())
     known: dict[str, Any] = wait.flow.client.describe(wait.submitted)
-    assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), etag=found[1])
     succeeds, result = wait.end(ml_task_id="")
     assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)

@@ -36,7 +36,7 @@ class Prepares:
         operator = prepare.OpenSearchPrepareOperator(
             task_id="prepare",
             source=self.runs.source,
-            work_prefix=self.runs.work_prefix.root,
+            work_prefix=self.runs.layout.root,
             service="sagemaker",
             index=INDEX,
             field_map={"_id": "$.id", "text": "$.text"},
@@ -56,15 +56,15 @@ class Prepares:
         operator = ingest.OpenSearchBatchIngestOperator(
             task_id="ingest",
             shard=msgspec.to_builtins(shard),
-            work_prefix=self.runs.work_prefix.root,
+            work_prefix=self.runs.layout.root,
             service="sagemaker",
             index=INDEX,
             field_map={"_id": "$.id", "text": "$.text"},
         )
-        folder = self.runs.work_prefix.job(shard.job)
+        folder = self.runs.layout.job(shard.job)
         output = f"{folder}/output/1/"
         job = JobRecord(shard.job, "j", "sagemaker", "m", "s3://in/x", output, intended_at=0.0, ml_task_id="t")
-        JobRecords(self.runs.objects, folder).write(job, over=None)
+        JobRecords(self.runs.objects, folder).write(job, etag=None)
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": [f"{output}x.out"]}
         found = {"poll": polled, "repair": None}
         dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run, conf={})
@@ -120,7 +120,7 @@ def test_a_superseded_shard_is_logged(prepares: Prepares) -> None:
     runs = prepares.runs
     runs.put("a.jsonl", record(1, "old"))
     old = prepares("1")
-    runs.objects.write(f"{runs.work_prefix.job(old.shards[0].shard.job)}/output/1/x.out", b"{}")
+    runs.objects.write(f"{runs.layout.job(old.shards[0].shard.job)}/output/1/x.out", b"{}")
     runs.put("a.jsonl", record(1, "new"))
     runs.ingest(prepares("2"))
     with capture_logs() as entries:

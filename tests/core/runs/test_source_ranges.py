@@ -91,11 +91,11 @@ def test_a_prepare_that_a_newer_one_was_quicker_than(runs: Runs) -> None:
     runs.put("a.jsonl", *GOOD)
     old = runs.prepare("old", size=4)
     runs.put("a.jsonl", *(record(number, "new") for number in (5, 6, 7)))
-    runs.objects.delete(runs.work_prefix.source_ranges(INDEX, runs.source))
+    runs.objects.delete(runs.layout.source_ranges(INDEX, runs.source))
     new = runs.prepare("new", size=4)
-    noted = runs.objects.read(runs.work_prefix.source_ranges(INDEX, runs.source))
-    record_source_ranges(runs.objects, runs.work_prefix, old, index=INDEX)
-    assert runs.objects.read(runs.work_prefix.source_ranges(INDEX, runs.source)) == noted
+    noted = runs.objects.read(runs.layout.source_ranges(INDEX, runs.source))
+    record_source_ranges(runs.objects, runs.layout, old, index=INDEX)
+    assert runs.objects.read(runs.layout.source_ranges(INDEX, runs.source)) == noted
     runs.ingest(new)
     assert [report.counts.superseded for report in runs.ingest(old)] == [4, 4]
     assert set(runs.cluster.texts.values()) == {"new"}
@@ -106,9 +106,9 @@ def test_a_prepare_that_is_repeated_costs_no_writes(runs: Runs) -> None:
     runs.put("a.jsonl", *GOOD)
     manifest = runs.prepare("run", size=4)
     runs.ingest(manifest)
-    record_source_ranges(runs.objects, runs.work_prefix, manifest, index=INDEX)
+    record_source_ranges(runs.objects, runs.layout, manifest, index=INDEX)
     part = Manifest("p", "part", runs.source, "sagemaker", "m", manifest.counts, manifest.shards[:1])
-    record_source_ranges(runs.objects, runs.work_prefix, part, index=INDEX)
+    record_source_ranges(runs.objects, runs.layout, part, index=INDEX)
     assert written(runs.run("run", size=4)) == [0, 0]
 
 
@@ -117,12 +117,12 @@ def test_rows_that_retention_removed_are_not_asked_for(runs: Runs) -> None:
     runs.put("a.jsonl", *GOOD)
     first = runs.prepare("first", size=4)
     runs.ingest(first)
-    folder = runs.work_prefix.job(first.shards[0].shard.job)
+    folder = runs.layout.job(first.shards[0].shard.job)
     save(runs.objects, removed_uri(folder), RemovedOutputs(5.0, UsedJobs([JobOutput([], None, folder, "t")], [])))
     runs.put("a.jsonl", *GOOD[:4])
     assert written(runs.run("second", size=4)) == [0]
     ended = JobRecord("j", "n", "sagemaker", "m", "in", "out", 0.0, ml_task_id="t", end=End("COMPLETED", 6.0))
-    JobRecords(runs.objects, folder).write(ended, over=None)
+    JobRecords(runs.objects, folder).write(ended, etag=None)
     runs.put("a.jsonl", *GOOD)
     runs.run("third", size=4)
     runs.put("a.jsonl", *GOOD[:4])

@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.documents import OriginOf
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import WrittenBody
-from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
+from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, JoinedRow, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
@@ -77,7 +77,7 @@ class RowAccount:
         """
         if not self._file.begin(self._progress(done=False)):
             raise in_progress(self._file.uri)
-        self.dead.clear()
+        self.dead.delete_uncounted_parts()
 
     def settle(self, written: WrittenBody) -> None:
         """Count the verdicts of one body."""
@@ -205,10 +205,10 @@ class RowAccount:
                 output=None if source == first.uri else first.uri,
                 output_line=None if source == first.uri else first.line,
                 offset=first.offset,
-                number=first.source,
+                source_number=first.source,
                 status=status,
                 late=late,
-                joined=[_origin(row) for row in rows[1:]],
+                joined=[_joined_row(row) for row in rows[1:]],
             )
         )
 
@@ -274,6 +274,6 @@ def in_progress(uri: str) -> RetriableError:
     return RetriableError(f"{uri}: another run of this request is in progress; run again when it has ended")
 
 
-def _origin(row: Row) -> Origin:
+def _joined_row(row: Row) -> JoinedRow:
     text, coded = as_text(row.content)
-    return Origin(row.source, row.uri, row.line, row.offset, text, coded)
+    return JoinedRow(row.source, row.uri, row.line, row.offset, text, coded)

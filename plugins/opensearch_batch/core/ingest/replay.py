@@ -197,8 +197,8 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:
     uri, line = letter.output or letter.source, letter.output_line or letter.line
-    first = Row(letter.number, uri, line, letter.offset, as_bytes(letter))
-    others = [Row(other.number, other.source, other.line, other.offset, as_bytes(other)) for other in letter.joined]
+    first = Row(letter.source_number, uri, line, letter.offset, as_bytes(letter))
+    others = [Row(row.source_number, row.source, row.line, row.offset, as_bytes(row)) for row in letter.joined]
     return (first, *others)
 
 

@@ -29,7 +29,7 @@ from opensearch_batch.core.jobs.output_rows import (
     LatestRows,
     OutputRows,
     UsedJobs,
-    record_outputs_read,
+    record_ingested_outputs,
 )
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import save
@@ -87,12 +87,12 @@ class ShardIngest(msgspec.Struct, frozen=True):
             report = self._ingest(prepared, rows, request).run(rows.sources(), force=force)
         except OutputUnusable as error:
             invalidate_output(self.objects, error, now=time.time())
-            remedy = CLEAR_TO_PAY if error.job == job_outputs[0].job else "clear repair to submit a new one"
+            remedy = CLEAR_TO_PAY if error.folder == job_outputs[0].folder else "clear repair to submit a new one"
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self.manifest.run_key
         used = rows.used()
         save(self.objects, self.layout.used_jobs(run_key, shard.id), used)
-        record_outputs_read(self.objects, used)
+        record_ingested_outputs(self.objects, used)
         save(self.objects, self.layout.ingest_report(run_key, shard.id), report)
         return report
 

@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, OutputUnusable
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows, read_known_outputs
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows, read_recorded_outputs
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
@@ -98,7 +98,7 @@ class Repair:
                 return self._run(first, submit)
             except OutputUnusable as error:
                 is_recorded = invalidate_output(self._objects, error, now=time.time())
-                if error.job == first.job or not is_recorded:
+                if error.folder == first.folder or not is_recorded:
                     raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
 
     def _run(
@@ -132,7 +132,7 @@ class Repair:
 
     def _deleted_outputs(self, first: JobOutput) -> list[JobOutput]:
         """Return the outputs that an ingest read if some of them have been deleted since, else an empty list."""
-        known = read_known_outputs(self._objects, first)
+        known = read_recorded_outputs(self._objects, first)
         if known is None:
             return []
         # Another pipeline that shares the job may run more rounds.
@@ -233,6 +233,6 @@ def job_outputs_of(objects: Objects, account: str | None, first: JobOutput) -> l
         return [first]
     absent = OutputUnusable(f"{account}: the account of repair was deleted; clear repair")
     job_outputs = JsonDocument(objects, account, RepairAccount).require(absent).job_outputs
-    if (job_outputs[0].job, job_outputs[0].uris) != (first.job, first.uris):
+    if (job_outputs[0].folder, job_outputs[0].uris) != (first.folder, first.uris):
         raise ConfigError(f"{account}: the account of repair is of another job of this shard; clear repair")
     return job_outputs

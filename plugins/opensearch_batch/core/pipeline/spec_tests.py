@@ -146,10 +146,10 @@ class SpecRun:
     def _write_output(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
         """Write simulated output rows; return the URI of the object."""
         lines = [each.first_line + offset for each in prepared.source_ranges for offset in range(each.records)]
-        answers = test.outputs if test.outputs is not None else test.predictions or []
-        if len(answers) != len(test.records):
-            raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")
-        selected = [answers[line - 1] for line in lines]
+        results = test.outputs if test.outputs is not None else test.predictions or []
+        if len(results) != len(test.records):
+            raise FatalError(f"{len(test.records)} records, but {len(results)} predictions; write one for each record")
+        selected = [results[line - 1] for line in lines]
         with objects.open(prepared.shard.input) as stream:
             inputs = [msgspec.json.decode(line) for line in stream]
         if test.outputs is None:

@@ -105,7 +105,7 @@ def _fence_off(objects: Objects, layout: Layout, older: RunRanges, newer: RunRan
         # Delete only after the fence, so that an attempt in progress withdraws its own letters. The letters of an
         # attempt that begins later sort after the fenced attempt and are kept.
         with DeadLetters(objects, fenced.dead_letters, attempt=fenced.attempt) as dead:
-            dead.clear()
+            dead.delete_uncounted_parts()
 
 
 def _keys_with_rows(objects: Objects, layout: Layout, manifest: Manifest, index: str) -> Iterator[str]:

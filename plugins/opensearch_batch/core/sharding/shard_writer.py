@@ -88,7 +88,7 @@ class ShardWriter:
         shards = [self._upload(number, draft) for number, draft in enumerate(drafts)]
         reasons = [] if shards else [letter.reason for letter in islice(self._dead.unwritten(), SHOWN_REASONS)]
         if self._writes:
-            self._dead.clear()
+            self._dead.delete_uncounted_parts()
             self._dead.write()
         counts = PrepareCounts(self._read, self._records, self._dead.count, self._blank)
         counts.reconcile(listing.source)
