@@ -107,3 +107,9 @@ def test_what_nobody_gives_is_refused(field_map: dict[str, Any], message: str) -
     """Before anything is paid."""
     with pytest.raises(ConfigError, match=message):
         with_source_paths(IngestRequest("i", field_map), adapter_of("openai"), {}, ONE)
+
+
+def test_a_blank_ingest_field_is_refused_with_its_position() -> None:
+    """The first path is valid."""
+    with pytest.raises(ConfigError, match=r"^ingest_fields\[1\]: expected a path"):
+        with_source_paths(IngestRequest("i", {}, ["$.a", " "]), adapter_of("openai"), {}, ONE)

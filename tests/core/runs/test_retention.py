@@ -327,10 +327,11 @@ def test_only_recorded_outputs_are_deleted(
     assert (uri in deleted) == goes
 
 
-def test_a_note_that_cannot_be_read_is_skipped(runs: Runs) -> None:
-    """The notes after it are obeyed, and it stays for whoever looks into it."""
+def test_a_note_that_cannot_be_read_is_skipped(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    """The notes after it are obeyed, the log names it, and it stays."""
     note = f"{runs.work_prefix('p').retention()}20000101T000000-r.json"
     runs.objects.write(note, b"{not json")
     runs.use("p", "r", [runs.job("a")], at=NOW)
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
     assert (runs.names("a"), runs.objects.head(note) is not None) == (LEFT, True)
+    assert [record.getMessage().startswith(f"skipped: {note}") for record in caplog.records] == [True]
