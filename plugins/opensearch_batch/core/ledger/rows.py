@@ -1,0 +1,334 @@
+"""Rows of the record ledger: one for each record of a source object, in immutable files named by their content.
+
+A file holds the rows of one object, or of several small ones, so that a source of many small objects has few files.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Objects
+from opensearch_batch.core.storage.temporary import CollectedSpool
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+    from pyarrow import parquet
+
+DIGEST_BYTES = 16
+# The rows of small objects share a file until it has this many rows; it is also the number of rows of a row group.
+PACK_ROWS = 1 << 16
+_REMEDY = "run `opensearch-batch ledger rebuild`"
+
+
+class RecordState(enum.IntEnum):
+    """What became of a record.
+
+    A `duplicate` has the id of another record that wins, and is not in the index; `duplicate_tombstone` is a tombstone
+    that another record wins over. A `tombstone` is a record that deletes its document. A `pending` record has no
+    verdict yet.
+    """
+
+    INDEXED = 0
+    DEAD = 1
+    FILTERED = 2
+    DUPLICATE = 3
+    TOMBSTONE = 4
+    PENDING = 5
+    DUPLICATE_TOMBSTONE = 6
+
+
+# The states of the records of which there is, or should be, a document: each id has at most one.
+DOCUMENT_STATES = (RecordState.INDEXED, RecordState.DEAD, RecordState.FILTERED, RecordState.PENDING)
+LOSER_STATES = (RecordState.DUPLICATE, RecordState.DUPLICATE_TOMBSTONE)
+
+
+class RowsSlice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the rows of one source object are: in the file `rows`, from row `first`; and how many have each state."""
+
+    rows: str
+    first: int
+    count: int
+    states: dict[str, int] = {}
+
+    @property
+    def documents(self) -> int:
+        """The number of rows whose record has, or should have, a document."""
+        return sum(self.states.get(state.name.lower(), 0) for state in DOCUMENT_STATES)
+
+
+def rows_schema() -> pa.Schema:
+    """Return the columns of the ledger's rows.
+
+    `id` is the document id as written, `line` the position of the record in its object (from 1), `version` the
+    external version of the last write (0: never written), `record_hash` the digest of the record's bytes.
+    `content_keys` are the keys of the record's predictions, none for a record that is never predicted.
+    """
+    import pyarrow as pa
+
+    digest = pa.binary(DIGEST_BYTES)
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("routing", pa.string()),
+            ("line", pa.uint32()),
+            ("version", pa.int64()),
+            ("record_hash", digest),
+            ("content_keys", pa.list_(pa.field("element", digest))),
+            ("state", pa.uint8()),
+        ]
+    )
+
+
+class RowsBuilder:
+    """Collects the rows of records in source order."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def __len__(self) -> int:
+        """The number of rows since the last `table`."""
+        return len(self._ids)
+
+    def add(
+        self,
+        record_id: str,
+        content: bytes,
+        content_keys: Sequence[bytes] = (),
+        *,
+        line: int,
+        routing: str | None = None,
+        state: RecordState = RecordState.PENDING,
+    ) -> None:
+        """Add a record.
+
+        Raises:
+            RecordRejected: the id or the routing is not valid Unicode.
+        """
+        for text in (record_id, routing):
+            if text is not None and not text.isascii():
+                _check_unicode(text)
+        self._ids.append(record_id)
+        self._routings.append(routing)
+        self._lines.append(line)
+        self._hashes.append(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
+        self._keys += content_keys
+        self._ends.append(len(self._keys))
+        self._states.append(state)
+
+    def table(self) -> pa.Table:
+        """Return the rows as a table, and start again without rows."""
+        import numpy as np
+        import pyarrow as pa
+
+        kind = rows_schema()
+        keys = pa.ListArray.from_arrays(
+            np.array(self._ends, np.int32), _digests(self._keys), type=kind.field("content_keys").type
+        )
+        columns = [
+            pa.array(self._ids, pa.string()),
+            pa.array(self._routings, pa.string()),
+            pa.array(self._lines, pa.uint32()),
+            pa.array(np.zeros(len(self), np.int64)),
+            _digests(self._hashes),
+            keys,
+            pa.array(self._states, pa.uint8()),
+        ]
+        self._clear()
+        return pa.Table.from_arrays(columns, schema=kind)
+
+    def _clear(self) -> None:
+        self._ids: list[str] = []
+        self._routings: list[str | None] = []
+        self._lines: list[int] = []
+        self._hashes: list[bytes] = []
+        self._keys: list[bytes] = []
+        self._ends = [0]
+        self._states: list[int] = []
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RecordRejected(f"the id or the routing {text!r} has half a surrogate pair, which is no text") from None
+
+
+def _digests(digests: Sequence[bytes]) -> pa.Array:
+    import pyarrow as pa
+
+    content = pa.py_buffer(b"".join(digests))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(digests), [None, content])
+
+
+def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.NDArray[np.int64]) -> pa.Table:
+    """Return the rows with other states and versions."""
+    import pyarrow as pa
+
+    rows = rows.set_column(rows.schema.get_field_index("state"), "state", pa.array(states))
+    return rows.set_column(rows.schema.get_field_index("version"), "version", pa.array(versions))
+
+
+def state_counts(states: npt.NDArray[np.uint8]) -> dict[str, int]:
+    """Return how many rows have each state; states of no row are left out."""
+    import numpy as np
+
+    counts = np.bincount(states, minlength=len(RecordState)).tolist()
+    return {state.name.lower(): counts[state] for state in RecordState if counts[state]}
+
+
+class RowsWriter:
+    """Writes rows to files in a folder. A file ends at the end of an object, when it has `pack_rows` rows or more.
+
+    The files are named by the digest of their content: a repeated write creates nothing new.
+    """
+
+    def __init__(self, objects: Objects, folder: str, *, pack_rows: int = PACK_ROWS) -> None:
+        self._objects = objects
+        self._folder = folder.rstrip("/")
+        self._pack_rows = pack_rows
+        self._uri: str | None = None
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._file: tuple[CollectedSpool, parquet.ParquetWriter] | None = None
+        self._pack: dict[str, RowsSlice] = {}
+        self._written: dict[str, RowsSlice] = {}
+
+    def add(self, uri: str, rows: pa.Table) -> None:
+        """Add rows of an object; all rows of an object are added one after the other."""
+        first = sum(part.count for part in self._pack.values()) if uri != self._uri else self._pack[uri].first
+        if uri != self._uri and first >= self._pack_rows:
+            self._finish()
+            first = 0
+        self._uri = uri
+        earlier = self._pack.get(uri) or RowsSlice("", first, 0)
+        states = dict(earlier.states)
+        for state, count in state_counts(rows["state"].to_numpy()).items():
+            states[state] = states.get(state, 0) + count
+        self._pack[uri] = RowsSlice("", first, earlier.count + rows.num_rows, states)
+        self._waiting.append(rows.select(rows_schema().names).cast(rows_schema()))
+        self._waiting_rows += rows.num_rows
+        if self._waiting_rows >= PACK_ROWS:
+            self._write()
+
+    def close(self) -> dict[str, RowsSlice]:
+        """Write the last file, and return where the rows of each object are."""
+        if self._pack:
+            self._finish()
+        return self._written
+
+    def _write(self) -> tuple[CollectedSpool, parquet.ParquetWriter]:
+        import pyarrow as pa
+
+        self._file = self._file or _new_file()
+        if self._waiting:
+            self._file[1].write_table(pa.concat_tables(self._waiting), row_group_size=PACK_ROWS)
+        self._waiting.clear()
+        self._waiting_rows = 0
+        return self._file
+
+    def _finish(self) -> None:
+        spool, writer = self._write()
+        writer.close()
+        with spool:
+            uri = f"{self._folder}/{_content_digest(spool)}.parquet"
+            if self._objects.head(uri) is None:
+                spool.seek(0)
+                self._objects.upload(uri, spool)
+        for name, part in self._pack.items():
+            self._written[name] = msgspec.structs.replace(part, rows=uri)
+        self._pack.clear()
+        self._uri = self._file = None
+
+
+def _new_file() -> tuple[CollectedSpool, parquet.ParquetWriter]:
+    from pyarrow import parquet
+
+    spool = CollectedSpool()
+    writer = parquet.ParquetWriter(
+        spool,
+        rows_schema(),
+        compression="zstd",
+        use_dictionary=["routing", "version", "state"],
+        write_statistics=False,
+    )
+    return spool, writer
+
+
+def _content_digest(file: IO[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    file.seek(0)
+    while chunk := file.read(READ_BUFFER_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+class RowsReader:
+    """Reads the rows of objects. The last file and its last row group are kept, because small objects share them."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._uri = ""
+        self._spool: CollectedSpool | None = None
+        self._file: parquet.ParquetFile | None = None
+        self._group: tuple[int, tuple[str, ...]] | None = None
+        self._rows: pa.Table | None = None
+
+    def read(self, part: RowsSlice, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """Yield the rows of an object, at most `PACK_ROWS` at a time; all columns, or only some.
+
+        Raises:
+            FatalError: the file of the rows is missing or damaged.
+        """
+        import pyarrow as pa
+
+        names = tuple(columns or rows_schema().names)
+        start, end = 0, part.first + part.count
+        try:
+            metadata = self._open(part.rows).metadata if part.count else None
+            for number in range(metadata.num_row_groups if metadata else 0):
+                size = metadata.row_group(number).num_rows
+                if start < end and start + size > part.first:
+                    first = max(part.first - start, 0)
+                    yield self._read_group(part.rows, number, names).slice(first, min(end - start, size) - first)
+                start += size
+        except (pa.ArrowException, OSError) as error:
+            raise FatalError(f"{part.rows}: this file of the record ledger is damaged ({error}); {_REMEDY}") from error
+        if part.count and start < end:
+            raise FatalError(f"{part.rows}: this file of the record ledger has {start} rows, not {end}; {_REMEDY}")
+
+    def _read_group(self, uri: str, number: int, columns: tuple[str, ...]) -> pa.Table:
+        file = self._open(uri)
+        if self._group != (number, columns) or self._rows is None:
+            self._rows = file.read_row_group(number, columns=list(columns))
+            self._group = number, columns
+        return self._rows
+
+    def _open(self, uri: str) -> parquet.ParquetFile:
+        from pyarrow import parquet
+
+        if uri != self._uri or self._file is None:
+            self.close()
+            self._spool = CollectedSpool()
+            try:
+                with self._objects.open(uri) as stream:
+                    while chunk := stream.read(READ_BUFFER_BYTES):
+                        self._spool.write(chunk)
+            except ConfigError as error:
+                raise FatalError(f"a file of the record ledger cannot be read: {error}; {_REMEDY}") from error
+            self._file, self._uri = parquet.ParquetFile(self._spool), uri
+        return self._file
+
+    def close(self) -> None:
+        """Discard the file that is kept."""
+        if self._spool is not None:
+            self._spool.close()
+        self._spool = self._file = self._rows = self._group = None
+        self._uri = ""
