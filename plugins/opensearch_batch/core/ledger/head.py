@@ -1,0 +1,187 @@
+"""Head of a scope of the record ledger: one JSON document that says which rows hold, replaced by compare-and-swap.
+
+A run claims the head before its first write and commits after its last one. So of two runs of one scope, only the one
+that claimed last commits, and the ledger is never ahead of the index.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.ledger.rows import RowsSlice
+from opensearch_batch.core.storage.json_document import JsonDocument, Version
+from opensearch_batch.core.storage.objects import Objects
+
+# The low bits of a version count the claims of runs that propose the same time.
+COUNTER_BITS = 22
+_MAX_PROPOSED_MS = (1 << 63 - COUNTER_BITS) - 1
+
+
+class ClaimLost(FatalError):
+    """Another run has claimed the scope since: this run may neither write documents nor commit."""
+
+
+class RunClaim(msgspec.Struct, frozen=True):
+    """A run's claim of a scope: the external version of its writes, greater than that of any earlier run."""
+
+    version: int = 0
+    run_key: str = ""
+
+
+class Entry(RowsSlice, frozen=True, omit_defaults=True, kw_only=True):
+    """A source object as the ledger last read it, and where its rows are.
+
+    `etag` is empty while some of its records have no verdict, so that the next run opens the object again. `modified`
+    orders the objects of a source in append mode (epoch seconds). `segments` counts the object's predictions by
+    segment of the prediction store. The documents of a `stale` object were made with an earlier fingerprint, so they
+    are written again.
+    """
+
+    etag: str
+    modified: float = 0.0
+    segments: dict[str, int] = msgspec.field(default_factory=dict)
+    stale: bool = False
+
+
+class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of a scope.
+
+    Every write increments `number` and draws a `token`, by which a run recognizes a write whose response was lost.
+    `committed` is the version of the run that committed last. `index_uuid` identifies the index that has the
+    documents, `fingerprint` the settings by which records became documents. `objects` are the source objects by URI.
+    """
+
+    number: int = 0
+    token: str = ""
+    claim: RunClaim = RunClaim()
+    committed: int = 0
+    index: str = ""
+    index_uuid: str = ""
+    fingerprint: str = ""
+    objects: dict[str, Entry] = {}
+
+    @property
+    def documents(self) -> int:
+        """The number of records that have, or should have, a document."""
+        return sum(entry.documents for entry in self.objects.values())
+
+    def for_target(self, *, index: str, index_uuid: str, fingerprint: str) -> Head:
+        """Return the head as a run has to see it that writes to an index, with settings of this fingerprint.
+
+        In an index with another UUID, no record is indexed. With another fingerprint, every document is written again,
+        but its old id and routing are still known, so that a document of which one changed can be deleted.
+        """
+        objects = self.objects
+        if index_uuid != self.index_uuid:
+            objects = {}
+        elif fingerprint != self.fingerprint:
+            objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in self.objects.items()}
+        return msgspec.structs.replace(
+            self, index=index, index_uuid=index_uuid, fingerprint=fingerprint, objects=objects
+        )
+
+
+def proposed_version(at_s: float) -> int:
+    """Return the version that a run proposes: the start of its partition interval, else the time of its listing.
+
+    Raises:
+        ConfigError: the time is after 2039, where versions exceed the 63 bits of OpenSearch.
+    """
+    at_ms = max(int(at_s * 1000), 0)
+    if at_ms > _MAX_PROPOSED_MS:
+        raise ConfigError(
+            f"the interval of this partition starts {at_ms} ms after 1970, but document versions end in September "
+            "2039; use partitions with earlier intervals"
+        )
+    return at_ms << COUNTER_BITS
+
+
+class ScopeHead:
+    """The head of one scope on object storage.
+
+    Args:
+        objects: the store.
+        uri: the location of the head.
+        draw_token: returns a string that no other write uses.
+    """
+
+    def __init__(
+        self, objects: Objects, uri: str, *, draw_token: Callable[[], str] = lambda: secrets.token_hex(8)
+    ) -> None:
+        self._document = JsonDocument(
+            objects,
+            uri,
+            Head,
+            indent=-1,
+            remedy="restore its previous version, or run `opensearch-batch ledger rebuild`",
+        )
+        self._draw_token = draw_token
+
+    def load(self) -> Head:
+        """Return the head; an empty one if no run has claimed the scope."""
+        return self._load().value
+
+    def claim(self, proposed: int, run_key: str) -> Head:
+        """Claim the scope for a run, and return the head with the claim.
+
+        The version of the claim is the proposed one, or the next one after the version of the last claim.
+        """
+
+        def claimed(head: Head) -> Head:
+            version = max(proposed, head.claim.version + 1)
+            return msgspec.structs.replace(head, claim=RunClaim(version, run_key))
+
+        return self._change(claimed)
+
+    def require(self, claim: RunClaim) -> Head:
+        """Return the head; raise ClaimLost if another run has claimed the scope since `claim`."""
+        head = self.load()
+        if head.claim != claim:
+            raise self._lost(claim, head)
+        return head
+
+    def commit(self, claim: RunClaim, change: Callable[[Head], Head]) -> Head:
+        """Replace the head by the result of `change`, which may be called several times, and return it.
+
+        A run whose commit is already stored, because its response was lost, succeeds also if another run has claimed
+        the scope in the meantime.
+
+        Raises:
+            ClaimLost: another run has claimed the scope; nothing was committed.
+        """
+
+        def committed(head: Head) -> Head | None:
+            if head.claim == claim:
+                return msgspec.structs.replace(change(head), claim=claim, committed=claim.version)
+            if head.committed == claim.version:
+                return None
+            raise self._lost(claim, head)
+
+        return self._change(committed)
+
+    def _change(self, change: Callable[[Head], Head | None]) -> Head:
+        """Write the result of `change` and return it; without a result, return the stored head."""
+        stored = self._load()
+        while (value := change(stored.value)) is not None:
+            head = msgspec.structs.replace(value, number=stored.value.number + 1, token=self._draw_token())
+            if self._document.swap(head, etag=stored.etag or None):
+                return head
+            # The write may be this run's own one, which the client repeated because its response was lost.
+            stored = self._load()
+            if stored.value.token == head.token:
+                return head
+        return stored.value
+
+    def _load(self) -> Version[Head]:
+        return self._document.load() or Version(Head(), "")
+
+    def _lost(self, claim: RunClaim, head: Head) -> ClaimLost:
+        return ClaimLost(
+            f"{self._document.uri}: run {head.claim.run_key} has claimed this scope after run {claim.run_key}, which "
+            "committed nothing. Let the newer run finish; then clear prepare of this run, to compare its source with "
+            "what the newer run wrote. What was paid is in the prediction store and is not paid again"
+        )

@@ -1,0 +1,248 @@
+"""Head of a scope: who claims last commits, and nobody else; lost responses and killed runs."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, RunClaim, ScopeHead, proposed_version
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import Objects
+from tests.core.memory_objects import MemoryObjects
+
+URI = "ledger/scope/head.json"
+ENTRY = Entry("rows/1.parquet", 0, 2, {"indexed": 1, "dead": 1, "duplicate": 3}, etag="e1", segments={"s": 2})
+
+
+class LossyObjects(MemoryObjects):
+    """Loses responses: the next write is stored, but reported as lost.
+
+    An S3 client repeats such a write, whose condition then fails.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self.die = False
+        self.writes = 0
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object if it is absent."""
+        return self._answer(stored=super().create(uri, content))
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object if it still has this ETag."""
+        return self._answer(stored=super().replace(uri, content, etag=etag))
+
+    def _answer(self, *, stored: bool) -> bool:
+        self.writes += stored
+        if stored and self.die:
+            raise RetriableError("connection reset")
+        if stored and self.lost:
+            self.lost -= 1
+            return False
+        return stored
+
+
+def with_entry(uri: str, entry: Entry = ENTRY) -> dict[str, Entry]:
+    """The objects of a head."""
+    return {uri: entry}
+
+
+def set_objects(head: Head) -> Head:
+    """A commit's change."""
+    return msgspec.structs.replace(head, index="books", index_uuid="u1", fingerprint="f1", objects=with_entry("a"))
+
+
+def same(head: Head) -> Head:
+    """A commit without a change."""
+    return head
+
+
+def test_a_new_scope_is_empty() -> None:
+    """Nothing is written when it is read."""
+    store = MemoryObjects()
+    assert ScopeHead(store, URI).load() == Head()
+    assert store.head(URI) is None
+
+
+def test_what_is_committed_is_loaded(tmp_path: Path) -> None:
+    """Each write has the next number and another token."""
+    head = ScopeHead(LocalFiles(tmp_path), URI)
+    claimed = head.claim(1000, "run1")
+    assert (claimed.number, claimed.claim, claimed.committed) == (1, RunClaim(1000, "run1"), 0)
+    committed = head.commit(claimed.claim, set_objects)
+    assert (committed.number, committed.committed, committed.objects) == (2, 1000, {"a": ENTRY})
+    assert committed.token != claimed.token
+    assert ScopeHead(LocalFiles(tmp_path), URI).load() == committed
+    assert committed.documents == 2
+
+
+def test_the_version_always_grows() -> None:
+    """Also when a clock is set back, and when one run claims again."""
+    head = ScopeHead(MemoryObjects(), URI)
+    assert [head.claim(proposed, "run").claim.version for proposed in (500, 400, 501, 501, 502, 9000)] == [
+        500,
+        501,
+        502,
+        503,
+        504,
+        9000,
+    ]
+
+
+def test_proposed_versions() -> None:
+    """They order by time and leave room for a counter."""
+    assert proposed_version(1.5) == 1500 << 22
+    assert proposed_version(-5.0) == 0
+    assert proposed_version(2**41 / 1000 - 1) < 2**63 - 2**22
+    with pytest.raises(ConfigError, match="2039"):
+        proposed_version(2**41 / 1000 + 1)
+
+
+def test_only_the_last_claim_commits() -> None:
+    """The error says who has the scope, and what to do; the other run's work stays."""
+    head = ScopeHead(MemoryObjects(), URI)
+    first, second = head.claim(10, "run1").claim, head.claim(10, "run2").claim
+    stored = head.load()
+    with pytest.raises(
+        ClaimLost, match=r"^ledger/scope/head\.json: run run2 has claimed .* run run1, .* nothing\. .* clear prepare"
+    ):
+        head.commit(first, set_objects)
+    with pytest.raises(FatalError, match="run run2 has claimed this scope"):
+        head.require(first)
+    assert head.load() == stored
+    assert head.require(second) == stored
+    assert head.commit(second, set_objects).objects == {"a": ENTRY}
+
+
+def test_a_lost_response_is_recognized() -> None:
+    """The claim and the commit are stored once each."""
+    store = LossyObjects()
+    head = ScopeHead(store, URI)
+    store.lost = 1
+    claim = head.claim(7, "run").claim
+    assert claim == RunClaim(7, "run")
+    store.lost = 1
+    committed = head.commit(claim, set_objects)
+    assert (committed, committed.number, store.writes) == (head.load(), 2, 2)
+
+
+def test_a_run_killed_after_its_claim() -> None:
+    """The next attempt claims a higher version; the scope is as it was."""
+    store = LossyObjects()
+    head = ScopeHead(store, URI)
+    first = head.commit(head.claim(7, "run").claim, set_objects)
+    store.die = True
+    with pytest.raises(RetriableError, match="reset"):
+        head.claim(7, "run")
+    store.die = False
+    again = head.claim(7, "run")
+    assert (again.claim.version, again.objects) == (9, first.objects)
+
+
+def test_a_run_killed_after_its_commit() -> None:
+    """The retry commits the same again, or finds that it has committed, if another run has claimed the scope since."""
+    store = LossyObjects()
+    head = ScopeHead(store, URI)
+    claim = head.claim(7, "run").claim
+    store.die = True
+    with pytest.raises(RetriableError, match="reset"):
+        head.commit(claim, set_objects)
+    store.die = False
+    assert head.commit(claim, set_objects).objects == {"a": ENTRY}
+    head.claim(7, "run2")
+    stored = head.load()
+    assert head.commit(claim, set_objects) == stored == head.load()
+
+
+def test_a_response_lost_while_another_run_claims() -> None:
+    """The commit holds, and the run learns it."""
+
+    class Overtaken(LossyObjects):
+        """Another run claims the scope before this run reads the head again."""
+
+        def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+            stored = super().replace(uri, content, etag=etag)
+            if self.lost < 0:
+                self.lost = 0
+                ScopeHead(self, URI).claim(1, "run2")
+                return False
+            return stored
+
+    store = Overtaken()
+    head = ScopeHead(store, URI)
+    claim = head.claim(7, "run").claim
+    store.lost = -1
+    committed = head.commit(claim, set_objects)
+    assert (committed.committed, committed.claim, committed.objects) == (7, RunClaim(8, "run2"), {"a": ENTRY})
+
+
+def test_a_change_by_somebody_with_the_same_claim_is_kept() -> None:
+    """The commit's change is applied again to the newer head."""
+    store = MemoryObjects()
+    head = ScopeHead(store, URI)
+    claim = head.claim(7, "run").claim
+    calls = []
+
+    def add(value: Head) -> Head:
+        if not calls:
+            calls.append(value)
+            head.commit(claim, lambda other: msgspec.structs.replace(other, objects=with_entry("b")))
+        return msgspec.structs.replace(value, objects=value.objects | with_entry("a"))
+
+    assert head.commit(claim, add).objects.keys() == {"a", "b"}
+
+
+def test_many_runs_at_once(tmp_path: Path) -> None:
+    """Each claim has its own version, and only the greatest one commits."""
+    versions: list[int] = []
+    results: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def run(name: str) -> None:
+        head = ScopeHead(LocalFiles(tmp_path), URI)
+        barrier.wait()
+        claim = head.claim(100, name).claim
+        versions.append(claim.version)
+        barrier.wait()
+        with suppress(ClaimLost):
+            results.append(head.commit(claim, same).claim.run_key)
+
+    threads = [threading.Thread(target=run, args=(f"run{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(versions) == list(range(100, 108))
+    stored = ScopeHead(LocalFiles(tmp_path), URI).load()
+    assert (stored.number, stored.committed, results) == (9, 107, [stored.claim.run_key])
+
+
+def test_another_index_has_no_documents() -> None:
+    """An index that was deleted and made again is another one, though it has the same name."""
+    head = set_objects(Head(number=3, claim=RunClaim(5, "run")))
+    assert head.for_target(index="books", index_uuid="u1", fingerprint="f1") == head
+    fresh = head.for_target(index="books", index_uuid="u2", fingerprint="f1")
+    assert (fresh.objects, fresh.index_uuid, fresh.number, fresh.claim) == ({}, "u2", 3, RunClaim(5, "run"))
+
+
+def test_another_fingerprint_opens_all_objects_again() -> None:
+    """The documents' ids and routings are still known, because some may have to be deleted."""
+    head = set_objects(Head()).for_target(index="books", index_uuid="u1", fingerprint="f2")
+    assert head.fingerprint == "f2"
+    assert head.objects == {"a": msgspec.structs.replace(ENTRY, etag="", stale=True)}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"number": "one"}', b"\xff"])
+def test_a_damaged_head_is_named(content: bytes) -> None:
+    """It never counts as an empty one."""
+    store: Objects = MemoryObjects()
+    store.write(URI, content)
+    with pytest.raises(FatalError, match=r"head\.json: damaged.*opensearch-batch ledger rebuild"):
+        ScopeHead(store, URI).load()
