@@ -1,0 +1,180 @@
+"""Classes of records: how a record differs from the ledger's row with its id, and which deletion follows from it."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ledger.columns import digest_words, same_lists, same_texts
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+MAX_REMOVED, MIN_REMOVED = "20%", 100
+
+
+class RecordClass(enum.IntEnum):
+    """How a record differs from what the ledger has for its id.
+
+    new: no document has its id. input_changed: what the model reads changed. other_changed: other fields or the
+    routing changed, or the document has to be written again. unchanged: nothing changed, in whatever object it was.
+    duplicate: another record with its id wins. tombstone: it deletes the document with its id. kept: it was not read;
+    its row in the ledger is the same as before.
+    """
+
+    NEW = 0
+    INPUT_CHANGED = 1
+    OTHER_CHANGED = 2
+    UNCHANGED = 3
+    DUPLICATE = 4
+    TOMBSTONE = 5
+    KEPT = 6
+
+
+class Deletion(enum.IntEnum):
+    """Why a document is deleted: no object has its record, its record is a tombstone, or its routing changed."""
+
+    ABSENT = 1
+    TOMBSTONE = 2
+    ROUTING = 3
+
+
+class DiffCounts(msgspec.Struct):
+    """Counts of a diff.
+
+    The first six count records that were read, each in one class; `promoted` of them are in objects that did not
+    change, where their rows were duplicates. `removed` counts ids that had a document and have none now,
+    `removed_by_tombstone` of them because of a tombstone. `demoted` rows of unchanged objects became duplicates.
+    `retained` rows are of records that left their object in append mode. `before` counts the documents of the ledger
+    before the diff: those `kept` and those `removed`.
+    """
+
+    new: int = 0
+    input_changed: int = 0
+    other_changed: int = 0
+    unchanged: int = 0
+    duplicate: int = 0
+    tombstone: int = 0
+    removed: int = 0
+    removed_by_tombstone: int = 0
+    promoted: int = 0
+    demoted: int = 0
+    retained: int = 0
+    kept: int = 0
+    before: int = 0
+
+    @property
+    def read(self) -> int:
+        """The number of records that were read."""
+        return self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
+
+    def count(self, compared: Compared, sign: int = 1) -> None:
+        """Count compared records; with `sign` -1, take back that they were counted."""
+        import numpy as np
+
+        for kind, number in zip(RecordClass, np.bincount(compared.classes, minlength=len(RecordClass)), strict=True):
+            if kind is not RecordClass.KEPT:
+                name = kind.name.lower()
+                setattr(self, name, getattr(self, name) + sign * int(number))
+        removed = sign * int((compared.had_document & (compared.classes == RecordClass.TOMBSTONE)).sum())
+        self.removed += removed
+        self.removed_by_tombstone += removed
+        self.kept += sign * int(compared.had_document.sum()) - removed
+
+
+class Compared(NamedTuple):
+    """The result of a comparison, row by row: class, version and state of the row, and the deletion (0: none)."""
+
+    classes: npt.NDArray[np.uint8]
+    versions: npt.NDArray[np.int64]
+    states: npt.NDArray[np.uint8]
+    deletions: npt.NDArray[np.uint8]
+    had_document: npt.NDArray[np.bool_]
+
+
+def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compared:
+    """Compare rows of records with the ledger's rows of the same ids; `stale` documents are never unchanged."""
+    import numpy as np
+
+    before, after = old["state"].to_numpy(), candidate_states(new["state"].to_numpy())
+    old_versions = old["version"].to_numpy()
+    same_keys, same_routing = (
+        same_lists(old["content_keys"], new["content_keys"]),
+        same_texts(old["routing"], new["routing"]),
+    )
+    same = same_keys & same_routing & (digest_words(old["record_hash"]) == digest_words(new["record_hash"])).all(axis=1)
+    pending, tombstone = before == RecordState.PENDING, after == RecordState.TOMBSTONE
+    classes = np.where(same_keys, RecordClass.OTHER_CHANGED, RecordClass.INPUT_CHANGED).astype(np.uint8)
+    classes[same & ~stale & ~pending] = RecordClass.UNCHANGED
+    classes[(before == RecordState.TOMBSTONE) | (pending & (old_versions == 0))] = RecordClass.NEW
+    classes[tombstone] = RecordClass.TOMBSTONE
+    classes[tombstone & ~stale & (before == RecordState.TOMBSTONE)] = RecordClass.UNCHANGED
+    is_unchanged = classes == RecordClass.UNCHANGED
+    states = np.where(is_unchanged, before, after)
+    # The version of a pending row tells whether there is a document; after a tombstone there is none.
+    versions = np.where(is_unchanged | (before != RecordState.TOMBSTONE), old_versions, 0)
+    had_document = np.isin(before, DOCUMENT_STATES)
+    deletions = np.zeros(len(classes), np.uint8)
+    deletions[~same_routing & may_be_indexed(before, old_versions)] = Deletion.ROUTING
+    deletions[tombstone] = 0
+    deletions[classes == RecordClass.TOMBSTONE] = Deletion.TOMBSTONE
+    return Compared(classes, versions, states, deletions, had_document)
+
+
+def compare_with_nothing(new: pa.Table) -> Compared:
+    """Return the result for rows of records whose ids the ledger does not have."""
+    import numpy as np
+
+    states = candidate_states(new["state"].to_numpy())
+    tombstone = states == RecordState.TOMBSTONE
+    classes = np.where(tombstone, RecordClass.TOMBSTONE, RecordClass.NEW).astype(np.uint8)
+    deletions = np.where(tombstone, Deletion.TOMBSTONE, 0).astype(np.uint8)
+    return Compared(classes, np.zeros(len(states), np.int64), states, deletions, np.zeros(len(states), bool))
+
+
+def candidate_states(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the states of rows that win: a former duplicate has no verdict yet."""
+    import numpy as np
+
+    winner = np.arange(len(RecordState), dtype=np.uint8)
+    winner[RecordState.DUPLICATE] = RecordState.PENDING
+    winner[RecordState.DUPLICATE_TOMBSTONE] = RecordState.TOMBSTONE
+    return winner[states]
+
+
+def loser_states(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the states of rows that lose; tombstones stay known, because they may win later."""
+    import numpy as np
+
+    is_tombstone = (states == RecordState.TOMBSTONE) | (states == RecordState.DUPLICATE_TOMBSTONE)
+    return np.where(is_tombstone, RecordState.DUPLICATE_TOMBSTONE, RecordState.DUPLICATE).astype(np.uint8)
+
+
+def may_be_indexed(states: npt.NDArray[np.uint8], versions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which rows may have a document in the index: those written, or whose write has no verdict."""
+    import numpy as np
+
+    unwritten = (versions == 0) & np.isin(states, (RecordState.DEAD, RecordState.FILTERED))
+    return np.isin(states, DOCUMENT_STATES) & ~unwritten
+
+
+def refuse_mass_removal(removed: int, before: int, max_removed: str = MAX_REMOVED) -> None:
+    """Refuse to remove more than a share of the documents, such as ``20%``; 100 documents may always be removed.
+
+    Raises:
+        ConfigError: more would be removed.
+    """
+    if removed <= MIN_REMOVED or removed * 100 <= before * float(max_removed.removesuffix("%")):
+        return
+    share = f"{-(-removed * 100 // before)}%" if before else "100%"
+    raise ConfigError(
+        f"{removed} of {before} documents would be deleted because their records left the source; max_removed allows "
+        f"{max_removed}. Nothing was paid, written or deleted. If the records are missing by mistake, restore them and "
+        f"run again; if the documents have to go, start one run with max_removed: {share}"
+    )

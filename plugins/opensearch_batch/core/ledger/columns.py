@@ -1,0 +1,93 @@
+"""Operations on whole columns of the ledger's rows."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from opensearch_batch.core.ledger.rows import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+
+def digest_words(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """Return digests as two numbers each."""
+    return _words(column.combine_chunks())
+
+
+def _words(digests: pa.Array) -> npt.NDArray[np.uint64]:
+    import numpy as np
+
+    if not len(digests):
+        return np.empty((0, 2), np.uint64)
+    content = np.frombuffer(digests.buffers()[1], np.uint8, len(digests) * DIGEST_BYTES, digests.offset * DIGEST_BYTES)
+    return content.view(np.uint64).reshape(-1, 2)
+
+
+def same_texts(one: pa.ChunkedArray, other: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have the same text; null is the same as null."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if one.null_count == other.null_count == len(one):
+        return np.ones(len(one), bool)
+    equal = pc.fill_null(pc.equal(one, other), fill_value=False)
+    both_null = pc.and_(pc.is_null(one), pc.is_null(other))
+    return pc.or_(equal, both_null).to_numpy()  # type: ignore[no-any-return] # pyarrow ships no types
+
+
+def same_lists(old: pa.ChunkedArray, new: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have the same digests in the same order."""
+    import numpy as np
+
+    one, other = old.combine_chunks(), new.combine_chunks()
+    starts, other_starts = one.offsets.to_numpy()[:-1], other.offsets.to_numpy()[:-1]
+    lengths = np.diff(one.offsets.to_numpy())
+    same = lengths == np.diff(other.offsets.to_numpy())
+    rows = np.flatnonzero(same & (lengths > 0))
+    if len(rows):
+        counts = lengths[rows]
+        firsts = np.cumsum(counts) - counts
+        within = np.arange(int(counts.sum())) - np.repeat(firsts, counts)
+        left = _words(one.values)[np.repeat(starts[rows], counts) + within]
+        right = _words(other.values)[np.repeat(other_starts[rows], counts) + within]
+        same[rows] = np.logical_and.reduceat((left == right).all(axis=1), firsts)
+    return same
+
+
+def last_of_each(codes: npt.NDArray[np.int32], positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return for each code the last of the positions that have it, -1 for none."""
+    import numpy as np
+
+    last = np.full(count, -1, np.int64)
+    last[codes[positions]] = positions
+    return last
+
+
+def are_last_of_their_id(ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows are the last one with their id."""
+    import numpy as np
+
+    encoded = ids.combine_chunks().dictionary_encode()
+    positions = np.arange(len(ids))
+    if len(encoded.dictionary) == len(ids):
+        return np.ones(len(ids), bool)
+    return last_of_each(encoded.indices.to_numpy(), positions, len(encoded.dictionary))[encoded.indices] == positions
+
+
+def positions_in(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return the position of each id in `among`, -1 if it is not there."""
+    import pyarrow.compute as pc
+
+    return pc.fill_null(pc.index_in(ids, value_set=among), -1).to_numpy()  # type: ignore[no-any-return] # no types
+
+
+def hashes(ids: pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    """Return a hash of each id, the same in each process."""
+    import numpy as np
+    import pyarrow as pa
+
+    return np.fromiter(map(zlib.crc32, ids.cast(pa.binary()).to_numpy()), np.uint32, len(ids))
