@@ -9,12 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
-from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, RunClaim, ScopeHead, proposed_version
+from opensearch_batch.core.errors import FatalError, RetriableError
+from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, RunClaim, ScopeHead
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.versions import next_version
 from tests.core.memory_objects import MemoryObjects
 
+AT_S = 5.0
+FIRST = next_version(AT_S)
+SECOND = next_version(AT_S, after=FIRST)
 URI = "ledger/scope/head.json"
 ENTRY = Entry("rows/1.parquet", 0, 2, {"indexed": 1, "dead": 1, "duplicate": 3}, etag="e1", segments={"s": 2})
 
@@ -74,10 +78,10 @@ def test_a_new_scope_is_empty() -> None:
 def test_what_is_committed_is_loaded(tmp_path: Path) -> None:
     """Each write has the next number and another token."""
     head = ScopeHead(LocalFiles(tmp_path), URI)
-    claimed = head.claim(1000, "run1")
-    assert (claimed.number, claimed.claim, claimed.committed) == (1, RunClaim(1000, "run1"), 0)
+    claimed = head.claim(AT_S, "run1")
+    assert (claimed.number, claimed.claim, claimed.committed) == (1, RunClaim(FIRST, "run1"), 0)
     committed = head.commit(claimed.claim, set_objects)
-    assert (committed.number, committed.committed, committed.objects) == (2, 1000, {"a": ENTRY})
+    assert (committed.number, committed.committed, committed.objects) == (2, FIRST, {"a": ENTRY})
     assert committed.token != claimed.token
     assert ScopeHead(LocalFiles(tmp_path), URI).load() == committed
     assert committed.documents == 2
@@ -86,29 +90,15 @@ def test_what_is_committed_is_loaded(tmp_path: Path) -> None:
 def test_the_version_always_grows() -> None:
     """Also when a clock is set back, and when one run claims again."""
     head = ScopeHead(MemoryObjects(), URI)
-    assert [head.claim(proposed, "run").claim.version for proposed in (500, 400, 501, 501, 502, 9000)] == [
-        500,
-        501,
-        502,
-        503,
-        504,
-        9000,
-    ]
-
-
-def test_proposed_versions() -> None:
-    """They order by time and leave room for a counter."""
-    assert proposed_version(1.5) == 1500 << 22
-    assert proposed_version(-5.0) == 0
-    assert proposed_version(2**41 / 1000 - 1) < 2**63 - 2**22
-    with pytest.raises(ConfigError, match="2039"):
-        proposed_version(2**41 / 1000 + 1)
+    versions = [head.claim(at_s, "run").claim.version for at_s in (5.0, 4.0, 5.0, 7200.0, 0.0, 9000.0)]
+    assert versions == sorted(set(versions))
+    assert (versions[0], versions[3], versions[5]) == (next_version(5.0), next_version(7200.0), next_version(9000.0))
 
 
 def test_only_the_last_claim_commits() -> None:
     """The error says who has the scope, and what to do; the other run's work stays."""
     head = ScopeHead(MemoryObjects(), URI)
-    first, second = head.claim(10, "run1").claim, head.claim(10, "run2").claim
+    first, second = head.claim(AT_S, "run1").claim, head.claim(AT_S, "run2").claim
     stored = head.load()
     with pytest.raises(
         ClaimLost, match=r"^ledger/scope/head\.json: run run2 has claimed .* run run1, .* nothing\. .* clear prepare"
@@ -126,8 +116,8 @@ def test_a_lost_response_is_recognized() -> None:
     store = LossyObjects()
     head = ScopeHead(store, URI)
     store.lost = 1
-    claim = head.claim(7, "run").claim
-    assert claim == RunClaim(7, "run")
+    claim = head.claim(AT_S, "run").claim
+    assert claim == RunClaim(FIRST, "run")
     store.lost = 1
     committed = head.commit(claim, set_objects)
     assert (committed, committed.number, store.writes) == (head.load(), 2, 2)
@@ -137,26 +127,26 @@ def test_a_run_killed_after_its_claim() -> None:
     """The next attempt claims a higher version; the scope is as it was."""
     store = LossyObjects()
     head = ScopeHead(store, URI)
-    first = head.commit(head.claim(7, "run").claim, set_objects)
+    first = head.commit(head.claim(AT_S, "run").claim, set_objects)
     store.die = True
     with pytest.raises(RetriableError, match="reset"):
-        head.claim(7, "run")
+        head.claim(AT_S, "run")
     store.die = False
-    again = head.claim(7, "run")
-    assert (again.claim.version, again.objects) == (9, first.objects)
+    again = head.claim(AT_S, "run")
+    assert (again.claim.version, again.objects) == (next_version(AT_S, after=SECOND), first.objects)
 
 
 def test_a_run_killed_after_its_commit() -> None:
     """The retry commits the same again, or finds that it has committed, if another run has claimed the scope since."""
     store = LossyObjects()
     head = ScopeHead(store, URI)
-    claim = head.claim(7, "run").claim
+    claim = head.claim(AT_S, "run").claim
     store.die = True
     with pytest.raises(RetriableError, match="reset"):
         head.commit(claim, set_objects)
     store.die = False
     assert head.commit(claim, set_objects).objects == {"a": ENTRY}
-    head.claim(7, "run2")
+    head.claim(AT_S, "run2")
     stored = head.load()
     assert head.commit(claim, set_objects) == stored == head.load()
 
@@ -171,23 +161,23 @@ def test_a_response_lost_while_another_run_claims() -> None:
             stored = super().replace(uri, content, etag=etag)
             if self.lost < 0:
                 self.lost = 0
-                ScopeHead(self, URI).claim(1, "run2")
+                ScopeHead(self, URI).claim(AT_S, "run2")
                 return False
             return stored
 
     store = Overtaken()
     head = ScopeHead(store, URI)
-    claim = head.claim(7, "run").claim
+    claim = head.claim(AT_S, "run").claim
     store.lost = -1
     committed = head.commit(claim, set_objects)
-    assert (committed.committed, committed.claim, committed.objects) == (7, RunClaim(8, "run2"), {"a": ENTRY})
+    assert (committed.committed, committed.claim, committed.objects) == (FIRST, RunClaim(SECOND, "run2"), {"a": ENTRY})
 
 
 def test_a_change_by_somebody_with_the_same_claim_is_kept() -> None:
     """The commit's change is applied again to the newer head."""
     store = MemoryObjects()
     head = ScopeHead(store, URI)
-    claim = head.claim(7, "run").claim
+    claim = head.claim(AT_S, "run").claim
     calls = []
 
     def add(value: Head) -> Head:
@@ -208,7 +198,7 @@ def test_many_runs_at_once(tmp_path: Path) -> None:
     def run(name: str) -> None:
         head = ScopeHead(LocalFiles(tmp_path), URI)
         barrier.wait()
-        claim = head.claim(100, name).claim
+        claim = head.claim(AT_S, name).claim
         versions.append(claim.version)
         barrier.wait()
         with suppress(ClaimLost):
@@ -219,9 +209,9 @@ def test_many_runs_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(versions) == list(range(100, 108))
+    assert len(set(versions)) == 8
     stored = ScopeHead(LocalFiles(tmp_path), URI).load()
-    assert (stored.number, stored.committed, results) == (9, 107, [stored.claim.run_key])
+    assert (stored.number, stored.committed, results) == (9, max(versions), [stored.claim.run_key])
 
 
 def test_another_index_has_no_documents() -> None:

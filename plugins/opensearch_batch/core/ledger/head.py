@@ -11,14 +11,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.rows import RowsSlice
 from opensearch_batch.core.storage.json_document import JsonDocument, Version
 from opensearch_batch.core.storage.objects import Objects
-
-# The low bits of a version count the claims of runs that propose the same time.
-COUNTER_BITS = 22
-_MAX_PROPOSED_MS = (1 << 63 - COUNTER_BITS) - 1
+from opensearch_batch.core.types.versions import next_version
 
 
 class ClaimLost(FatalError):
@@ -85,21 +82,6 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-def proposed_version(at_s: float) -> int:
-    """Return the version that a run proposes: the start of its partition interval, else the time of its listing.
-
-    Raises:
-        ConfigError: the time is after 2039, where versions exceed the 63 bits of OpenSearch.
-    """
-    at_ms = max(int(at_s * 1000), 0)
-    if at_ms > _MAX_PROPOSED_MS:
-        raise ConfigError(
-            f"the interval of this partition starts {at_ms} ms after 1970, but document versions end in September "
-            "2039; use partitions with earlier intervals"
-        )
-    return at_ms << COUNTER_BITS
-
-
 class ScopeHead:
     """The head of one scope on object storage.
 
@@ -125,14 +107,16 @@ class ScopeHead:
         """Return the head; an empty one if no run has claimed the scope."""
         return self._load().value
 
-    def claim(self, proposed: int, run_key: str) -> Head:
+    def claim(self, at_s: float, run_key: str) -> Head:
         """Claim the scope for a run, and return the head with the claim.
 
-        The version of the claim is the proposed one, or the next one after the version of the last claim.
+        Args:
+            at_s: the start of the run's partition interval, or else the time of its listing (epoch seconds).
+            run_key: the key of the run.
         """
 
         def claimed(head: Head) -> Head:
-            version = max(proposed, head.claim.version + 1)
+            version = next_version(at_s, after=head.claim.version)
             return msgspec.structs.replace(head, claim=RunClaim(version, run_key))
 
         return self._change(claimed)
