@@ -10,6 +10,7 @@
     │   ├── RemoteError   an error response of an AI service, passed on by ML Commons; the adapter of the service
     │   │                 converts it to another type
     │   ├── OutputUnusable    the output of a completed job is missing or incomplete
+    │   ├── AnswersUnusable   a file of the prediction store is missing or damaged
     │   └── AlreadySubmitted  the service already has a job with this name
     └── RecordRejected    one record cannot be processed: it becomes a dead letter, the others continue
 
@@ -62,6 +63,14 @@ class OutputUnusable(FatalError):
         super().__init__(message)
         self.job = job
         self.ml_task_id = ml_task_id
+
+
+class AnswersUnusable(FatalError):
+    """A file of the prediction store is missing or damaged; `name` is its segment, or the job key of its open shard."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class AlreadySubmitted(FatalError):

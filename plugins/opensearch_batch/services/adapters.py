@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from opensearch_batch.core.jobs.contract import RequestLine, RowMatching
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import State
+from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.services.inputs import texts_reader
 
 MIB = 1 << 20
@@ -44,6 +45,15 @@ class BaseAdapter(ABC):
             raise NotImplementedError
         read = texts_reader(form.paths)
         return lambda record, record_id: form.line(record, record_id, read(record))
+
+    def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
+        """Return the function that creates a record's line with a fixed id; a line usually has nothing else.
+
+        An adapter whose lines have more of a record than its model reads overrides this method. Without that, an edit
+        of any field is paid for.
+        """
+        line, fixed_id = self.request_line(parameters, inputs), record_id(0)
+        return lambda record: line(record, fixed_id)
 
     def status_of(self, status: object, reason: str = "") -> JobStatus:
         """Map a service's status to a job status; None counts as running: ML Commons has not polled the job yet."""

@@ -10,7 +10,7 @@ with machine learning offline batch inference".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -105,6 +105,14 @@ class SageMakerAdapter(BaseAdapter):
             return record if len(paths) == 1 else with_member(record, MODEL_INPUTS, b"[%b]" % b",".join(values))
 
         return line
+
+    def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
+        """Return the function that reads the value that SageMaker's InputFilter selects from the line."""
+        paths = inputs or [_input_filter(parameters)]
+        read = inputs_reader(paths)
+        if len(paths) == 1:
+            return lambda record: read(record)[0]
+        return lambda record: b"[%b]" % b",".join(read(record))
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
         """Return the form of a line that is the record; None for several inputs, which add a member to the record."""

@@ -137,6 +137,12 @@ class ServiceAdapter(Protocol):
         The function raises RecordRejected for a record without the model's input.
         """
 
+    def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
+        """Return the function from a record to JSON text of what the model reads of it, for its content key.
+
+        The function raises RecordRejected for a record that `request_line` rejects.
+        """
+
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
         """Return the form of the lines of `request_line`, to convert whole blocks at once; None if it has none."""
 
