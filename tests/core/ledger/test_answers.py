@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows
-from opensearch_batch.core.ledger.answers import Answer, AnswerForm, VectorPath
+from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer, VectorPath
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.core.types.rows import Row
 from opensearch_batch.services.registry import adapter_of
@@ -72,7 +72,7 @@ def test_a_row_with_shortest_numbers_is_recomposed_byte_by_byte(
     name: str, parameters: dict[str, Any], path: str, vector: list[float], others: tuple[dict[str, Any], Any]
 ) -> None:
     """Whatever else is in it."""
-    text = Answer(b"[]", (1,), (struct.pack(f"<{len(vector)}f", *vector),)).text("").decode()
+    text = StoredAnswer(b"[]", (1,), (struct.pack(f"<{len(vector)}f", *vector),)).text("").decode()
     record, more = others
     line = json.dumps(record)
     row = row_of(name, parameters, text, record=line, more=json.dumps(more))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.ledger import predictions
-from opensearch_batch.core.ledger.answers import Answer
+from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.key_index import Keys
 from opensearch_batch.core.ledger.predictions import DAY_S, NewShard, PredictionStore
 from opensearch_batch.core.ledger.store_head import Located, Segment, StoreHead
@@ -143,9 +143,9 @@ class World:
         return np.array([key in in_use for key in keys.split()], bool)
 
 
-def answer_of(key: bytes) -> Answer:
+def answer_of(key: bytes) -> StoredAnswer:
     """The service's answer."""
-    return Answer(b'{"key":%d,"v":[]}' % key[0], (14,), (key[:4],))
+    return StoredAnswer(b'{"key":%d,"v":[]}' % key[0], (14,), (key[:4],))
 
 
 def split(keys: bytes) -> list[bytes]:
@@ -175,7 +175,7 @@ step = st.one_of(run, run, st.tuples(st.just("compact")), st.tuples(st.just("col
 fault = st.none() | st.tuples(st.integers(0, 9), st.booleans(), st.none() | step)
 
 
-@settings(max_examples=60)
+@settings(max_examples=200)
 @given(steps=st.lists(st.tuples(step, fault), max_size=8))
 def test_no_answer_is_lost_and_no_key_is_paid_for_twice(steps: list[tuple[Any, Any]]) -> None:
     """Whatever runs, compactions and collections do at once, and wherever they are killed."""
@@ -208,7 +208,7 @@ def test_no_answer_is_lost_and_no_key_is_paid_for_twice(steps: list[tuple[Any, A
 
 
 @pytest.mark.parametrize("after", [True, False])
-@settings(max_examples=30)
+@settings(max_examples=100)
 @given(runs=st.lists(run, min_size=2, max_size=2), at=st.integers(0, 9))
 def test_two_runs_at_once_pay_once(*, after: bool, runs: list[Any], at: int) -> None:
     """One of them does all its work in the middle of the other's."""
@@ -289,7 +289,7 @@ def test_answers_are_added_once() -> None:
     assert world.store().head() == before
 
 
-def _never() -> Iterator[tuple[bytes, Answer]]:
+def _never() -> Iterator[tuple[bytes, StoredAnswer]]:
     pytest.fail("the answers were read")
     yield KEYS[0], answer_of(KEYS[0])
 
@@ -313,7 +313,7 @@ def test_a_forced_answer_counts_before_the_one_that_it_replaces() -> None:
     job_key = add(store, *KEYS[:2])
     located, shards = store.reserve(KEYS[:1], lambda located: cut(located, 99), force=True)
     assert located.absent().tolist() == [0]
-    other = Answer(b'{"new":1}')
+    other = StoredAnswer(b'{"new":1}')
     store.add(shards[0].job_key, [(KEYS[0], other)])
     assert shards[0].job_key != job_key
     for _ in range(2):

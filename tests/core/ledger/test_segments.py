@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import AnswersUnusable, ConfigError
 from opensearch_batch.core.ledger import segments
-from opensearch_batch.core.ledger.answers import Answer
+from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.key_index import KeyIndex, Keys, read_index, read_keys, write_keys
-from opensearch_batch.core.ledger.parquet_files import ParquetFile
+from opensearch_batch.core.ledger.parquet_files import StoreFile
 from opensearch_batch.core.ledger.segments import AnswerReader, Location, SegmentFiles, write_segment
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
@@ -23,7 +23,7 @@ from tests.core.memory_objects import MemoryObjects
 
 FILES = SegmentFiles("s3://w/p/predictions")
 answers = st.builds(
-    lambda rest, parts: Answer(rest, tuple(cut for cut, _ in parts), tuple(vector for _, vector in parts)),
+    lambda rest, parts: StoredAnswer(rest, tuple(cut for cut, _ in parts), tuple(vector for _, vector in parts)),
     st.binary(max_size=20),
     st.lists(st.tuples(st.integers(0, 99), st.sampled_from([b"", b"1234", b"12345678"])), max_size=3),
 )
@@ -34,7 +34,7 @@ def key(number: int) -> bytes:
     return number.to_bytes(2, "little") * 8
 
 
-def written(objects: Objects, **names: list[Answer]) -> dict[Location, Answer]:
+def written(objects: Objects, **names: list[StoredAnswer]) -> dict[Location, StoredAnswer]:
     """Write segments; return all answers by location."""
     for name, stored in names.items():
         keyed = [(key(row), answer) for row, answer in enumerate(stored)]
@@ -42,19 +42,19 @@ def written(objects: Objects, **names: list[Answer]) -> dict[Location, Answer]:
     return {(name, row): answer for name, stored in names.items() for row, answer in enumerate(stored)}
 
 
-def read(objects: Objects, *locations: Location) -> list[Answer]:
+def read(objects: Objects, *locations: Location) -> list[StoredAnswer]:
     """Read answers."""
     with AnswerReader(objects, FILES) as reader:
         return list(reader.read(locations))
 
 
-def some(count: int, size: int = 4) -> list[Answer]:
+def some(count: int, size: int = 4) -> list[StoredAnswer]:
     """Answers that differ."""
-    return [Answer(b'{"n":%d,"v":[]}' % n, (12,), (n.to_bytes(4, "little") * (size // 4),)) for n in range(count)]
+    return [StoredAnswer(b'{"n":%d,"v":[]}' % n, (12,), (n.to_bytes(4, "little") * (size // 4),)) for n in range(count)]
 
 
 @given(one=st.lists(answers, max_size=9), two=st.lists(answers, max_size=9), data=st.data())
-def test_answers_are_read_in_any_order(one: list[Answer], two: list[Answer], data: st.DataObject) -> None:
+def test_answers_are_read_in_any_order(one: list[StoredAnswer], two: list[StoredAnswer], data: st.DataObject) -> None:
     """From several segments, also repeatedly, over the ends of row groups."""
     objects = MemoryObjects()
     with pytest.MonkeyPatch.context() as patch:
@@ -77,9 +77,9 @@ def test_each_row_group_is_read_once_in_the_order_of_the_shard(monkeypatch: pyte
     monkeypatch.setattr(segments, "BATCH_ROWS", 7)
     objects, reads, opened = MemoryObjects(), list[Any](), list[str]()
     known = written(objects, one=some(50), two=some(50))
-    plain_read, plain_open = ParquetFile.read, objects.open
+    plain_read, plain_open = StoreFile.read, objects.open
 
-    def counted(file: ParquetFile, *columns: str, group: int | None = None) -> Any:
+    def counted(file: StoreFile, *columns: str, group: int | None = None) -> Any:
         reads.append((file, group))
         return plain_read(file, *columns, group=group)
 
@@ -87,7 +87,7 @@ def test_each_row_group_is_read_once_in_the_order_of_the_shard(monkeypatch: pyte
         opened.append(uri)
         return plain_open(uri, **more)
 
-    monkeypatch.setattr(ParquetFile, "read", counted)
+    monkeypatch.setattr(StoreFile, "read", counted)
     monkeypatch.setattr(objects, "open", counted_open)
     order = sorted(known, key=lambda location: location[1])
     assert read(objects, *order) == [known[location] for location in order]
@@ -99,7 +99,7 @@ def test_large_answers_make_small_row_groups() -> None:
     """Memory is bounded by bytes, not only by the number of answers."""
     objects = MemoryObjects()
     known = written(objects, one=some(40, size=1 << 20))
-    file = ParquetFile(objects, FILES.segment("one"), "one")
+    file = StoreFile(objects, FILES.segment("one"), "one")
     assert file.group_rows == [8] * 5
     file.close()
     assert read(objects, ("one", 39)) == [known["one", 39]]
@@ -200,7 +200,7 @@ def test_local_files_and_large_segments(tmp_path: Path) -> None:
     """Local files are read in place; the rows of a real vector come back."""
     objects, files = LocalFiles(tmp_path), SegmentFiles("predictions")
     vectors = np.random.default_rng(1).standard_normal((5_000, 16), dtype=np.float32)
-    rows = [(key(n), Answer(b"[]", (1,), (vector.tobytes(),))) for n, vector in enumerate(vectors)]
+    rows = [(key(n), StoredAnswer(b"[]", (1,), (vector.tobytes(),))) for n, vector in enumerate(vectors)]
     write_segment(objects, files, "one", rows)
     with AnswerReader(objects, files) as reader:
         found = list(reader.read(("one", row) for row in range(5_000)))

@@ -37,7 +37,7 @@ class VectorPath(msgspec.Struct, frozen=True):
     float32: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class StoredAnswer(msgspec.Struct, frozen=True, gc=False):
     """An output row without its record and record id.
 
     `rest` is JSON text. In front of each offset of `cuts`, in ascending order, a value was cut out of its brackets or
@@ -83,7 +83,7 @@ class AnswerForm:
         prefix = f"$.{OUTPUT}" if self._wraps else "$"
         self._read = RowReader([(path, prefix + path.removeprefix("$")) for path in paths])
 
-    def split(self, row: bytes) -> Answer:
+    def split(self, row: bytes) -> StoredAnswer:
         """Return the answer of an output row that is not an error.
 
         Raises:
@@ -99,9 +99,9 @@ class AnswerForm:
             vectors.append(vector)
             start, removed = last, removed + last - first
         rest.append(text[start:])
-        return Answer(b"".join(rest), tuple(cuts), tuple(vectors))
+        return StoredAnswer(b"".join(rest), tuple(cuts), tuple(vectors))
 
-    def row(self, answer: Answer, *, line: bytes, record_id: str) -> bytes:
+    def row(self, answer: StoredAnswer, *, line: bytes, record_id: str) -> bytes:
         """Return the output row that a job with this line would have returned.
 
         Args:
@@ -112,7 +112,7 @@ class AnswerForm:
         text = answer.text(record_id)
         return self._beside(line, text) if self._matching == "beside_record" else text
 
-    def ingest_row(self, answer: Answer, *, line: bytes, record_id: str) -> bytes:
+    def ingest_row(self, answer: StoredAnswer, *, line: bytes, record_id: str) -> bytes:
         """Return the row as `LatestRows` yields it: wrapped, unless it contains its record."""
         text = answer.text(record_id)
         return self._beside(line, text) if self._matching == "beside_record" else _WRAPPED % (record_id.encode(), text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.parquet_files import ParquetFile, upload
+from opensearch_batch.core.ledger.parquet_files import StoreFile, upload
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _write(objects: Objects, uri: str, table: pa.Table) -> None:
 
 
 def _read(objects: Objects, uri: str, name: str, *columns: str) -> list[pa.Array]:
-    file = ParquetFile(objects, uri, name)
+    file = StoreFile(objects, uri, name)
     try:
         return file.read(*columns)
     finally:

@@ -62,7 +62,7 @@ class Written:
         self.rows += table.num_rows
 
 
-class ParquetFile:
+class StoreFile:
     """An open file.
 
     Raises:

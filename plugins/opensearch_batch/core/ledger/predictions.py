@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, RetriableError
-from opensearch_batch.core.ledger.answers import Answer
+from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.key_index import Keys, read_keys, write_keys
 from opensearch_batch.core.ledger.segments import AnswerReader, SegmentFiles, write_segment
 from opensearch_batch.core.ledger.store_head import ABSENT, KeyIndexes, Located, OpenShard, Segment, StoreHead
@@ -128,7 +128,7 @@ class PredictionStore:
         shard = self.head().open.get(job_key)
         return None if shard is None else read_keys(self._objects, self._files.open_shard(shard.file), job_key).split()
 
-    def add(self, job_key: str, answers: Iterable[tuple[bytes, Answer]]) -> str | None:
+    def add(self, job_key: str, answers: Iterable[tuple[bytes, StoredAnswer]]) -> str | None:
         """Store the answers of a job with their content keys, and close its shard; return the name of the segment.
 
         Keys of the shard that have no answer are absent then. If another run has added the answers of the job, nothing
@@ -236,7 +236,9 @@ class PredictionStore:
         self._update(replace)
         return replaced
 
-    def _counting(self, head: StoreHead, names: Sequence[str], named: Named | None) -> Iterator[tuple[bytes, Answer]]:
+    def _counting(
+        self, head: StoreHead, names: Sequence[str], named: Named | None
+    ) -> Iterator[tuple[bytes, StoredAnswer]]:
         """Yield the answers that are named, of equal keys only the answer that counts."""
         segments = StoreHead(segments={name: head.segments[name] for name in names})
         with self.reader() as reader:

@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
-from opensearch_batch.core.ledger.answers import Answer
+from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.key_index import KEY, KeyIndex, Keys, key_array, keys_of, write_index
-from opensearch_batch.core.ledger.parquet_files import ParquetFile, binary_values, upload
+from opensearch_batch.core.ledger.parquet_files import StoreFile, binary_values, upload
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class SegmentFiles:
         return f"{self.folders[2]}{name}.parquet"
 
 
-def write_segment(objects: Objects, files: SegmentFiles, name: str, answers: Iterable[tuple[bytes, Answer]]) -> int:
+def write_segment(
+    objects: Objects, files: SegmentFiles, name: str, answers: Iterable[tuple[bytes, StoredAnswer]]
+) -> int:
     """Write content keys with their answers, and the index; return their number. If there are none, write nothing."""
     keys = list[bytes]()
     with upload(objects, files.segment(name), _schema(), _COMPRESSION) as file:
@@ -81,7 +83,7 @@ class AnswerReader:
         while self._open:
             self._open.popitem()[1].close()
 
-    def read(self, locations: Iterable[Location]) -> Iterator[Answer]:
+    def read(self, locations: Iterable[Location]) -> Iterator[StoredAnswer]:
         """Yield the answer at each location.
 
         Raises:
@@ -96,18 +98,18 @@ class AnswerReader:
                 batch, size_bytes = [], 0
         yield from self._read(batch)
 
-    def keyed(self, name: str) -> Iterator[tuple[bytes, Answer]]:
+    def keyed(self, name: str) -> Iterator[tuple[bytes, StoredAnswer]]:
         """Yield the answers of one segment with their content keys."""
         cursor = self._cursor(name)
         for group in range(cursor.groups):
             yield from cursor.keyed(group)
 
-    def _read(self, batch: Sequence[Location]) -> Iterator[Answer]:
+    def _read(self, batch: Sequence[Location]) -> Iterator[StoredAnswer]:
         """Yield the answers of a batch; each row group is read once."""
         wanted = dict[str, dict[int, list[int]]]()
         for name, row in batch:
             wanted.setdefault(name, {}).setdefault(self._cursor(name).group_of(row), []).append(row)
-        answers = dict[Location, Answer]()
+        answers = dict[Location, StoredAnswer]()
         for name, groups in wanted.items():
             for group, rows in groups.items():
                 found = self._cursor(name).answers(group, rows)
@@ -120,7 +122,7 @@ class AnswerReader:
         if cursor is None:
             while len(self._open) >= OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            cursor = self._open[name] = _Cursor(ParquetFile(self._objects, self._files.segment(name), name))
+            cursor = self._open[name] = _Cursor(StoreFile(self._objects, self._files.segment(name), name))
         self._open.move_to_end(name)
         return cursor
 
@@ -133,7 +135,7 @@ class AnswerReader:
 class _Cursor:
     """An open segment with the row group that was read last."""
 
-    def __init__(self, file: ParquetFile) -> None:
+    def __init__(self, file: StoreFile) -> None:
         import numpy as np
 
         self._file = file
@@ -150,12 +152,12 @@ class _Cursor:
             raise self._file.unusable(f"damaged: no row {row}")
         return int(np.searchsorted(self._starts, row, "right")) - 1
 
-    def answers(self, group: int, rows: Sequence[int]) -> list[Answer]:
+    def answers(self, group: int, rows: Sequence[int]) -> list[StoredAnswer]:
         """Return the answers in rows of one row group."""
         columns, start = self._columns(group), int(self._starts[group])
         return [columns.answer(row - start) for row in rows]
 
-    def keyed(self, group: int) -> Iterator[tuple[bytes, Answer]]:
+    def keyed(self, group: int) -> Iterator[tuple[bytes, StoredAnswer]]:
         """Yield the answers of one row group with their content keys."""
         (keys,) = self._file.read(KEY, group=group)
         columns = self._columns(group)
@@ -189,7 +191,7 @@ class _Columns:
         self._cut_offsets = cuts.offsets.to_pylist()
         self._cuts, self._sizes = cuts.values.to_pylist(), sizes.values.to_pylist()
 
-    def answer(self, row: int) -> Answer:
+    def answer(self, row: int) -> StoredAnswer:
         """Return the answer in a row."""
         rest = bytes(self._rest[self._rest_offsets[row] : self._rest_offsets[row + 1]])
         first, last = self._cut_offsets[row], self._cut_offsets[row + 1]
@@ -197,12 +199,12 @@ class _Columns:
         for size in self._sizes[first:last]:
             vectors.append(bytes(self._vectors[start : start + size]))
             start += size
-        return Answer(rest, tuple(self._cuts[first:last]), tuple(vectors))
+        return StoredAnswer(rest, tuple(self._cuts[first:last]), tuple(vectors))
 
 
-def _groups(answers: Iterable[tuple[bytes, Answer]]) -> Iterator[list[tuple[bytes, Answer]]]:
+def _groups(answers: Iterable[tuple[bytes, StoredAnswer]]) -> Iterator[list[tuple[bytes, StoredAnswer]]]:
     """Yield the answers of one row group at a time."""
-    group, size_bytes = list[tuple[bytes, Answer]](), 0
+    group, size_bytes = list[tuple[bytes, StoredAnswer]](), 0
     for key, answer in answers:
         group.append((key, answer))
         size_bytes += len(answer.rest) + sum(map(len, answer.vectors))
@@ -213,7 +215,7 @@ def _groups(answers: Iterable[tuple[bytes, Answer]]) -> Iterator[list[tuple[byte
         yield group
 
 
-def _table(group: Sequence[tuple[bytes, Answer]]) -> pa.Table:
+def _table(group: Sequence[tuple[bytes, StoredAnswer]]) -> pa.Table:
     import pyarrow as pa
 
     answers = [answer for _, answer in group]
