@@ -178,7 +178,7 @@ def test_a_change_by_somebody_with_the_same_claim_is_kept() -> None:
     store = MemoryObjects()
     head = ScopeHead(store, URI)
     claim = head.claim(AT_S, "run").claim
-    calls = []
+    calls: list[Head] = []
 
     def add(value: Head) -> Head:
         if not calls:

@@ -181,12 +181,12 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match=f"{part.rows}: .* has 2 rows, not 3; run `opensearch-batch ledger rebuild`"):
         read_all(RowsReader(store), short)
     content = (tmp_path / part.rows).read_bytes()
-    for damaged in (content[:-9], content[: len(content) // 2], b"", b"PAR1" + bytes(len(content) - 8) + b"PAR1"):
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    for damaged in (content[:-9], b"", bytes(changed)):
         store.write(part.rows, damaged)
-        with pytest.raises(
-            FatalError, match=rf"(?s){part.rows}: .* is damaged \(.*; run `opensearch-batch ledger rebuild`"
-        ):
+        with pytest.raises(FatalError, match=f"{part.rows}: .* is damaged.*; run `opensearch-batch ledger rebuild`"):
             read_all(RowsReader(store), part)
     store.delete(part.rows)
-    with pytest.raises(FatalError, match=f"{part.rows}.*; run `opensearch-batch ledger rebuild`"):
+    with pytest.raises(FatalError, match=f"{part.rows}: .* is missing; run `opensearch-batch ledger rebuild`"):
         read_all(RowsReader(store), part)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ledger.columns import digest_words, same_lists, same_texts
+from opensearch_batch.core.ledger.columns import are_any_of, digest_words, same_lists, same_texts
 from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     states = np.where(is_unchanged, before, after)
     # The version of a pending row tells whether there is a document; after a tombstone there is none.
     versions = np.where(is_unchanged | (before != RecordState.TOMBSTONE), old_versions, 0)
-    had_document = np.isin(before, DOCUMENT_STATES)
+    had_document = are_any_of(before, DOCUMENT_STATES)
     deletions = np.zeros(len(classes), np.uint8)
     deletions[~same_routing & may_be_indexed(before, old_versions)] = Deletion.ROUTING
     deletions[tombstone] = 0
@@ -158,10 +158,8 @@ def loser_states(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def may_be_indexed(states: npt.NDArray[np.uint8], versions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return which rows may have a document in the index: those written, or whose write has no verdict."""
-    import numpy as np
-
-    unwritten = (versions == 0) & np.isin(states, (RecordState.DEAD, RecordState.FILTERED))
-    return np.isin(states, DOCUMENT_STATES) & ~unwritten
+    unwritten: npt.NDArray[np.bool_] = (versions == 0) & are_any_of(states, (RecordState.DEAD, RecordState.FILTERED))
+    return are_any_of(states, DOCUMENT_STATES) & ~unwritten
 
 
 def refuse_mass_removal(removed: int, before: int, max_removed: str = MAX_REMOVED) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opensearch_batch.core.ledger.rows import DIGEST_BYTES
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
+
+
+def are_any_of(states: npt.NDArray[np.uint8], some: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return which states are some of the states."""
+    import numpy as np
+
+    is_one = np.zeros(1 << 8, bool)
+    is_one[list(some)] = True
+    found: npt.NDArray[np.bool_] = is_one[states]
+    return found
 
 
 def digest_words(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -46,7 +57,12 @@ def same_lists(old: pa.ChunkedArray, new: pa.ChunkedArray) -> npt.NDArray[np.boo
     one, other = old.combine_chunks(), new.combine_chunks()
     starts, other_starts = one.offsets.to_numpy()[:-1], other.offsets.to_numpy()[:-1]
     lengths = np.diff(one.offsets.to_numpy())
-    same = lengths == np.diff(other.offsets.to_numpy())
+    same: npt.NDArray[np.bool_] = lengths == np.diff(other.offsets.to_numpy())
+    if len(same) and same.all() and (lengths == 1).all():
+        # The usual case needs no positions.
+        left = _words(one.values)[starts[0] : starts[0] + len(same)]
+        right = _words(other.values)[other_starts[0] : other_starts[0] + len(same)]
+        return (left == right).all(axis=1)  # type: ignore[no-any-return] # numpy's stubs
     rows = np.flatnonzero(same & (lengths > 0))
     if len(rows):
         counts = lengths[rows]
@@ -72,10 +88,11 @@ def are_last_of_their_id(ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     import numpy as np
 
     encoded = ids.combine_chunks().dictionary_encode()
-    positions = np.arange(len(ids))
     if len(encoded.dictionary) == len(ids):
         return np.ones(len(ids), bool)
-    return last_of_each(encoded.indices.to_numpy(), positions, len(encoded.dictionary))[encoded.indices] == positions
+    codes, positions = encoded.indices.to_numpy(), np.arange(len(ids))
+    is_last: npt.NDArray[np.bool_] = last_of_each(codes, positions, len(encoded.dictionary))[codes] == positions
+    return is_last
 
 
 def positions_in(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:

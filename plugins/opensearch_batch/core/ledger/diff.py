@@ -19,7 +19,7 @@ from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from opensearch_batch.core.ledger.classes import Compared, DiffCounts, RecordClass, compare, loser_states
-from opensearch_batch.core.ledger.columns import are_last_of_their_id, hashes, positions_in
+from opensearch_batch.core.ledger.columns import are_any_of, are_last_of_their_id, hashes, positions_in
 from opensearch_batch.core.ledger.difference import Difference, OpenedRows, ReadRows
 from opensearch_batch.core.ledger.head import Entry
 from opensearch_batch.core.ledger.partitions import KEY_BITS, Partitions
@@ -105,7 +105,7 @@ class _Diff:
         self._unread: list[tuple[str, int, Entry]] = []
         self._opened = OpenedRows()
         self._candidates = Partitions(candidates_schema(), memory_rows=memory_rows)
-        self._marks = np.zeros(1 << _HASH_BITS, bool)
+        self._marks: npt.NDArray[np.bool_] = np.zeros(1 << _HASH_BITS, bool)
         self._has_marks = self._appeared_or_vanished = False
 
     def add_object(self, uri: str, info: ObjectInfo, first: pa.Table, others: Iterator[pa.Table]) -> None:
@@ -153,16 +153,14 @@ class _Diff:
     def _join(self, uri: str, entry: Entry | None, new: pa.Table, base: int) -> None:
         """Join the records of an object by id with the ledger's rows of it."""
         import numpy as np
-        import pyarrow as pa
 
         new = new.combine_chunks()
         old = self._old_rows(entry)
-        is_loser = np.isin(old["state"].to_numpy(), LOSER_STATES)
-        winners = old.filter(pa.array(~is_loser)) if is_loser.any() else old
-        wins = are_last_of_their_id(new["id"])
-        partners = positions_in(new["id"], winners["id"])
+        is_loser = are_any_of(old["state"].to_numpy(), LOSER_STATES)
+        winners = _filtered(old, ~is_loser)
+        wins, partners = _partners(new["id"], winners["id"])
         is_joined = wins & (partners >= 0)
-        compared = self._compare(entry, winners.take(pa.array(partners[is_joined])), new.filter(pa.array(is_joined)))
+        compared = self._compare(entry, _taken(winners, partners[is_joined]), _filtered(new, is_joined))
         self.counts.count(compared)
         self.counts.duplicate += int((~wins).sum())
         classes, versions = np.full(new.num_rows, _UNRESOLVED, np.uint8), np.zeros(new.num_rows, np.int64)
@@ -172,22 +170,21 @@ class _Diff:
         classes[is_joined], versions[is_joined], states[is_joined] = compared[:3]
         number = self._keep(uri, with_verdicts(new, states, versions), classes)
         if compared.deletions.any():
-            self._mark(hashes(new["id"].filter(pa.array(is_joined)))[compared.deletions > 0])
-        self._appear(new, wins & (partners < 0), old["id"].filter(pa.array(is_loser)), number)
+            self._mark(hashes(_filtered(new, is_joined)["id"])[compared.deletions > 0])
+        self._appear(new, wins & (partners < 0), _filtered(old, is_loser)["id"], number)
         is_gone = np.ones(winners.num_rows, bool)
         is_gone[partners[is_joined]] = False
         if is_gone.any():
-            self._vanish(winners.filter(pa.array(is_gone)), base)
+            self._vanish(_filtered(winners, is_gone), base)
 
     def _appear(self, new: pa.Table, appeared: npt.NDArray[np.bool_], losers: pa.ChunkedArray, number: int) -> None:
         """Add records that have no partner; those that lost before, to a record in another object, lose if it stays."""
         import numpy as np
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         if not appeared.any():
             return
-        rows = new.filter(pa.array(appeared))
+        rows = _filtered(new, appeared)
         kinds = np.full(rows.num_rows, Kind.APPEARED, np.uint8)
         if self._mode == "snapshot" and len(losers):
             kinds[pc.is_in(rows["id"], value_set=losers).to_numpy()] = Kind.LOSING
@@ -195,12 +192,10 @@ class _Diff:
         self._mark(self._deal(rows, kinds, number + np.flatnonzero(appeared)))
 
     def _vanish_object(self, entry: Entry, base: int) -> None:
-        import numpy as np
-        import pyarrow as pa
 
         self._appeared_or_vanished = True
         for table in self._read(entry, ()):
-            self._vanish(table.filter(pa.array(~np.isin(table["state"].to_numpy(), LOSER_STATES))), base)
+            self._vanish(_winners(table), base)
 
     def _vanish(self, rows: pa.Table, base: int) -> None:
         """Add rows of the ledger that won, and whose records are not in their object any more."""
@@ -226,8 +221,7 @@ class _Diff:
                 hits = hits[self._marks[hashes(table["id"].take(pa.array(hits))) >> _UNUSED_BITS]]
             if len(hits):
                 entry, new = self._entries[uri], table.take(pa.array(hits))
-                old = self._old_rows(entry)
-                old = old.filter(pa.array(~np.isin(old["state"].to_numpy(), LOSER_STATES)))
+                old = _winners(self._old_rows(entry))
                 previous = old.take(pa.array(positions_in(new["id"], old["id"])))
                 self.counts.count(self._compare(entry, previous, new), -1)
                 self._deal(new, np.full(len(hits), Kind.JOINED, np.uint8), number + hits)
@@ -247,7 +241,7 @@ class _Diff:
             if not any(self._is_marked(table).any() for table in self._read(entry, ("id",))):
                 continue
             for table in self._read(entry, ()):
-                is_loser = np.isin(table["state"].to_numpy(), LOSER_STATES)
+                is_loser = are_any_of(table["state"].to_numpy(), LOSER_STATES)
                 # A duplicate of line 0 left its object in append mode: there is no record that could win.
                 hits = np.flatnonzero(self._is_marked(table) & ~(is_loser & (table["line"].to_numpy() == 0)))
                 kinds = np.where(is_loser[hits], Kind.UNREAD_LOSER, Kind.UNREAD).astype(np.uint8)
@@ -270,7 +264,8 @@ class _Diff:
         self._has_marks = True
 
     def _is_marked(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        return self._marks[hashes(table["id"]) >> _UNUSED_BITS]
+        marked: npt.NDArray[np.bool_] = self._marks[hashes(table["id"]) >> _UNUSED_BITS]
+        return marked
 
     def _keep(self, uri: str, rows: pa.Table, classes: npt.NDArray[np.uint8]) -> int:
         """Keep the rows of an object that was read, and return the number of the first one."""
@@ -288,3 +283,30 @@ class _Diff:
 
         tables = () if entry is None else self._read(entry, ())
         return pa.concat_tables([rows_schema().empty_table(), *tables]).combine_chunks()
+
+
+def _partners(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return which rows are the last one with their id, and the position of each id in others, which are distinct."""
+    import numpy as np
+
+    if ids.equals(others):
+        return np.ones(len(ids), bool), np.arange(len(ids))
+    return are_last_of_their_id(ids), positions_in(ids, others)
+
+
+def _winners(rows: pa.Table) -> pa.Table:
+    return _filtered(rows, ~are_any_of(rows["state"].to_numpy(), LOSER_STATES))
+
+
+def _filtered(rows: pa.Table, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+    import pyarrow as pa
+
+    return rows if chosen.all() else rows.filter(pa.array(chosen))
+
+
+def _taken(rows: pa.Table, positions: npt.NDArray[np.int64]) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    is_same = len(positions) == rows.num_rows and bool((positions == np.arange(rows.num_rows)).all())
+    return rows if is_same else rows.take(pa.array(positions))

@@ -14,7 +14,7 @@ from opensearch_batch.core.ledger.classes import (
     loser_states,
     may_be_indexed,
 )
-from opensearch_batch.core.ledger.columns import last_of_each
+from opensearch_batch.core.ledger.columns import are_any_of, last_of_each
 from opensearch_batch.core.ledger.partitions import KEY_BITS, Partitions, SpooledTables
 from opensearch_batch.core.ledger.rows import DIGEST_BYTES, DOCUMENT_STATES, RecordState, rows_schema, with_verdicts
 
@@ -158,14 +158,14 @@ class Resolver:
         candidates = np.flatnonzero(is_candidate)
         order = self._numbers.order(numbers[candidates], rows["line"].to_numpy()[candidates])
         winners = last_of_each(codes, candidates[np.argsort(order, kind="stable")], len(ids.dictionary))
-        previous = last_of_each(codes, np.flatnonzero(np.isin(kinds, _OF_LEDGER)), len(ids.dictionary))[codes]
+        previous = last_of_each(codes, np.flatnonzero(are_any_of(kinds, _OF_LEDGER)), len(ids.dictionary))[codes]
         wins = np.zeros(len(kinds), bool)
         wins[winners[winners >= 0]] = True
         if not self._scanned:
             # No id appeared or vanished, so the record that won before is in an object that did not change.
             wins &= (kinds != Kind.LOSING) | (previous >= 0)
-        self._lose(rows, np.flatnonzero(is_candidate & ~wins & ~np.isin(kinds, (Kind.LEFT, Kind.UNREAD_LOSER))))
-        compared = wins & ~np.isin(kinds, (Kind.LEFT, Kind.UNREAD))
+        self._lose(rows, np.flatnonzero(is_candidate & ~wins & ~are_any_of(kinds, (Kind.LEFT, Kind.UNREAD_LOSER))))
+        compared = wins & ~are_any_of(kinds, (Kind.LEFT, Kind.UNREAD))
         self._win(rows, np.flatnonzero(compared & (previous >= 0)), previous)
         self._win(rows, np.flatnonzero(compared & (previous < 0)), None)
         self._counts.promoted += int((compared & (kinds == Kind.UNREAD_LOSER)).sum())
@@ -180,7 +180,7 @@ class Resolver:
         self._counts.demoted += int(is_unread.sum())
         self._counts.duplicate += int((~is_unread).sum())
         # The winner counts as kept, because this row is the one that won before.
-        self._counts.kept -= int((is_unread & np.isin(states, DOCUMENT_STATES)).sum())
+        self._counts.kept -= int((is_unread & are_any_of(states, DOCUMENT_STATES)).sum())
         classes = np.full(len(positions), RecordClass.DUPLICATE, np.uint8)
         self._decide(rows, positions, classes, loser_states(states), np.zeros(len(positions), np.int64))
 
@@ -228,7 +228,7 @@ class Resolver:
         left = _replaced(left, "record_hash", known_hashes.cast(left.schema.field("record_hash").type))
         left = _replaced(left, "line", pa.array(np.zeros(len(left), np.uint32)))
         self._counts.retained += len(left)
-        self._counts.kept += int(np.isin(states, DOCUMENT_STATES).sum())
+        self._counts.kept += int(are_any_of(states, DOCUMENT_STATES).sum())
         self.retained.add(left, self._numbers.keys(left["row"].to_numpy()))
 
     def _remove(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
@@ -237,7 +237,7 @@ class Resolver:
 
         gone = rows.take(pa.array(positions))
         states = gone["state"].to_numpy()
-        self._counts.removed += int(np.isin(states, DOCUMENT_STATES).sum())
+        self._counts.removed += int(are_any_of(states, DOCUMENT_STATES).sum())
         indexed = may_be_indexed(states, gone["version"].to_numpy())
         self._delete(gone, np.where(indexed, Deletion.ABSENT, 0).astype(np.uint8))
 

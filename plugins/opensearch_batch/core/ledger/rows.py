@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -238,7 +238,11 @@ class RowsWriter:
         spool, writer = self._write()
         writer.close()
         with spool:
-            uri = f"{self._folder}/{_content_digest(spool)}.parquet"
+            spool.seek(0)
+            digest = _new_digest()
+            while chunk := spool.read(READ_BUFFER_BYTES):
+                digest.update(chunk)
+            uri = f"{self._folder}/{digest.hexdigest()}.parquet"
             if self._objects.head(uri) is None:
                 spool.seek(0)
                 self._objects.upload(uri, spool)
@@ -262,12 +266,8 @@ def _new_file() -> tuple[CollectedSpool, parquet.ParquetWriter]:
     return spool, writer
 
 
-def _content_digest(file: IO[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    file.seek(0)
-    while chunk := file.read(READ_BUFFER_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
 class RowsReader:
@@ -287,21 +287,18 @@ class RowsReader:
         Raises:
             FatalError: the file of the rows is missing or damaged.
         """
-        import pyarrow as pa
-
+        if not part.count:
+            return
         names = tuple(columns or rows_schema().names)
         start, end = 0, part.first + part.count
-        try:
-            metadata = self._open(part.rows).metadata if part.count else None
-            for number in range(metadata.num_row_groups if metadata else 0):
-                size = metadata.row_group(number).num_rows
-                if start < end and start + size > part.first:
-                    first = max(part.first - start, 0)
-                    yield self._read_group(part.rows, number, names).slice(first, min(end - start, size) - first)
-                start += size
-        except (pa.ArrowException, OSError) as error:
-            raise FatalError(f"{part.rows}: this file of the record ledger is damaged ({error}); {_REMEDY}") from error
-        if part.count and start < end:
+        metadata = self._open(part.rows).metadata
+        for number in range(metadata.num_row_groups):
+            size = metadata.row_group(number).num_rows
+            if start < end and start + size > part.first:
+                first = max(part.first - start, 0)
+                yield self._read_group(part.rows, number, names).slice(first, min(end - start, size) - first)
+            start += size
+        if start < end:
             raise FatalError(f"{part.rows}: this file of the record ledger has {start} rows, not {end}; {_REMEDY}")
 
     def _read_group(self, uri: str, number: int, columns: tuple[str, ...]) -> pa.Table:
@@ -316,15 +313,28 @@ class RowsReader:
 
         if uri != self._uri or self._file is None:
             self.close()
-            self._spool = CollectedSpool()
-            try:
-                with self._objects.open(uri) as stream:
-                    while chunk := stream.read(READ_BUFFER_BYTES):
-                        self._spool.write(chunk)
-            except ConfigError as error:
-                raise FatalError(f"a file of the record ledger cannot be read: {error}; {_REMEDY}") from error
+            self._spool = self._copy(uri)
             self._file, self._uri = parquet.ParquetFile(self._spool), uri
         return self._file
+
+    def _copy(self, uri: str) -> CollectedSpool:
+        spool, digest = CollectedSpool(), _new_digest()
+        try:
+            with self._objects.open(uri) as stream:
+                while chunk := stream.read(READ_BUFFER_BYTES):
+                    spool.write(chunk)
+                    digest.update(chunk)
+        except ConfigError:
+            # Access may be denied, which a user can change.
+            if self._objects.head(uri) is None:
+                raise FatalError(f"{uri}: this file of the record ledger is missing; {_REMEDY}") from None
+            raise
+        if uri.rpartition("/")[2] != f"{digest.hexdigest()}.parquet":
+            raise FatalError(
+                f"{uri}: this file of the record ledger is damaged, because its name is not the digest of its content; "
+                f"{_REMEDY}"
+            )
+        return spool
 
     def close(self) -> None:
         """Discard the file that is kept."""
