@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, refuse_mass_removal
+from opensearch_batch.core.ledger import rows as ledger_rows
+from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, RecordClass, compare, refuse_mass_removal
+from opensearch_batch.core.ledger.columns import same_lists
 from opensearch_batch.core.ledger.diff import diff, listed_changes
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Entry
 from opensearch_batch.core.ledger.resolve import Mode
-from opensearch_batch.core.ledger.rows import RecordState, RowsReader
+from opensearch_batch.core.ledger.rows import RecordState, RowsBuilder, RowsReader, with_verdicts
 from opensearch_batch.core.types.object_info import ObjectInfo
 from tests.core.ledger.model import Ledger, Model, Record, Source, deletions_of, table_of
 
 records = st.builds(
     Record,
-    st.sampled_from(["1", "2", "3", "4", ""]),
-    st.sampled_from(["a", "b", "a b", ""]),
-    st.integers(0, 1),
-    st.sampled_from([None, None, "r", "s"]),
+    st.sampled_from(["1", "1", "2", "3", ""]),
+    st.sampled_from(["a", "a", "b", "a b", "b a"]),
+    st.sampled_from([0, 0, 1]),
+    st.sampled_from([None, None, None, "r"]),
     st.sampled_from([False, False, False, True]),
 )
 
@@ -44,15 +47,15 @@ steps = st.lists(
         Step,
         st.dictionaries(
             st.sampled_from(["a", "b", "c"]),
-            st.one_of(st.none(), st.lists(records, max_size=4), st.lists(records, max_size=4)),
-            max_size=3,
+            st.one_of(st.none(), *[st.lists(records, max_size=3)] * 3),
+            max_size=2,
         ),
         st.sampled_from([0, 0, 0, 15]),
         st.frozensets(st.sampled_from(["1", "2"]), max_size=1),
         st.sampled_from([False, False, False, True]),
     ),
-    min_size=1,
-    max_size=5,
+    min_size=2,
+    max_size=6,
 )
 modes: st.SearchStrategy[Mode] = st.sampled_from(["snapshot", "append"])
 limits = st.fixed_dictionaries(
@@ -79,6 +82,13 @@ def source_after(source: dict[str, Source], step: Step, number: int) -> dict[str
 @settings(max_examples=200)
 def test_the_ledger_is_what_the_model_says(mode: Mode, history: list[Step], limit: dict[str, int]) -> None:
     """Rows, counts of the classes and documents, after each run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ledger_rows, "PACK_ROWS", 2)
+        follow(mode, history, limit)
+
+
+def follow(mode: Mode, history: list[Step], limit: dict[str, int]) -> None:
+    """Run the ledger and the model over a history, and compare them."""
     ledger, model, source = Ledger(mode, **limit), Model(mode), dict[str, Source]()
     for number, step in enumerate([*history, Step({})], 1):
         source = source_after(source, step, number)
@@ -237,6 +247,108 @@ def test_a_tombstone_deletes_with_the_routing_of_the_document() -> None:
     assert set(ledger.index) == {("1", None), ("2", None), ("3", None)}
 
 
+def test_in_append_mode_a_changed_object_is_the_latest() -> None:
+    """Its duplicates win now; an object with an earlier time than before is not the latest any more."""
+    ledger = Ledger("append")
+    run(ledger, 1, a=[TWO, ONE])
+    run(ledger, 2, b=[ONE._replace(text="x")])
+    result = run(ledger, 3, a=[TWO, ONE._replace(price=1)])
+    assert (classes_of(result.counts), result.counts.demoted) == ({"input_changed": 1, "unchanged": 1}, 1)
+    assert ledger.index["1", None] == ONE._replace(price=1)
+    earlier = Source("earlier", 1.0, [TWO, ONE])
+    result = ledger.run({"a": earlier}, 4)
+    assert (classes_of(result.counts), result.counts.promoted) == (
+        {"duplicate": 1, "unchanged": 1, "input_changed": 1},
+        1,
+    )
+
+
+def test_a_tombstone_that_lost_is_promoted() -> None:
+    """The record that won is gone, so the tombstone holds."""
+    ledger = Ledger("snapshot")
+    run(ledger, 1, a=[Record("1", deleted=True), TWO], b=[ONE])
+    assert set(ledger.index) == {("1", None), ("2", None)}
+    result = run(ledger, 2, a=[Record("1", deleted=True), TWO])
+    assert (classes_of(result.counts), result.counts.promoted) == ({"removed": 1, "tombstone": 1}, 1)
+    assert set(ledger.index) == {("2", None)}
+    assert [row["state"] for row in ledger.rows("a")] == [RecordState.TOMBSTONE, RecordState.INDEXED]
+
+
+def test_a_record_that_left_before_its_write_had_a_verdict() -> None:
+    """It is unknown what its document is, so the same record is written again; what was never written is forgotten."""
+    ledger = Ledger("append")
+    run(ledger, 1, a=[ONE, TWO])
+    edited = ONE._replace(text="x")
+    ledger.run({"a": Source("2", 2.0, [edited, TWO, THREE])}, 2, pending={"1", "3"})
+    assert ledger.head.objects["a"].etag == ""
+    result = run(ledger, 3, a=[TWO])
+    assert (classes_of(result.counts), result.counts.retained) == ({"unchanged": 1, "removed": 1}, 1)
+    assert ledger.head.objects["a"].states == {"indexed": 2}
+    assert classes_of(run(ledger, 4, b=[edited, THREE]).counts) == {"other_changed": 1, "new": 1}
+    assert ledger.index["1", None] == edited
+
+
+def test_a_duplicate_that_left_its_object_never_wins() -> None:
+    """There is no record of it that could be read."""
+    ledger = Ledger("append")
+    run(ledger, 1, a=[ONE, TWO])
+    run(ledger, 2, a=[TWO])
+    run(ledger, 3, b=[Record("1", deleted=True)])
+    ledger.run({"c": Source("4", 4.0, [ONE])}, 4, pending={"1"})
+    run(ledger, 5, b=[])
+    result = run(ledger, 6, c=[])
+    assert (classes_of(result.counts), result.counts.promoted) == ({"removed": 1}, 0)
+    assert [(row["line"], row["state"]) for row in ledger.rows("a")] == [
+        (1, RecordState.INDEXED),
+        (0, RecordState.DUPLICATE),
+    ]
+
+
+def test_a_document_after_a_tombstone_is_new_until_it_is_written() -> None:
+    """Its row has no version, though the deletion had one."""
+    ledger = Ledger("snapshot")
+    run(ledger, 1, a=[Record("1", deleted=True)])
+    assert [row["version"] for row in ledger.rows("a")] == [1]
+    for number in (2, 3):
+        result = ledger.run({"a": Source("2", 2.0, [ONE])}, number, pending={"1"})
+        assert classes_of(result.counts) == {"new": 1}
+        assert [row["version"] for row in ledger.rows("a")] == [0]
+
+
+def rows_of(*contents: tuple[list[bytes], str | None], states: Sequence[RecordState] = ()) -> pa.Table:
+    """Rows of records that have the same bytes, with content keys and routings."""
+    builder = RowsBuilder()
+    for line, (keys, routing) in enumerate(contents, 1):
+        builder.add(str(line), b"", keys, line=line, routing=routing)
+    table = builder.table()
+    return with_verdicts(table, np.array(states or table["state"], np.uint8), np.zeros(len(contents), np.int64))
+
+
+def test_keys_are_compared_one_by_one() -> None:
+    """Whatever the number of the keys of the rows before."""
+    x, y, z = (bytes([number]) * 16 for number in range(3))
+    old = rows_of(([x], None), ([], None), ([x, y], None), ([y, z], None), ([z], None), ([x], None), ([], None))
+    new = rows_of(([x, y], None), ([], None), ([x, y], None), ([y, y], None), ([z], None), ([], None), ([x], None))
+    expected = [False, True, True, False, True, False, False]
+    for start in range(7):
+        one, other = old.slice(start)["content_keys"], new.slice(start)["content_keys"]
+        assert same_lists(one, other).tolist() == expected[start:]
+    singles = rows_of(([x], None), ([y], None), ([z], None))["content_keys"]
+    assert same_lists(singles.slice(1), singles.slice(0, 2)).tolist() == [False, False]
+    assert same_lists(singles.slice(1), singles.slice(1)).tolist() == [True, True]
+
+
+def test_a_routing_may_change_though_the_record_did_not() -> None:
+    """A document that was never written is not deleted."""
+    states = (RecordState.INDEXED, RecordState.INDEXED, RecordState.INDEXED, RecordState.DEAD, RecordState.PENDING)
+    old = rows_of(([], None), ([], "r"), ([], "r"), ([], "r"), ([], "r"), states=states)
+    new = rows_of(([], "s"), ([], None), ([], "r"), ([], "s"), ([], "s"))
+    compared = compare(old, new, np.zeros(5, bool))
+    other, same = RecordClass.OTHER_CHANGED, RecordClass.UNCHANGED
+    assert compared.classes.tolist() == [other, other, same, other, RecordClass.NEW]
+    assert compared.deletions.tolist() == [Deletion.ROUTING, Deletion.ROUTING, 0, 0, Deletion.ROUTING]
+
+
 def test_only_ids_that_come_or_go_make_it_read_other_objects() -> None:
     """An edit reads the rows of the edited object only; a new id reads the ids of the others."""
     ledger = Ledger("snapshot", pack_rows=1)
@@ -248,14 +360,14 @@ def test_only_ids_that_come_or_go_make_it_read_other_objects() -> None:
         reads.append((locations[entry.rows], tuple(columns)))
         return RowsReader(ledger.store).read(entry, columns)
 
-    def compare(*content: Record) -> DiffCounts:
+    def counts_of(*content: Record) -> DiffCounts:
         reads.clear()
         item = ObjectInfo("a", 1, "other")
         return diff([(item, table_of(content))], ledger.head.objects, read, mode="snapshot").counts
 
-    assert classes_of(compare(ONE, TWO._replace(price=1))) == {"duplicate": 1, "other_changed": 1}
+    assert classes_of(counts_of(ONE, TWO._replace(price=1))) == {"duplicate": 1, "other_changed": 1}
     assert reads == [("a", ())]
-    assert classes_of(compare(ONE, TWO, Record("5"))) == {"duplicate": 1, "unchanged": 1, "new": 1}
+    assert classes_of(counts_of(ONE, TWO, Record("5"))) == {"duplicate": 1, "unchanged": 1, "new": 1}
     assert reads == [("a", ()), ("b", ("id",)), ("b", ())]
 
 

@@ -122,7 +122,6 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     had_document = are_any_of(before, DOCUMENT_STATES)
     deletions = np.zeros(len(classes), np.uint8)
     deletions[~same_routing & may_be_indexed(before, old_versions)] = Deletion.ROUTING
-    deletions[tombstone] = 0
     deletions[classes == RecordClass.TOMBSTONE] = Deletion.TOMBSTONE
     return Compared(classes, versions, states, deletions, had_document)
 

@@ -85,13 +85,10 @@ class RowNumbers:
         self._starts = np.array(self.bases, np.int64)
         self._stale = np.array(self._is_stale, bool)
 
-    def order(self, rows: npt.NDArray[np.int64], lines: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        """Return numbers that grow with the precedence of rows. Rows that left their object (line 0) precede it."""
-        import numpy as np
-
+    def order(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return numbers that grow with the precedence of rows."""
         objects = self._objects(rows)
-        positions = np.where(lines == 0, 0, rows - self._starts[objects])
-        return (self._ranks[objects] << _POSITION_BITS) + positions
+        return (self._ranks[objects] << _POSITION_BITS) + rows - self._starts[objects]
 
     def are_stale(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return which rows are of stale objects."""
@@ -156,7 +153,7 @@ class Resolver:
         ids = rows["id"].combine_chunks().dictionary_encode()
         codes, is_candidate = ids.indices.to_numpy(), kinds != Kind.PREVIOUS
         candidates = np.flatnonzero(is_candidate)
-        order = self._numbers.order(numbers[candidates], rows["line"].to_numpy()[candidates])
+        order = self._numbers.order(numbers[candidates])
         winners = last_of_each(codes, candidates[np.argsort(order, kind="stable")], len(ids.dictionary))
         previous = last_of_each(codes, np.flatnonzero(are_any_of(kinds, _OF_LEDGER)), len(ids.dictionary))[codes]
         wins = np.zeros(len(kinds), bool)
