@@ -1,6 +1,6 @@
 """Documents a second into a node, and bulk lines a second on one core, with external versions and without.
 
-Evidence for docs/decisions/019: `python -m benchmarks.versions`.
+Evidence for docs/decisions/020: `python -m benchmarks.versions`.
 """
 
 from __future__ import annotations
