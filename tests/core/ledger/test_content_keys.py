@@ -122,9 +122,6 @@ def test_keys_are_equal_exactly_if_the_texts_are(*, escaped: bool, text: str, ot
     """However the texts are written."""
     entry = service_of("sagemaker")
     of_record = content_key(entry.adapter, entry.adapter.example_parameters, INPUTS)
-    try:
-        one = of_record(json.dumps({"text": text}, ensure_ascii=False).encode())
-        two = of_record(json.dumps({"n": 1, "text": other}, ensure_ascii=escaped).encode())
-    except UnicodeEncodeError:
-        return
+    one = of_record(json.dumps({"text": text}, ensure_ascii=False).encode())
+    two = of_record(json.dumps({"n": 1, "text": other}, ensure_ascii=escaped).encode())
     assert (one == two) == (text == other)

@@ -76,7 +76,7 @@ class StoreFile:
         self._file = self._opened(objects)
         try:
             with self._damage():
-                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=True)
+                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=False)
         except AnswersUnusable:
             self._file.close()
             raise
