@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk import fields_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source

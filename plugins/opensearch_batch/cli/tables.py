@@ -23,6 +23,7 @@ class IndexAccount(Account, frozen=True, kw_only=True):
     indexed: int = 0
     unchanged: int = 0
     filtered: int = 0
+    superseded: int = 0
     dead_letters: int = 0
     dead_letters_location: str | None = None
 
@@ -32,7 +33,7 @@ class IndexAccount(Account, frozen=True, kw_only=True):
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column()
         table.add_column(justify="right")
-        for name in (*_COUNTS, *(name for name in (*more, "filtered") if getattr(self, name))):
+        for name in (*_COUNTS, *(name for name in (*more, "filtered", "superseded") if getattr(self, name))):
             table.add_row(name.replace("_", " "), f"{getattr(self, name):,}")
         console.print(table)
 

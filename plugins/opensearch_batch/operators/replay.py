@@ -26,7 +26,7 @@ from opensearch_batch.services.registry import row_errors
 class OpenSearchReplayOperator(BaseOperator):
     """Ingest the dead letters of a queue again.
 
-    Returns ``{queue, index, read, indexed, unchanged, filtered, dead_letters}``; `dead_letters` is the
+    Returns ``{queue, index, read, indexed, unchanged, filtered, superseded, dead_letters}``; `dead_letters` is the
     number of dead letters that remain.
 
     Args:

@@ -24,7 +24,7 @@ from opensearch_batch.core.ingest.event_documents import EventDocuments, EventOp
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import row_documents
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import fields_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec import PipelineSpec

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest, OpType
 from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
-from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_BEFORE_RETRY, ConcurrencyLimit
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept

@@ -21,7 +21,10 @@ from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Reject
 
 REPLAY_FILE = "request.json"
 # The counts that are not sums over the sources.
-_TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped", "elsewhere")
+_TOTALS = (
+    "indexed", "unchanged", "superseded", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped",
+    "elsewhere",
+)  # fmt: skip
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
@@ -99,6 +102,7 @@ class RowAccount:
             indexed=written.indexed,
             unchanged=written.unchanged,
             filtered=written.filtered,
+            superseded=written.superseded,
             joined=joined,
             nulls=nulls,
             unmatched=unmatched,

@@ -18,7 +18,7 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.ingest.documents import OriginOf, row_position
 from opensearch_batch.core.ingest.request import Action
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of, version_members
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, Node, elements_of, members_of
 from opensearch_batch.core.transform.expressions.format_string import Format
 from opensearch_batch.core.transform.field_map import document_id
@@ -89,6 +89,7 @@ class IndexItemFactory:
         shape: which part of an event is the document.
         ensure_index: called with the index that an event names, before a document is written there.
         origin_of: returns the origin of a row; a document without any other id gets an id derived from the origin.
+        version: the external version of the documents (see `IngestRequest`).
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class IndexItemFactory:
         shape: Shape | None = None,
         ensure_index: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - the index exists
         origin_of: OriginOf = row_position,
+        version: int | None = None,
     ) -> None:
         self._id_of = id_of
         self._sends_ids = sends_ids
@@ -112,6 +114,7 @@ class IndexItemFactory:
         self._shape = None if shape is None or shape.is_whole else shape
         self._ensure_index = ensure_index
         self._origin_of = origin_of
+        self._version = version_members(version)
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - of `ItemFactory`
         """Return the item of an event.
@@ -131,11 +134,19 @@ class IndexItemFactory:
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
-            return Item(item_id, lines_of(item_id, op_type="delete", routing=routing, index=index), context)
+            lines = lines_of(item_id, op_type="delete", routing=routing, index=index, version=self._version)
+            return Item(item_id, lines, context)
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch rejects a document with an _id in its body.
         fields.pop(ID_FIELD, None)
-        lines = lines_of(item_id, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is not a format
+        lines = lines_of(
+            item_id,
+            *event.pieces(fields),
+            op_type=action,  # type: ignore[arg-type] # a fixed action is not a format
+            routing=routing,
+            index=index,
+            version=self._version,
+        )
         return Item(item_id, lines, context)
 
     def _id(self, event: Event, row: Row) -> str:

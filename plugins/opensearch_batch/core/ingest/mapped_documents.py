@@ -10,7 +10,7 @@ from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.join import Group
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of, version_members
 from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
 from opensearch_batch.core.ingest.spill import digest as digest_of
 from opensearch_batch.core.transform.field_map import FieldMap, Part
@@ -41,6 +41,7 @@ class MappedDocuments(SourceRows):
         self._origin_of = reading.origin_of
         self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
         self._refused_keys = KeyTable()
+        self._version = version_members(request.version)
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the documents, and rows that are rejected or blank."""
@@ -87,7 +88,9 @@ class MappedDocuments(SourceRows):
             return Rejected(rows, reason, key or None, late)
         document_id = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
         op_type = "upsert" if late else self._request.op_type
-        lines = lines_of(document_id, *document.pieces, op_type=op_type, routing=document.routing)
+        lines = lines_of(
+            document_id, *document.pieces, op_type=op_type, routing=document.routing, version=self._version
+        )
         return Item(document_id, lines, MappedRows(rows, document.nulls, late))
 
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
@@ -204,7 +207,7 @@ class MappedDocumentFactory:
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Return a remark when no row has a value at any mapped path."""
-        documents = counts.indexed + counts.unchanged + counts.filtered
+        documents = counts.indexed + counts.unchanged + counts.filtered + counts.superseded
         if documents and counts.nulls == documents * self._field_count:
             return "no row has a value at any mapped path: all fields are null; check the paths and the sources"
         return None

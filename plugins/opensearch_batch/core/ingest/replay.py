@@ -40,8 +40,15 @@ if TYPE_CHECKING:
     from opensearch_batch.core.ingest.event_documents import EventDocuments
 
 
+# The verdicts with which a letter leaves the queue.
+_WRITTEN = ("indexed", "unchanged", "filtered", "superseded")
+
+
 class ReplayReport(msgspec.Struct, frozen=True):
-    """The result of a replay: ``read == indexed + unchanged + filtered + dead_letters``."""
+    """The result of a replay: ``read == indexed + unchanged + filtered + superseded + dead_letters``.
+
+    The index has newer versions of the documents of the `superseded` letters, which leave the queue too.
+    """
 
     queue: str
     index: str
@@ -49,6 +56,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
     indexed: int = 0
     unchanged: int = 0
     filtered: int = 0
+    superseded: int = 0
     dead_letters: int = 0
 
 
@@ -92,7 +100,8 @@ def replay(
             f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "
             "field map, or correct the processors in the pipeline file and run the pipeline again; no job is paid again"
         )
-    request = request or stored.request
+    # A letter of an older run must not replace a document of a newer run.
+    request = msgspec.structs.replace(request or stored.request, version=stored.request.version)
     if not request.field_map and request.processors is None:
         raise ConfigError(
             f"{prefix}: a replay cannot apply the processors of a Data Prepper pipeline; correct the objects "
@@ -174,13 +183,12 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
             else:
                 yield KeptLetter(_with_reason(letter, entry.reason, 0), entry.size_bytes)
 
-    read = indexed = unchanged = filtered = kept = 0
+    read = kept = 0
+    totals = Counter[str]()
     with Spool(SPOOL_BYTES) as remaining:
         for written in writer.write(entries()):
             read += len(written.body.items) + len(written.body.other_entries)
-            indexed += written.indexed
-            unchanged += written.unchanged
-            filtered += written.filtered
+            totals.update({name: getattr(written, name) for name in _WRITTEN})
             letters = [entry.letter for entry in written.body.other_entries]
             letters += [
                 _with_reason(refusal.item.context, refusal.cause, refusal.status) for refusal in written.refused
@@ -192,7 +200,7 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
             objects.upload(uri, remaining)
         else:
             objects.delete(uri)
-    return {"read": read, "indexed": indexed, "unchanged": unchanged, "filtered": filtered, "dead_letters": kept}
+    return {**totals, "read": read, "dead_letters": kept}
 
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:

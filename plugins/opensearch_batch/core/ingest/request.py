@@ -49,6 +49,9 @@ class IngestRequest(msgspec.Struct, frozen=True):
 
     With `processors`, the output of the processors is the document if it matches the condition `when`; only ``_id`` of
     the field map is used.
+
+    With a `version`, `index` and `delete` actions of documents with an id carry it as external version, and the index
+    does not replace a document of a higher version.
     """
 
     index: str
@@ -67,6 +70,7 @@ class IngestRequest(msgspec.Struct, frozen=True):
     joined_by: list[str] = []
     processors: list[dict[str, Any]] | None = None
     when: str | None = None
+    version: int | None = None
 
 
 def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:

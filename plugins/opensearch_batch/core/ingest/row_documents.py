@@ -124,6 +124,7 @@ def _event_options(request: IngestRequest, reading: Reading, *, passes_arrays: b
         routing=None if request.routing is None else member_at(request.routing, "routing"),
         action=request.op_type,
         origin_of=reading.origin_of,
+        version=request.version,
     )
     return EventOptions(items, passes_arrays=passes_arrays)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
@@ -57,6 +57,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
             dead letter (see `on_missing`), and so does a record without output (see `on_unmatched`). With processors,
             only a row that is an error of the service does.
         dead_letters: the prefix of the dead letters; below the work prefix if None.
+        still_claimed: whether no newer run has claimed the records (see `Ingest`).
     """
 
     objects: Objects
@@ -67,6 +68,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
     row_matching: RowMatching
     request: IngestRequest
     dead_letters: str | None = None
+    still_claimed: Callable[[], bool] = lambda: True
 
     def run(self, shard: Shard, job_outputs: Sequence[JobOutput], *, force: bool = False) -> IngestReport:
         """Index the rows of all jobs, write the report, and return it.
@@ -120,6 +122,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
             identity=[msgspec.json.encode([prepared.source_ranges, list(rows.job_outputs)]).decode()],
             run_version=self.manifest.run_version,
             records=shard.records,
+            still_claimed=self.still_claimed,
         )
 
     def _checked_request(self) -> IngestRequest:

@@ -20,7 +20,7 @@ from opensearch_batch.core.ingest.prediction_map import contains_record, with_so
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.shard_ingest import ShardRows, with_strict_vectors
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import fields_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import vector_fields

@@ -1,6 +1,6 @@
 """The interface between the engine and a sink. The sink returns one `WrittenBody` for each body of items, in order.
 
-A sink never drops an item: each one is written, found unchanged, filtered, or refused with a reason.
+A sink never drops an item: each one is written, found unchanged, filtered, superseded, or refused with a reason.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ class Body:
 class WrittenBody(NamedTuple):
     """The counts of the verdicts of one body, and the refused items.
 
-    ``len(body.items) == indexed + unchanged + filtered + len(refused)``. An ingest pipeline of the index dropped
-    the `filtered` items.
+    ``len(body.items) == indexed + unchanged + filtered + superseded + len(refused)``. An ingest pipeline of the index
+    dropped the `filtered` items. The index has newer versions of the documents of the `superseded` items, or a newer
+    run writes them.
     """
 
     body: Body
@@ -86,6 +87,7 @@ class WrittenBody(NamedTuple):
     unchanged: int
     refused: list[Refused]
     filtered: int = 0
+    superseded: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -98,6 +100,7 @@ class Attempt(msgspec.Struct, frozen=True):
         content_digest: digest of the sources and the options.
         sources: the sources to read.
         resumes: whether this attempt continues an interrupted attempt.
+        still_claimed: returns False when a newer run has superseded the run of this attempt.
     """
 
     id: str
@@ -106,6 +109,7 @@ class Attempt(msgspec.Struct, frozen=True):
     content_digest: str
     sources: Sequence[Source]
     resumes: bool
+    still_claimed: Callable[[], bool] = lambda: True
 
 
 class Sink(Protocol):

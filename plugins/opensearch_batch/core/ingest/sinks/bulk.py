@@ -18,11 +18,11 @@ from typing import Any, cast
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
-from opensearch_batch.core.ingest.request import Action, IngestRequest
+from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Body, Item, Refused, WrittenBody
+from opensearch_batch.core.ingest.sinks.bulk_lines import is_versioned
 from opensearch_batch.core.ingest.sinks.concurrency import ConcurrencyLimit
 from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
-from opensearch_batch.core.transform.json_path import Text
 
 RETRY_WINDOW_S = 300.0
 # With these statuses the index refuses every write, so no document becomes a dead letter.
@@ -40,15 +40,8 @@ _RESPONSE_FILTER = f"errors,items.*.status,items.*.result,items.update._seq_no,{
 # `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
 _WRITTEN, _SUCCESS = frozenset({"created", "updated", "deleted"}), frozenset({200, 201})
-_ID = b'"_id":'
-# For each action: the bytes before the id and the routing, after them, and after the document.
-_ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
-    "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
-    "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
-    "upsert": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
-    "update": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
-    "delete": (b'{"delete":{' + _ID, b"}}\n", b""),
-}
+# The error of a document whose external version is lower than that of the stored document.
+_VERSION_CONFLICT = "version_conflict_engine_exception"
 
 
 class _ItemError(msgspec.Struct):
@@ -69,46 +62,10 @@ class _BodyVerdicts:
     """The verdicts of a body so far."""
 
     def __init__(self) -> None:
-        self.indexed = self.unchanged = self.filtered = 0
+        self.indexed = self.unchanged = self.filtered = self.superseded = 0
         self.refused: list[Refused] = []
         self.was_busy = False
         self.busy_reason = ""
-
-
-def lines_of(
-    id: str,  # noqa: A002 - the field's own name
-    *source: Text,
-    op_type: Action = "index",
-    routing: str | None = None,
-    index: str | None = None,
-) -> tuple[Text, ...]:
-    """Return the lines of one document in a bulk body, in pieces like `source`; a delete has one line.
-
-    If `id` is empty, OpenSearch generates one. `index` overrides the index of the bulk request.
-    """
-    before, after, end = _ACTION_BYTES[op_type]
-    if not id:
-        optional = {"routing": routing, "_index": index}
-        members = msgspec.json.encode({key: value for key, value in optional.items() if value is not None})
-        return (before.removesuffix(_ID) + members[1:-1] + after, *source, end)
-    address = msgspec.json.encode(id)
-    if routing is not None:
-        address += b',"routing":' + msgspec.json.encode(routing)
-    if index is not None:
-        address += b',"_index":' + msgspec.json.encode(index)
-    return (before + address + after, *source, end)
-
-
-def has_document(item: Item) -> bool:
-    """Return whether an item has a document; a delete has none."""
-    return not bytes(item.pieces[0]).startswith(b'{"delete"')
-
-
-def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
-    """Return a document's fields; in an update they are the member ``doc``."""
-    action, _, rest = item.content.partition(b"\n")
-    body = msgspec.json.decode(rest)
-    return body["doc"] if action.startswith(b'{"update"') else body
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
@@ -144,6 +101,7 @@ class BulkWriter:
             the server rejects a body as too large (413); `ConcurrencyLimit` finds the best number of bodies in flight,
             at most `max_in_flight`.
         retry_window_s: how long to retry a body while the index is busy.
+        still_claimed: whether no newer run has superseded this run; asked before a body is sent again.
         clock, sleep: seconds; injected by tests.
     """
 
@@ -153,6 +111,7 @@ class BulkWriter:
         request: IngestRequest,
         *,
         retry_window_s: float = RETRY_WINDOW_S,
+        still_claimed: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -165,6 +124,7 @@ class BulkWriter:
         self._max_in_flight = request.max_in_flight
         self._compress = request.compress
         self._retry_window_s = retry_window_s
+        self._still_claimed = still_claimed
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
@@ -208,7 +168,9 @@ class BulkWriter:
                     self.concurrency.on_busy()
                 elif body.items:
                     self.concurrency.on_done(body.size_bytes, self._clock())
-                yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused, verdict.filtered)
+                yield WrittenBody(
+                    body, verdict.indexed, verdict.unchanged, verdict.refused, verdict.filtered, verdict.superseded
+                )
             if until():
                 return
             wait([future for _, future in in_flight if not future.done()], return_when=FIRST_COMPLETED)
@@ -241,6 +203,10 @@ class BulkWriter:
                     raise RetriableError(f"index {self._index}: writing was stopped")
                 self._sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+                if not self._still_claimed():
+                    # After a deletion the index forgets the document's version, so it may not refuse a late write.
+                    verdict.superseded += len(items)
+                    return
 
     def _halve(self, items: Sequence[Item], verdict: _BodyVerdicts, error: BatchError) -> None:
         if len(items) == 1:
@@ -306,6 +272,8 @@ class BulkWriter:
                 verdict.indexed += 1
         elif action == "create" and status == CONFLICT:
             verdict.unchanged += 1
+        elif status == CONFLICT and result["error"].get("type") == _VERSION_CONFLICT and is_versioned(item):
+            verdict.superseded += 1
         elif status in RETRY_STATUSES or status == CONFLICT:
             retried.append(item)
             verdict.busy_reason = _reason(result["error"])

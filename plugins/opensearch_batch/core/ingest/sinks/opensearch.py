@@ -1,6 +1,7 @@
 """The OpenSearch sink: an index, or the indexes that documents name.
 
-An attempt that resumes does not write documents again that the index already contains.
+An attempt that resumes does not write documents again that the index already contains, unless they have an external
+version.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, IngestRequest, check_index_name
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Item, WrittenBody
-from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, fields_of, has_document, index_deleted
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, index_deleted
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of, has_document
 from opensearch_batch.core.ingest.sinks.index_target import check_target, open_target
 from opensearch_batch.core.ingest.sinks.load_settings import during_load
 from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
@@ -122,7 +124,7 @@ class IndexSink:
         if attempt.resumes:
             in_flight_bytes = max(request.max_in_flight * request.max_body_bytes, DEFAULT_IN_FLIGHT_BYTES)
             rest = skip_indexed(entries, self._cluster, self._index, in_flight_bytes=in_flight_bytes)
-        return BulkWriter(self._cluster, request).write(rest)
+        return BulkWriter(self._cluster, request, still_claimed=attempt.still_claimed).write(rest)
 
     def finish(self) -> None:
         """Refresh the written indexes.
