@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, RunClaim, ScopeHead
+from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, ScopeHead
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.manifest import Claim
 from opensearch_batch.core.types.versions import next_version
 from tests.core.memory_objects import MemoryObjects
 
@@ -79,7 +80,7 @@ def test_what_is_committed_is_loaded(tmp_path: Path) -> None:
     """Each write has the next number and another token."""
     head = ScopeHead(LocalFiles(tmp_path), URI)
     claimed = head.claim(AT_S, "run1")
-    assert (claimed.number, claimed.claim, claimed.committed) == (1, RunClaim(FIRST, "run1"), 0)
+    assert (claimed.number, claimed.claim, claimed.committed) == (1, Claim(FIRST, "run1"), 0)
     committed = head.commit(claimed.claim, set_objects)
     assert (committed.number, committed.committed, committed.objects) == (2, FIRST, {"a": ENTRY})
     assert committed.token != claimed.token
@@ -117,7 +118,7 @@ def test_a_lost_response_is_recognized() -> None:
     head = ScopeHead(store, URI)
     store.lost = 1
     claim = head.claim(AT_S, "run").claim
-    assert claim == RunClaim(FIRST, "run")
+    assert claim == Claim(FIRST, "run")
     store.lost = 1
     committed = head.commit(claim, set_objects)
     assert (committed, committed.number, store.writes) == (head.load(), 2, 2)
@@ -170,7 +171,7 @@ def test_a_response_lost_while_another_run_claims() -> None:
     claim = head.claim(AT_S, "run").claim
     store.lost = -1
     committed = head.commit(claim, set_objects)
-    assert (committed.committed, committed.claim, committed.objects) == (FIRST, RunClaim(SECOND, "run2"), {"a": ENTRY})
+    assert (committed.committed, committed.claim, committed.objects) == (FIRST, Claim(SECOND, "run2"), {"a": ENTRY})
 
 
 def test_a_change_by_somebody_with_the_same_claim_is_kept() -> None:
@@ -216,10 +217,10 @@ def test_many_runs_at_once(tmp_path: Path) -> None:
 
 def test_another_index_has_no_documents() -> None:
     """An index that was deleted and made again is another one, though it has the same name."""
-    head = set_objects(Head(number=3, claim=RunClaim(5, "run")))
+    head = set_objects(Head(number=3, claim=Claim(5, "run")))
     assert head.for_target(index="books", index_uuid="u1", fingerprint="f1") == head
     fresh = head.for_target(index="books", index_uuid="u2", fingerprint="f1")
-    assert (fresh.objects, fresh.index_uuid, fresh.number, fresh.claim) == ({}, "u2", 3, RunClaim(5, "run"))
+    assert (fresh.objects, fresh.index_uuid, fresh.number, fresh.claim) == ({}, "u2", 3, Claim(5, "run"))
 
 
 def test_another_fingerprint_opens_all_objects_again() -> None:

@@ -15,18 +15,14 @@ from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.rows import RowsSlice
 from opensearch_batch.core.storage.json_document import JsonDocument, Version
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.manifest import Claim
 from opensearch_batch.core.types.versions import next_version
+
+NO_CLAIM = Claim(0, "")
 
 
 class ClaimLost(FatalError):
     """Another run has claimed the scope since: this run may neither write documents nor commit."""
-
-
-class RunClaim(msgspec.Struct, frozen=True):
-    """A run's claim of a scope: the external version of its writes, greater than that of any earlier run."""
-
-    version: int = 0
-    run_key: str = ""
 
 
 class Entry(RowsSlice, frozen=True, omit_defaults=True, kw_only=True):
@@ -44,6 +40,13 @@ class Entry(RowsSlice, frozen=True, omit_defaults=True, kw_only=True):
     stale: bool = False
 
 
+class RunLedger(msgspec.Struct, frozen=True):
+    """What a run will commit: the objects with pending rows, and the objects that the source no longer has."""
+
+    entries: dict[str, Entry] = {}
+    removed: list[str] = []
+
+
 class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     """The state of a scope.
 
@@ -54,7 +57,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 
     number: int = 0
     token: str = ""
-    claim: RunClaim = RunClaim()
+    claim: Claim = NO_CLAIM
     committed: int = 0
     index: str = ""
     index_uuid: str = ""
@@ -117,18 +120,18 @@ class ScopeHead:
 
         def claimed(head: Head) -> Head:
             version = next_version(at_s, after=head.claim.version)
-            return msgspec.structs.replace(head, claim=RunClaim(version, run_key))
+            return msgspec.structs.replace(head, claim=Claim(version, run_key))
 
         return self._change(claimed)
 
-    def require(self, claim: RunClaim) -> Head:
+    def require(self, claim: Claim) -> Head:
         """Return the head; raise ClaimLost if another run has claimed the scope since `claim`."""
         head = self.load()
         if head.claim != claim:
             raise self._lost(claim, head)
         return head
 
-    def commit(self, claim: RunClaim, change: Callable[[Head], Head]) -> Head:
+    def commit(self, claim: Claim, change: Callable[[Head], Head]) -> Head:
         """Replace the head by the result of `change`, which may be called several times, and return it.
 
         A run whose commit is already stored, because its response was lost, succeeds also if another run has claimed
@@ -163,7 +166,7 @@ class ScopeHead:
     def _load(self) -> Version[Head]:
         return self._document.load() or Version(Head(), "")
 
-    def _lost(self, claim: RunClaim, head: Head) -> ClaimLost:
+    def _lost(self, claim: Claim, head: Head) -> ClaimLost:
         return ClaimLost(
             f"{self._document.uri}: run {head.claim.run_key} has claimed this scope after run {claim.run_key}, which "
             "committed nothing. Let the newer run finish; then clear prepare of this run, to compare its source with "
