@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.vector_field import VectorField
 
 # Placeholder in a shard's `output` for the name of its job.
@@ -126,6 +127,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
+
+    def part(self, shard: Shard) -> str:
+        """Return what the report of a shard's ingest names, so that a report of an earlier prepare is not accepted."""
+        return digest(shard.staged, shard.job, str(self.version))
 
     def require(self, shard: Shard) -> None:
         """Raise FatalError if prepare ran again after the source changed, so the manifest lacks the shard."""
