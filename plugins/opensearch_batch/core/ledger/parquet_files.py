@@ -1,12 +1,12 @@
-"""Parquet files of the prediction store: damage is noticed by checksums of the pages, and named by the file."""
+"""Parquet files that one run writes and others read: damage is noticed, and the error names the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from opensearch_batch.core.errors import AnswersUnusable, ConfigError
+from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Objects
 from opensearch_batch.core.storage.temporary import Spool
 
@@ -22,7 +22,9 @@ REMEDY = "its answers are paid for again when a run needs them"
 
 
 @contextmanager
-def upload(objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[str, str]) -> Iterator[Written]:
+def upload(
+    objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[str, str], *, repeated: Sequence[str] = ()
+) -> Iterator[Written]:
     """Yield the writer of a file, which is uploaded at the end if it has rows.
 
     Args:
@@ -30,6 +32,7 @@ def upload(objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[s
         uri: where the file is written.
         schema: the columns.
         compression: the compression of columns; the others have none.
+        repeated: columns that have few distinct values.
     """
     from pyarrow import parquet
 
@@ -38,7 +41,7 @@ def upload(objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[s
             file,
             schema,
             compression=dict(compression) or "none",
-            use_dictionary=False,
+            use_dictionary=list(repeated) or False,
             write_statistics=False,
             write_page_checksum=True,
         ) as writer:
@@ -63,11 +66,14 @@ class Written:
 
 
 class StoreFile:
-    """An open file.
+    """An open file of the prediction store.
 
     Raises:
         AnswersUnusable: the file is missing or damaged; `name` names it.
     """
+
+    # Whether pages are compared with their checksums, which costs time.
+    verifies = False
 
     def __init__(self, objects: Objects, uri: str, name: str) -> None:
         from pyarrow import parquet
@@ -76,8 +82,8 @@ class StoreFile:
         self._file = self._opened(objects)
         try:
             with self._damage():
-                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=False)
-        except AnswersUnusable:
+                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=self.verifies)
+        except FatalError:
             self._file.close()
             raise
         with self._damage():
@@ -101,7 +107,7 @@ class StoreFile:
         self._parquet.close()
         self._file.close()
 
-    def unusable(self, reason: object) -> AnswersUnusable:
+    def unusable(self, reason: object) -> FatalError:
         """Return the error that names this file."""
         return AnswersUnusable(f"{self._uri}: {reason}; {REMEDY}", name=self._name)
 
