@@ -72,9 +72,6 @@ class StoreFile:
         AnswersUnusable: the file is missing or damaged; `name` names it.
     """
 
-    # Whether pages are compared with their checksums, which costs time.
-    verifies = False
-
     def __init__(self, objects: Objects, uri: str, name: str) -> None:
         from pyarrow import parquet
 
@@ -82,7 +79,7 @@ class StoreFile:
         self._file = self._opened(objects)
         try:
             with self._damage():
-                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=self.verifies)
+                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=True)
         except FatalError:
             self._file.close()
             raise

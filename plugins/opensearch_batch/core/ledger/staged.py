@@ -114,8 +114,8 @@ def staged_keys(objects: Objects, uri: str) -> bytes:
 
     keys = []
     for (column,) in _groups(objects, uri, ("content_key",)):
-        column = pc.fill_null(column, NO_KEY)
-        keys.append(column.buffers()[1].to_pybytes()[column.offset * KEY_BYTES :][: len(column) * KEY_BYTES])
+        filled = pc.fill_null(column, NO_KEY)
+        keys.append(filled.buffers()[1].to_pybytes()[filled.offset * KEY_BYTES :][: len(filled) * KEY_BYTES])
     return b"".join(keys)
 
 
@@ -165,8 +165,6 @@ def _groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[li
 class _StagedFile(StoreFile):
     """An open file of staged records."""
 
-    verifies = True
-
     def unusable(self, reason: object) -> FatalError:
         """Return the error that names this file."""
-        return FatalError(f"{self._uri}: the staged records are {reason}; clear prepare of this run to stage them again")
+        return FatalError(f"{self._uri}: the staged records are {reason}; clear prepare to stage them again")
