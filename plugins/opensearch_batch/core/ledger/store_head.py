@@ -148,9 +148,10 @@ class Located:
         for position in positions:
             yield self.segments[self.source[position]], int(self.rows[position])
 
-    def used_segments(self) -> Counter[str]:
-        """Return the segments that have answers, each with its number of keys."""
-        return self._counts(self.source[self.source >= 0], self.segments)
+    def used_segments(self, start: int = 0, end: int | None = None) -> Counter[str]:
+        """Return the segments that have answers of the keys between two positions, each with its number of keys."""
+        source = self.source[start:end]
+        return self._counts(source[source >= 0], self.segments)
 
     def used_shards(self) -> Counter[str]:
         """Return the job keys of the open shards that have keys, each with its number of keys."""

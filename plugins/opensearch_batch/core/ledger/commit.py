@@ -1,0 +1,166 @@
+"""Commits a run to the record ledger: its pending rows get their verdicts, then the head of its scope names them.
+
+The rows are written before the head names them, and the head is replaced last. So a run that is killed anywhere, or
+that lost its claim, leaves files that nothing names, and the next run repeats its work.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from opensearch_batch.core.ledger.content_keys import KEY_BYTES
+from opensearch_batch.core.ledger.head import Entry, Head, RunLedger
+from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, with_verdicts
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+# Keys of several objects are looked up together until there are so many.
+LOOKUP_KEYS = 1 << 20
+# The object and the line of a record that was not indexed, and what it became.
+RecordVerdict = tuple[str, int, RecordState]
+
+
+def committed_entries(
+    objects: Objects,
+    ledger: RunLedger,
+    exceptions: Iterable[RecordVerdict],
+    store: PredictionStore,
+    *,
+    folder: str,
+    version: int,
+) -> dict[str, Entry]:
+    """Write the rows of a run with their verdicts, and return the objects of the source with these rows.
+
+    A pending record without an exception is indexed. The records of an object without an ETag have no verdict, so they
+    stay pending, and the next run opens the object again.
+
+    Args:
+        objects: the store of the rows.
+        ledger: what prepare left to commit.
+        exceptions: the records that were not indexed.
+        store: the prediction store, to find the segments that the objects need.
+        folder: where the rows are written.
+        version: the external version of the run's documents.
+
+    Raises:
+        FatalError: pending rows are missing or damaged.
+    """
+    verdicts, reader, writer = _Exceptions(exceptions), RowsReader(objects), RowsWriter(objects, folder)
+    needed = _NeededSegments(store)
+    try:
+        # The rows of small objects share files, which are read once in this order.
+        for uri, entry in sorted(ledger.entries.items(), key=lambda item: (item[1].rows, item[1].first)):
+            needed.begin(uri)
+            for rows in reader.read(entry):
+                decided = verdicts.applied(uri, rows, version) if entry.etag else rows
+                writer.add(uri, decided)
+                needed.add(uri, decided)
+    finally:
+        reader.close()
+    segments, slices = needed.close(), writer.close()
+    return {
+        uri: Entry(
+            **msgspec.structs.asdict(slices.get(uri, RowsSlice("", 0, 0))),
+            etag=entry.etag,
+            modified=entry.modified,
+            segments=dict(segments[uri]),
+            stale=entry.stale and not entry.etag,
+        )
+        for uri, entry in ledger.entries.items()
+    }
+
+
+def head_change(ledger: RunLedger, entries: dict[str, Entry], manifest: Manifest) -> Callable[[Head], Head]:
+    """Return the change for `ScopeHead.commit`: the objects of the run replace theirs, and removed objects go."""
+
+    def change(head: Head) -> Head:
+        head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
+        kept = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.removed}
+        return msgspec.structs.replace(head, objects=kept | entries)
+
+    return change
+
+
+class _Exceptions:
+    """The records that were not indexed, in five bytes each; the last verdict of a record counts."""
+
+    def __init__(self, exceptions: Iterable[RecordVerdict]) -> None:
+        self._lines: dict[str, array[int]] = {}
+        self._states: dict[str, bytearray] = {}
+        for uri, line, state in exceptions:
+            self._lines.setdefault(uri, array("I")).append(line)
+            self._states.setdefault(uri, bytearray()).append(state)
+
+    def applied(self, uri: str, rows: pa.Table, version: int) -> pa.Table:
+        """Return rows of an object whose pending records have their verdicts."""
+        import numpy as np
+
+        before, states = rows["state"].to_numpy(), rows["state"].to_numpy().copy()
+        pending = before == RecordState.PENDING
+        states[pending] = RecordState.INDEXED
+        if uri in self._lines:
+            found, verdicts = self._find(uri, rows["line"].to_numpy())
+            states = np.where(pending & found, verdicts, states)
+        versions = np.where(pending & (states == RecordState.INDEXED), version, rows["version"].to_numpy())
+        return with_verdicts(rows, states, versions)
+
+    def _find(self, uri: str, lines: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
+        """Return which lines have an exception, and its state."""
+        import numpy as np
+
+        known = np.frombuffer(self._lines[uri], np.uint32)
+        order = np.argsort(known, kind="stable")
+        nearest = np.maximum(np.searchsorted(known[order], lines, side="right") - 1, 0)
+        places = order[nearest]
+        return known[places] == lines, np.frombuffer(self._states[uri], np.uint8)[places]
+
+
+class _NeededSegments:
+    """Counts the predictions of each object by segment of the prediction store."""
+
+    def __init__(self, store: PredictionStore) -> None:
+        self._store = store
+        self._counts: dict[str, Counter[str]] = {}
+        self._waiting: list[tuple[str, bytes]] = []
+        self._waiting_keys = 0
+
+    def begin(self, uri: str) -> None:
+        """Begin an object, which may have no keys."""
+        self._counts[uri] = Counter()
+
+    def add(self, uri: str, rows: pa.Table) -> None:
+        """Add the keys of rows."""
+        import pyarrow.compute as pc
+
+        keys = b"".join(pc.list_flatten(rows["content_keys"]).to_pylist())
+        if keys:
+            self._waiting.append((uri, keys))
+            self._waiting_keys += len(keys) // KEY_BYTES
+        if self._waiting_keys >= LOOKUP_KEYS:
+            self._count()
+
+    def close(self) -> dict[str, Counter[str]]:
+        """Return the counts."""
+        self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        located, end = self._store.lookup(b"".join(keys for _, keys in self._waiting)), 0
+        for uri, keys in self._waiting:
+            start, end = end, end + len(keys) // KEY_BYTES
+            self._counts[uri].update(located.used_segments(start, end))
+        self._waiting.clear()
+        self._waiting_keys = 0
