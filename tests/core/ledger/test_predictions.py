@@ -105,7 +105,7 @@ class World:
             shard = store.shard_keys(job_key)
             self.submit(job_key, shard if shard is not None else used_keys.get(job_key, []))
             if shard is not None:
-                store.add(job_key, ((key, answer_of(key)) for key in shard if key != FAILS))
+                store.add(job_key, 1, ((key, answer_of(key)) for key in shard if key != FAILS))
         found = store.lookup(keys)
         for position, key in enumerate(keys):
             assert (found.location(position) is None) == (key == FAILS)
@@ -163,7 +163,7 @@ def cut(located: Located, size: int) -> list[NewShard]:
 def add(store: PredictionStore, *keys: bytes, failed: tuple[bytes, ...] = ()) -> str:
     """Reserve keys and add their answers; return the job key."""
     _, shards = store.reserve(keys, lambda located: cut(located, 99))
-    store.add(shards[0].job_key, [(key, answer_of(key)) for key in keys if key not in failed])
+    store.add(shards[0].job_key, 1, [(key, answer_of(key)) for key in keys if key not in failed])
     return shards[0].job_key
 
 
@@ -287,8 +287,32 @@ def test_answers_are_added_once() -> None:
     world = World()
     job_key = add(world.store(), *KEYS[:2])
     before = world.store().head()
-    assert world.store().add(job_key, _never()) == next(iter(before.segments))
+    assert world.store().add(job_key, 1, _never()) == next(iter(before.segments))
     assert world.store().head() == before
+
+
+def test_answers_of_a_later_submission_count_before_the_earlier_ones() -> None:
+    """A user had the job submitted, and paid for, again; a run that still reads the first output changes nothing."""
+    world = World()
+    store = world.store()
+    job_key = add(store, *KEYS[:2])
+    other = StoredAnswer(b'{"new":1}')
+    name = store.add(job_key, 2, [(KEYS[0], other)])
+    assert store.add(job_key, 2, _never()) == name
+    assert store.add(job_key, 1, _never()) is not None
+    with store.reader() as reader:
+        found = store.lookup(KEYS[:2])
+        assert list(reader.read(found.locations([0, 1]))) == [other, answer_of(KEYS[1])]
+
+
+def test_a_shard_that_is_open_again_is_closed_without_a_new_submission() -> None:
+    """A forced prepare was repeated after its job had been paid for and read."""
+    world = World()
+    store = world.store()
+    job_key = add(store, *KEYS[:2])
+    store.reserve(KEYS[:2], lambda located: cut(located, 99), force=True)
+    store.add(job_key, 1, _never())
+    assert (store.head().open, len(store.head().segments)) == ({}, 1)
 
 
 def test_answers_that_another_run_adds_meanwhile_are_not_added_again() -> None:
@@ -296,8 +320,8 @@ def test_answers_that_another_run_adds_meanwhile_are_not_added_again() -> None:
     world = World()
     _, (shard,) = world.store().reserve(KEYS[:2], lambda located: cut(located, 99))
     keyed = [(key, answer_of(key)) for key in KEYS[:2]]
-    with world.objects.fault(0, lambda: world.store().add(shard.job_key, keyed)):
-        name = world.store().add(shard.job_key, keyed)
+    with world.objects.fault(0, lambda: world.store().add(shard.job_key, 1, keyed)):
+        name = world.store().add(shard.job_key, 1, keyed)
     assert list(world.store().head().segments) == [name]
 
 
@@ -326,7 +350,7 @@ def test_a_forced_answer_counts_before_the_one_that_it_replaces() -> None:
     located, shards = store.reserve(KEYS[:1], lambda located: cut(located, 99), force=True)
     assert located.absent().tolist() == [0]
     other = StoredAnswer(b'{"new":1}')
-    store.add(shards[0].job_key, [(KEYS[0], other)])
+    store.add(shards[0].job_key, 1, [(KEYS[0], other)])
     assert shards[0].job_key != job_key
     for _ in range(2):
         found = store.lookup(KEYS[:2])
@@ -447,7 +471,7 @@ def test_an_older_answer_does_not_get_before_a_newer_one_by_a_merge(monkeypatch:
     add(store, KEYS[0])
     _, (shard,) = store.reserve(KEYS[:4], lambda located: cut(located, 99), force=True)
     newer = StoredAnswer(b'{"new":1}')
-    store.add(shard.job_key, [(KEYS[0], newer), *((key, answer_of(key)) for key in KEYS[1:4])])
+    store.add(shard.job_key, 1, [(KEYS[0], newer), *((key, answer_of(key)) for key in KEYS[1:4])])
     add(store, KEYS[5])
     add(store, KEYS[6])
     assert len(store.compact()) == 2

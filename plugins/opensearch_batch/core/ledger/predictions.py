@@ -128,26 +128,30 @@ class PredictionStore:
         shard = self.head().open.get(job_key)
         return None if shard is None else read_keys(self._objects, self._files.open_shard(shard.file), job_key).split()
 
-    def add(self, job_key: str, answers: Iterable[tuple[bytes, StoredAnswer]]) -> str | None:
+    def add(self, job_key: str, submission: int, answers: Iterable[tuple[bytes, StoredAnswer]]) -> str | None:
         """Store the answers of a job with their content keys, and close its shard; return the name of the segment.
 
-        Keys of the shard that have no answer are absent then. If another run has added the answers of the job, nothing
-        is read or written.
+        The answers count before those of earlier submissions. Keys of the shard that have no answer are absent then.
+        If the answers of this submission, or of a later one, are in the store, nothing is read.
+
+        Args:
+            job_key: the key of the job.
+            submission: the number of the submission whose output has the answers.
+            answers: the content keys with their answers.
         """
-        existing = _closed_by(self.head(), job_key)
-        if existing is not None:
-            return existing
-        name = self._new_name()
-        rows = write_segment(self._objects, self._files, name, answers)
+        existing = self.head().segment_of(job_key, submission)
+        rows, name = 0, self._new_name()
+        if existing is None:
+            rows = write_segment(self._objects, self._files, name, answers)
 
         def closed(head: StoreHead) -> StoreHead:
-            if _closed_by(head, job_key) is not None:
-                return head
-            segment = {name: Segment(rows, head.next_number(), job_key)} if rows else {}
-            head = head.without(job_key)
-            return msgspec.structs.replace(head, segments=head.segments | segment)
+            shards = {job: shard for job, shard in head.open.items() if job != job_key}
+            segments = head.segments
+            if rows and head.segment_of(job_key, submission) is None:
+                segments = segments | {name: Segment(rows, head.next_number(), job_key, submission)}
+            return msgspec.structs.replace(head, segments=segments, open=shards)
 
-        return _closed_by(self._update(closed), job_key)
+        return self._update(closed).segment_of(job_key, submission)
 
     def release(self, job_key: str) -> None:
         """Close the shard of a job that returned no answer: its keys are absent then."""
@@ -287,13 +291,6 @@ def _same_absent(one: Located, other: Located) -> bool:
     import numpy as np
 
     return np.array_equal(one.source == ABSENT, other.source == ABSENT)
-
-
-def _closed_by(head: StoreHead, job_key: str) -> str | None:
-    """Return the segment with the answers of a job whose shard is not open any more, None if there is none."""
-    if job_key in head.open:
-        return None
-    return next((name for name, segment in head.segments.items() if segment.job == job_key), None)
 
 
 def _groups(head: StoreHead, chosen: Container[str]) -> Iterator[list[str]]:

@@ -24,7 +24,7 @@ SPARSE = 0.5
 
 
 class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A segment: its number of answers, its rank, and the job that paid for it (empty: several).
+    """A segment: its number of answers, its rank, and the job and submission that paid for it (empty: several).
 
     If several segments have an answer for a key, that of the highest `number` counts. `sparse_since`: since when most
     of its answers are not in use, and no run has found one in a lookup (epoch seconds).
@@ -33,6 +33,7 @@ class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
     rows: int
     number: int
     job: str = ""
+    submission: int = 0
     sparse_since: float | None = None
 
 
@@ -65,6 +66,13 @@ class StoreHead(msgspec.Struct, frozen=True):
     def next_number(self) -> int:
         """Return the number of the next segment."""
         return 1 + max((segment.number for segment in self.segments.values()), default=0)
+
+    def segment_of(self, job_key: str, submission: int) -> str | None:
+        """Return the segment with the answers of a job's submission, or of a later one; None if there is none."""
+        for name, segment in self.segments.items():
+            if segment.job == job_key and segment.submission >= submission:
+                return name
+        return None
 
     def in_use(self, live: Mapping[str, int]) -> Counter[str]:
         """Return how many answers of each segment are in use; `live` may name segments that were replaced."""
