@@ -130,7 +130,7 @@ def test_an_entry_counts_its_predictions_by_segment(
     """So the store keeps what the head names; keys without an answer have no segment."""
     monkeypatch.setattr(commit, "LOOKUP_KEYS", lookup_keys)
     segments = [
-        runs.store.add(job, [(key(name), StoredAnswer(b"1")) for name in names])
+        runs.store.add(job, 1, [(key(name), StoredAnswer(b"1")) for name in names])
         for job, names in {"j1": ("one", "two", "four"), "j2": ("three",)}.items()
     ]
     runs.add("a", ("one", PENDING, 0), ("two", INDEXED, 1), ("three", PENDING, 0), ("dead", PENDING, 0))
