@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, ObjectChanged
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import Stored
@@ -70,5 +70,5 @@ class MemoryObjects:
         if stored is None:
             raise ConfigError(f"{uri}: no such object")
         if etag not in (None, stored.etag):
-            raise FatalError(f"{uri} changed while it was being read; run again")
+            raise ObjectChanged(f"{uri} changed while it was being read; run again")
         return decompressed(io.BufferedReader(io.BytesIO(stored.content)), uri, compression)

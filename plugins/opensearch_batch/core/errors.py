@@ -11,6 +11,7 @@
     │   │                 converts it to another type
     │   ├── OutputUnusable    the output of a completed job is missing or incomplete
     │   ├── AnswersUnusable   a file of the prediction store is missing or damaged
+    │   ├── ObjectChanged     an object of the source changed while it was being read
     │   └── AlreadySubmitted  the service already has a job with this name
     └── RecordRejected    one record cannot be processed: it becomes a dead letter, the others continue
 
@@ -71,6 +72,10 @@ class AnswersUnusable(FatalError):
     def __init__(self, message: str, *, name: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+class ObjectChanged(FatalError):
+    """An object changed since it was listed, while it was being read."""
 
 
 class AlreadySubmitted(FatalError):

@@ -57,7 +57,13 @@ class Runs:
         self._writer.add(uri, with_verdicts(builder.table(), states, versions))
         self.entries[uri] = Entry("", 0, 0, etag=etag, modified=5.0, stale=stale)
 
-    def commit(self, exceptions: Sequence[RecordVerdict] = ()) -> dict[str, Entry]:
+    def commit(
+        self,
+        exceptions: Sequence[RecordVerdict] = (),
+        *,
+        unread: Sequence[str] = (),
+        waiting: Sequence[tuple[str, int]] = (),
+    ) -> dict[str, Entry]:
         """Write the rows of the scope."""
         slices = self._writer.close()
         entries = {
@@ -65,7 +71,7 @@ class Runs:
             for uri, entry in self.entries.items()
             for part in [slices[uri]]
         }
-        ledger = RunLedger(entries)
+        ledger = RunLedger(entries, [], list(unread), list(waiting))
         return committed_entries(self.objects, ledger, exceptions, self.store, folder="scope/rows", version=VERSION)
 
     def rows(self, entry: Entry) -> list[Row]:
@@ -107,14 +113,22 @@ def test_the_last_of_several_verdicts_counts(runs: Runs) -> None:
     assert runs.rows(entries["a"]) == [("one", FILTERED, 0), ("two", FILTERED, 0)]
 
 
-def test_an_object_without_an_etag_stays_pending(runs: Runs) -> None:
+def test_an_unread_object_stays_pending(runs: Runs) -> None:
     """Its records have no verdict, so the next run opens it again, and writes its documents again."""
     runs.add("a", ("one", PENDING, 3), etag="", stale=True)
     runs.add("b", ("two", PENDING, 3), stale=True)
-    entries = runs.commit()
+    entries = runs.commit(unread=["a"])
     assert runs.rows(entries["a"]) == [("one", PENDING, 3)]
     assert (entries["a"].etag, entries["a"].stale) == ("", True)
     assert not entries["b"].stale
+
+
+def test_a_record_that_waits_stays_pending(runs: Runs) -> None:
+    """The other records of its object have verdicts, and are not written again."""
+    runs.add("a", ("one", PENDING, 3), ("two", PENDING, 0), ("three", PENDING, 0), etag="", stale=True)
+    entries = runs.commit([("a", 3, DEAD)], waiting=[("a", 2)])
+    assert runs.rows(entries["a"]) == [("one", INDEXED, VERSION), ("two", PENDING, 0), ("three", DEAD, 0)]
+    assert (entries["a"].etag, entries["a"].stale) == ("", False)
 
 
 def test_an_object_without_records_is_known(runs: Runs) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,8 +43,8 @@ def committed_entries(
 ) -> dict[str, Entry]:
     """Write the rows of a run with their verdicts, and return the objects of the source with these rows.
 
-    A pending record without an exception is indexed. The records of an object without an ETag have no verdict, so they
-    stay pending, and the next run opens the object again.
+    A pending record without an exception is indexed. Records of unread objects, and records that wait, have no verdict,
+    so they stay pending, and the next run opens their objects again.
 
     Args:
         objects: the store of the rows.
@@ -56,14 +57,15 @@ def committed_entries(
     Raises:
         FatalError: pending rows are missing or damaged.
     """
-    verdicts, reader, writer = _Exceptions(exceptions), RowsReader(objects), RowsWriter(objects, folder)
-    needed = _NeededSegments(store)
+    waiting = ((uri, line, RecordState.PENDING) for uri, line in ledger.waiting)
+    verdicts, unread = _Exceptions(chain(exceptions, waiting)), set(ledger.unread)
+    reader, writer, needed = RowsReader(objects), RowsWriter(objects, folder), _NeededSegments(store)
     try:
         # The rows of small objects share files, which are read once in this order.
         for uri, entry in sorted(ledger.entries.items(), key=lambda item: (item[1].rows, item[1].first)):
             needed.begin(uri)
             for rows in reader.read(entry):
-                decided = verdicts.applied(uri, rows, version) if entry.etag else rows
+                decided = rows if uri in unread else verdicts.applied(uri, rows, version)
                 writer.add(uri, decided)
                 needed.add(uri, decided)
     finally:
@@ -75,7 +77,7 @@ def committed_entries(
             etag=entry.etag,
             modified=entry.modified,
             segments=dict(segments[uri]),
-            stale=entry.stale and not entry.etag,
+            stale=entry.stale and uri in unread,
         )
         for uri, entry in ledger.entries.items()
     }

@@ -41,10 +41,16 @@ class Entry(RowsSlice, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class RunLedger(msgspec.Struct, frozen=True):
-    """What a run will commit: the objects with pending rows, and the objects that the source no longer has."""
+    """What a run will commit: the objects with pending rows, and the objects that the source no longer has.
+
+    The rows of `unread` objects get no verdicts, because the objects changed while the run read them. The `waiting`
+    records, by object and line, were not staged, because they are too few for a job. All these objects have no ETag.
+    """
 
     entries: dict[str, Entry] = {}
     removed: list[str] = []
+    unread: list[str] = []
+    waiting: list[tuple[str, int]] = []
 
 
 class Head(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
@@ -98,13 +98,13 @@ class LocalFiles:
 
         Raises:
             ConfigError: the file is missing, or access is denied.
-            FatalError: the file has changed since `etag`.
+            ObjectChanged: the file has changed since `etag`.
         """
         with _errors(uri):
             file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)
             if etag is not None and _etag(os.fstat(file.fileno())) != etag:
                 file.close()
-                raise FatalError(f"{uri} changed while it was being read; run again")
+                raise ObjectChanged(f"{uri} changed while it was being read; run again")
             return decompressed(file, uri, compression)
 
     def _path(self, uri: str) -> Path:

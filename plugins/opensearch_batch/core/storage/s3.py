@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, split_uri
@@ -130,7 +130,7 @@ class S3Objects:
 
         Raises:
             ConfigError: the object is missing, or access is denied.
-            FatalError: the object has changed since `etag`; also while reading.
+            ObjectChanged: the object has changed since `etag`; also while reading.
             RetriableError: the download failed at every attempt; also while reading.
         """
         body = _Body(self._range, uri, self._range(uri, 0, etag), self._sleep)
@@ -155,7 +155,7 @@ class S3Objects:
         with self._errors(uri):
             found = self._call(self._client.get_object, uri, _LOST_RACE if etag else _NONE, **arguments)
         if found is None or (etag and found["ETag"].strip('"') != etag):
-            raise FatalError(f"{uri} changed while it was being read; run again")
+            raise ObjectChanged(f"{uri} changed while it was being read; run again")
         if first_byte and not found.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
             raise FatalError(
                 f"{uri}: the download was interrupted at byte {first_byte}, and S3 at {self._client.meta.endpoint_url} "

@@ -48,7 +48,8 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     `records` is the sum of the classes `new`, `input_changed`, `other_changed`, `unchanged`, `duplicate` and
     `tombstone`, without the `promoted` records, which are in objects that did not change. `read` does not include
     `blank` lines. ``before == kept + removed`` counts documents of the ledger; `deleted` of them are deleted. `paid` are
-    the records whose prediction has to be paid for.
+    the records whose prediction has to be paid for. `waiting` new or changed records are left to the next run, because
+    their object changed meanwhile, or because they are too few for a job; all others are staged.
     """
 
     objects: int = 0
@@ -69,6 +70,7 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     before: int = 0
     deleted: int = 0
     paid: int = 0
+    waiting: int = 0
 
     def reconcile(self, location: str) -> None:
         """Check that every line and every earlier document is counted once.
