@@ -17,12 +17,14 @@ from opensearch_batch.core.types.vector_field import VectorField
 
 # Placeholder in a shard's `output` for the name of its job.
 JOB_NAME = "<job>"
+# The id of the shard that has the deletions of a run.
+DELETIONS = "deletions"
 
 
 class Shard(msgspec.Struct, frozen=True):
     """What one ingest task writes, and the batch job that it needs.
 
-    `id` is the position of the shard in the run. `job` is the key of its job, `input` the file of the job, with
+    `id` is the position of the shard in the run, or `DELETIONS`. `job` is the key of its job, `input` the file of the job, with
     `records` lines and `bytes` bytes; `job` is empty if the predictions of all records are in the store. `staged` is the
     file of the `documents` records, or deletions, that the ingest writes; records without a job of a Data Prepper scan
     are not staged. `output` is the configured location of the job's output, with `JOB_NAME` for the name of the job; if
