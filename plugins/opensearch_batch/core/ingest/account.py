@@ -13,6 +13,8 @@ from opensearch_batch.core.ingest.documents import OriginOf
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import WrittenBody
+from opensearch_batch.core.ledger.rows import RecordState, record_hash
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
@@ -27,11 +29,22 @@ _TOTALS = (
 )  # fmt: skip
 
 
+class LedgerScope(msgspec.Struct, frozen=True):
+    """Where the record ledger of a scope is: its head, and the folder of its rows."""
+
+    head: str
+    rows: str
+
+
 class ReplayRequest(msgspec.Struct, frozen=True):
-    """What a replay of dead letters needs, stored beside them: the names of the sources, and the request."""
+    """What a replay of dead letters needs, stored beside them.
+
+    `sources` are the names of the sources, and `ledger` is the scope of the record ledger that has the records.
+    """
 
     sources: list[str]
     request: IngestRequest
+    ledger: LedgerScope | None = None
 
 
 class RowAccount:
@@ -45,6 +58,7 @@ class RowAccount:
         before: the progress of an earlier attempt that this one continues.
         origin_of: returns the URI and line of the source document of a row.
         replay: what a replay needs; stored beside the dead letters.
+        exceptions: the records that were not indexed, which are appended to it; None to collect none.
     """
 
     def __init__(
@@ -57,8 +71,10 @@ class RowAccount:
         before: Progress | None,
         origin_of: OriginOf,
         replay: ReplayRequest,
+        exceptions: list[RecordVerdict] | None = None,
     ) -> None:
         before = before or Progress(fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue)
+        self._exceptions = exceptions
         self.attempt = file.attempt
         self._file = file
         self._fingerprint = fingerprint
@@ -73,13 +89,15 @@ class RowAccount:
         self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=earlier.dead_letters)
 
     def begin(self) -> None:
-        """Record the start, which fences off earlier attempts, and remove the dead letters that they did not count.
+        """Record the start, so that earlier attempts stop, and remove the dead letters that they did not count.
 
         Raises:
             RetriableError: another run of the same request is in progress.
         """
         if not self._file.begin(self._progress(done=False)):
-            raise in_progress(self._file.uri)
+            raise RetriableError(
+                f"{self._file.uri}: another run of this request is in progress; run again when it has ended"
+            )
         self.dead.clear()
 
     def settle(self, written: WrittenBody) -> None:
@@ -98,11 +116,13 @@ class RowAccount:
         for refusal in written.refused:
             mapped, id_or_none = refusal.item.context, refusal.item.id or None
             self._add_dead_letter(mapped.rows, refusal.cause, id=id_or_none, status=refusal.status, late=mapped.late)
+        for item in (*written.filtered, *written.superseded):
+            self._add_exception(self._origin_of(item.context.rows[0]), RecordState.FILTERED)
         self._totals.update(
             indexed=written.indexed,
             unchanged=written.unchanged,
-            filtered=written.filtered,
-            superseded=written.superseded,
+            filtered=len(written.filtered),
+            superseded=len(written.superseded),
             joined=joined,
             nulls=nulls,
             unmatched=unmatched,
@@ -152,14 +172,15 @@ class RowAccount:
     def _progress(self, *, done: bool) -> Progress:
         return Progress(
             self._fingerprint,
-            self.dead.prefix,
             self.attempt,
             done=done,
             settled=self.settled,
             counts=self.counts(),
+            dead_letters=self.dead.prefix,
             parts=self.dead.parts,
             vectors_rejected=self._vectors_rejected,
             vector_reason=self._vector_reason,
+            exceptions=self._exceptions or [],
         )
 
     def _count_entry(self, entry: Rejected | Blank | Unchanged | Filtered) -> None:
@@ -168,6 +189,7 @@ class RowAccount:
             return
         if isinstance(entry, Filtered):
             self._tally.filtered(entry.sources)
+            self._add_exception(entry.origin, RecordState.FILTERED)
             self._totals[entry.why] += 1
             self._totals["joined"] += len(entry.sources) - 1
             return
@@ -196,6 +218,7 @@ class RowAccount:
     ) -> None:
         first = rows[0]
         source, line = self._origin_of(first)
+        self._add_exception((source, line), RecordState.DEAD)
         text, coded = as_text(first.content)
         self.dead.add(
             DeadLetter(
@@ -213,8 +236,13 @@ class RowAccount:
                 status=status,
                 late=late,
                 joined=[_origin(row) for row in rows[1:]],
+                record_hash=None if first.record is None else record_hash(first.record).hex(),
             )
         )
+
+    def _add_exception(self, origin: tuple[str, int], state: RecordState) -> None:
+        if self._exceptions is not None:
+            self._exceptions.append((*origin, state))
 
     def __enter__(self) -> Self:
         return self
@@ -271,11 +299,6 @@ class _SourceTally:
     def counts(self) -> list[SourceCounts]:
         """Return the counts of each source."""
         return [SourceCounts(name, **counts) for name, counts in zip(self._names, self._sources, strict=True)]
-
-
-def in_progress(uri: str) -> RetriableError:
-    """Return the error for an attempt during which another run of the same request is in progress."""
-    return RetriableError(f"{uri}: another run of this request is in progress; run again when it has ended")
 
 
 def _origin(row: Row) -> Origin:

@@ -16,10 +16,11 @@ from itertools import islice
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
-from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount, in_progress
+from opensearch_batch.core.ingest.account import LedgerScope, ReplayRequest, RowAccount
 from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import count_letters
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import (
@@ -27,7 +28,6 @@ from opensearch_batch.core.types.counts import (
     DONE_WITH_DEAD_LETTERS,
     IngestCounts,
     IngestReport,
-    RunVersion,
     SourceCounts,
 )
 from opensearch_batch.core.types.identity import digest
@@ -63,8 +63,8 @@ class Ingest:
         locations: the locations of this package's files.
         check: raises if the counts are inconsistent; called before the ingest is recorded as done.
         identity: parts of the ingest's fingerprint in addition to sources, documents and sink.
-        run_version: version of the run; documents of a newer run are not overwritten. None without a version.
         records: number of records of the first source, for the report if a newer run has superseded this run.
+        ledger: the scope of the record ledger that has the records; then `exceptions` are collected.
         still_claimed: returns False when a newer run has claimed the records. It is asked before the first write, at
             each checkpoint, and before documents are sent again; then the ingest stops, and the remaining records
             count as superseded.
@@ -81,8 +81,8 @@ class Ingest:
         locations: Locations,
         check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - accepts any counts
         identity: Sequence[str] = (),
-        run_version: RunVersion | None = None,
         records: int = 0,
+        ledger: LedgerScope | None = None,
         still_claimed: Callable[[], bool] = lambda: True,
         on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - no progress is shown
         clock: Callable[[], float] = time.monotonic,
@@ -97,7 +97,10 @@ class Ingest:
         self._clock = clock
         self._records = records
         self._still_claimed = still_claimed
-        self._file = ProgressFile(objects, f"{locations.prefix}/progress.json", run_version=run_version)
+        self._file = ProgressFile(objects, f"{locations.prefix}/progress.json")
+        self._ledger = ledger
+        # After `run`, with a `ledger`: object, line and state of each record that was not indexed.
+        self.exceptions: list[RecordVerdict] = []
 
     def run(self, sources: Sequence[Source], *, force: bool = False) -> IngestReport:
         """Write the sources and return the report.
@@ -113,16 +116,12 @@ class Ingest:
         content = self._content(sources)
         fingerprint = digest(content, *self._sink.identity, *self._identity)
         before = self._file.load(fingerprint)
-        if self._file.superseded:
-            return self._superseded(sources, IngestCounts(), None, "a run that listed the source later")
-        if force:
+        is_done = before is not None and before.done
+        if force or not (is_done or self._sink.can_resume):
             before = None
-        if before is not None and before.done:
-            if not self._file.confirm(before):
-                raise in_progress(self._file.uri)
+        self.exceptions = list(before.exceptions) if before else []
+        if before is not None and is_done:
             return self._unchanged(before)
-        if not self._sink.can_resume:
-            before = None
         if not self._still_claimed():
             counts = before.counts if before else IngestCounts()
             return self._superseded(sources, counts, before.dead_letters if before and before.parts else None)
@@ -145,7 +144,8 @@ class Ingest:
             fingerprint=fingerprint,
             before=before,
             origin_of=self._documents.reading.origin_of,
-            replay=ReplayRequest([source.name for source in sources], self._sink.request),
+            replay=ReplayRequest([source.name for source in sources], self._sink.request, self._ledger),
+            exceptions=None if self._ledger is None else self.exceptions,
         ) as account:
             account.begin()
             attempt = Attempt(
@@ -224,13 +224,7 @@ class Ingest:
         )
         return self._report(counts, before.dead_letters if remaining else None, [])
 
-    def _superseded(
-        self,
-        sources: Sequence[Source],
-        counts: IngestCounts,
-        dead_letters: str | None,
-        newer: str = "a newer run",
-    ) -> IngestReport:
+    def _superseded(self, sources: Sequence[Source], counts: IngestCounts, dead_letters: str | None) -> IngestReport:
         """Return the report of work that a newer run has superseded; records that were not read yet are superseded."""
         first, *others = counts.sources or [SourceCounts(source.name) for source in sources]
         rest = max(0, self._records - first.read)
@@ -242,7 +236,7 @@ class Ingest:
         )
         counts.reconcile(self._locations.prefix)
         written = f"{counts.indexed} documents were written before" if counts.indexed else "nothing was written"
-        remark = f"{counts.superseded} records superseded: {newer} writes their newer versions; {written}"
+        remark = f"{counts.superseded} records superseded: a newer run writes their newer versions; {written}"
         return self._report(counts, dead_letters, [f"{remark} ({self._file.uri})"])
 
     def _content(self, sources: Sequence[Source]) -> str:

@@ -116,10 +116,10 @@ class EventDocuments(SourceRows):
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
         size_bytes = sum(len(row.content) for row in rows)
-        sources = tuple(row.source for row in rows)
+        sources, origin = tuple(row.source for row in rows), (rows[0].uri, rows[0].line)
         if routed == DROPPED:
-            return Filtered(sources, "dropped", size_bytes)
-        return Filtered(sources, "unrouted" if routed == UNROUTED else "elsewhere", size_bytes)
+            return Filtered(sources, "dropped", size_bytes, origin)
+        return Filtered(sources, "unrouted" if routed == UNROUTED else "elsewhere", size_bytes, origin)
 
     def _enriched(self, enrich: Enrich) -> Iterator[Entry]:
         def keyed(number: int) -> Iterator[KeyedRow | Rejected | Blank | Filtered]:

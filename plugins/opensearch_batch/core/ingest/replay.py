@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from opensearch_batch.core.ingest.event_documents import EventDocuments
 
 
-# The verdicts with which a letter leaves the queue.
-_WRITTEN = ("indexed", "unchanged", "filtered", "superseded")
-
-
 class ReplayReport(msgspec.Struct, frozen=True):
     """The result of a replay: ``read == indexed + unchanged + filtered + superseded + dead_letters``.
 
@@ -188,7 +184,12 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
     with Spool(SPOOL_BYTES) as remaining:
         for written in writer.write(entries()):
             read += len(written.body.items) + len(written.body.other_entries)
-            totals.update({name: getattr(written, name) for name in _WRITTEN})
+            totals.update(
+                indexed=written.indexed,
+                unchanged=written.unchanged,
+                filtered=len(written.filtered),
+                superseded=len(written.superseded),
+            )
             letters = [entry.letter for entry in written.body.other_entries]
             letters += [
                 _with_reason(refusal.item.context, refusal.cause, refusal.status) for refusal in written.refused

@@ -87,6 +87,11 @@ def rows_schema() -> pa.Schema:
     )
 
 
+def record_hash(record: bytes) -> bytes:
+    """Return the digest of a record's bytes."""
+    return hashlib.blake2b(record, digest_size=DIGEST_BYTES).digest()
+
+
 class RowsBuilder:
     """Collects the rows of records in source order."""
 
@@ -118,7 +123,7 @@ class RowsBuilder:
         self._ids.append(record_id)
         self._routings.append(routing)
         self._lines.append(line)
-        self._hashes.append(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
+        self._hashes.append(record_hash(content))
         self._keys += content_keys
         self._ends.append(len(self._keys))
         self._states.append(state)

@@ -7,6 +7,9 @@ import msgspec
 from opensearch_batch.core.ledger.rows import RecordState
 from opensearch_batch.core.types.counts import IngestReport
 
+# The object and the line of a record that was not indexed, and what it became.
+RecordVerdict = tuple[str, int, RecordState]
+
 
 class Verdicts(msgspec.Struct, frozen=True, omit_defaults=True):
     """The verdicts of the staged records of a shard: each one is indexed, except the `exceptions` and the unanswered.
@@ -17,7 +20,7 @@ class Verdicts(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     part: str
-    exceptions: list[tuple[str, int, RecordState]] = []
+    exceptions: list[RecordVerdict] = []
     unanswered: int = 0
     reasons: dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""Row counts of an ingest, the ingest report, and the version of a run."""
+"""Row counts of an ingest, and the ingest report."""
 
 from __future__ import annotations
 
@@ -85,17 +85,3 @@ class IngestReport(msgspec.Struct, frozen=True):
     counts: IngestCounts
     dead_letters: str | None = None
     remarks: list[str] = []
-
-
-class RunVersion(msgspec.Struct, frozen=True):
-    """The version of a run. `at` is the time at which the run listed its source (epoch seconds).
-
-    Only versions of the same `scope` can be compared.
-    """
-
-    at: float
-    scope: str
-
-    def is_before(self, other: RunVersion | None) -> bool:
-        """Return whether the other version is known to be newer."""
-        return other is not None and other.scope == self.scope and other.at > self.at

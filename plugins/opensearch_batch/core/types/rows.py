@@ -13,7 +13,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a source.
 
     `source` is the position of the source in the request. The row starts at `line` (from 1) and at `offset` (in bytes)
-    of the object `uri`. `content` is the text of the row.
+    of the object `uri`. `content` is the text of the row. `record` is the user's record if the row was composed of it
+    and of a prediction; uri, line and offset are then those of the record.
     """
 
     source: int
@@ -21,6 +22,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     line: int
     offset: int
     content: bytes
+    record: bytes | None = None
 
 
 class KeyedRow(msgspec.Struct, frozen=True, gc=False):
@@ -113,9 +115,11 @@ class Unchanged(msgspec.Struct, frozen=True):
 class Filtered(msgspec.Struct, frozen=True, gc=False):
     """Rows of one event that routes or processors exclude from an index.
 
-    `sources` has the source of each row. `why` is the field of `IngestCounts` that counts the rows.
+    `sources` has the source of each row. `why` is the field of `IngestCounts` that counts the rows. `origin` is the
+    object and the line of the first row.
     """
 
     sources: tuple[int, ...]
     why: Literal["unrouted", "dropped", "elsewhere"]
     size_bytes: int = 1
+    origin: tuple[str, int] = ("", 0)

@@ -75,19 +75,19 @@ class Body:
 
 
 class WrittenBody(NamedTuple):
-    """The counts of the verdicts of one body, and the refused items.
+    """The verdicts of the items of one body: two counts, and the other items.
 
-    ``len(body.items) == indexed + unchanged + filtered + superseded + len(refused)``. An ingest pipeline of the index
-    dropped the `filtered` items. The index has newer versions of the documents of the `superseded` items, or a newer
-    run writes them.
+    ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded)``. An ingest pipeline of
+    the index dropped the `filtered` items. The index has newer versions of the documents of the `superseded` items, or
+    a newer run writes them.
     """
 
     body: Body
     indexed: int
     unchanged: int
-    refused: list[Refused]
-    filtered: int = 0
-    superseded: int = 0
+    refused: Sequence[Refused] = ()
+    filtered: Sequence[Item] = ()
+    superseded: Sequence[Item] = ()
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -62,8 +62,10 @@ class _BodyVerdicts:
     """The verdicts of a body so far."""
 
     def __init__(self) -> None:
-        self.indexed = self.unchanged = self.filtered = self.superseded = 0
+        self.indexed = self.unchanged = 0
         self.refused: list[Refused] = []
+        self.filtered: list[Item] = []
+        self.superseded: list[Item] = []
         self.was_busy = False
         self.busy_reason = ""
 
@@ -205,7 +207,7 @@ class BulkWriter:
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
                 if not self._still_claimed():
                     # After a deletion the index forgets the document's version, so it may not refuse a late write.
-                    verdict.superseded += len(items)
+                    verdict.superseded += items
                     return
 
     def _halve(self, items: Sequence[Item], verdict: _BodyVerdicts, error: BatchError) -> None:
@@ -265,7 +267,7 @@ class BulkWriter:
         if "error" not in result:
             outcome = result.get("result")
             if outcome == _NOOP and "_seq_no" not in result:
-                verdict.filtered += 1
+                verdict.filtered.append(item)
             elif outcome in (_NOOP, _NOT_FOUND):
                 verdict.unchanged += 1
             else:
@@ -273,7 +275,7 @@ class BulkWriter:
         elif action == "create" and status == CONFLICT:
             verdict.unchanged += 1
         elif status == CONFLICT and result["error"].get("type") == _VERSION_CONFLICT and is_versioned(item):
-            verdict.superseded += 1
+            verdict.superseded.append(item)
         elif status in RETRY_STATUSES or status == CONFLICT:
             retried.append(item)
             verdict.busy_reason = _reason(result["error"])
