@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from airflow.sdk import Context
+from airflow.sdk import Context, XComArg
+from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import bad_end_message
@@ -30,15 +31,24 @@ class OpenSearchBatchPredictOperator(JobOperator):
     job's record, the output prefix. An automatic retry or a second run reattaches to the job. After a bad end, only a
     clear of this task (a reprocessing backfill clears it too) or a run with the param ``force`` submits again.
 
-    The arguments are those of `JobOperator`.
+    The task is skipped if the shard has no job, because every prediction is in the store.
+
+    Args:
+        shard: one of the shards that `prepare` returned.
+        kwargs: the arguments of `JobOperator`.
 
     Raises:
         AirflowFailException: the job ended badly before, or the service refuses it or throttles for too long.
         RetriableError: a server did not respond; the retry finds what was submitted.
     """
 
+    template_fields = ("shard", *JobOperator.template_fields)
     operator_extra_links = (MLTaskLink(),)
     ui_color = "#fef7e0"
+
+    def __init__(self, *, shard: Mapping[str, Any] | XComArg, **kwargs: Any) -> None:  # noqa: ANN401 - see `JobOperator`
+        super().__init__(**kwargs)
+        self.shard = shard
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit or reattach."""
@@ -48,6 +58,8 @@ class OpenSearchBatchPredictOperator(JobOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Submit or reattach, after a wait too; the event holds the time when the service first throttled."""
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
+        if not shard.job:
+            raise AirflowSkipException("every prediction is in the store")
         result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
         if isinstance(result, SubmissionTrigger):
             self.log.info("waiting: %s", result.reason)

@@ -12,8 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import XComArg
-
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
@@ -37,7 +35,6 @@ class JobOperator(PipelineOperator):
     """Base of the stages that submit jobs, `batch_predict` and `repair`; only these stages incur costs.
 
     Args:
-        shard: one of the shards that `prepare` returned.
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
@@ -48,12 +45,11 @@ class JobOperator(PipelineOperator):
         kwargs: the arguments of `PipelineOperator`.
     """
 
-    template_fields = ("shard", "work_prefix", "service", "model_id", "parameters", "inputs")
+    template_fields = ("work_prefix", "service", "model_id", "parameters", "inputs")
 
     def __init__(
         self,
         *,
-        shard: Mapping[str, Any] | XComArg,
         model_id: str,
         parameters: Mapping[str, Any] | str | None = None,
         inputs: Sequence[str] = (),
@@ -64,7 +60,6 @@ class JobOperator(PipelineOperator):
         **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.shard = shard
         self.model_id = model_id
         self.parameters = parameters
         self.inputs = inputs
@@ -76,7 +71,7 @@ class JobOperator(PipelineOperator):
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
-        """Submit the shard's job, or return the job that was submitted before, or the trigger of the wait.
+        """Submit a shard's job, or return the job that was submitted before, or the trigger of the wait.
 
         The decision is "refuse" for a job that ended badly, unless a user requested another submission.
 

@@ -134,13 +134,13 @@ def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:
     return {name: int(count) for name, count in (remote_job.get("request_counts") or {}).items()}
 
 
-def bad_end_message(record: JobRecord) -> str:
+def bad_end_message(record: JobRecord, remedy: str = CLEAR_TO_PAY) -> str:
     """Return the error message for a job that ended badly: its end, and the remedy."""
     end = record.end
     if end is None:
         return f"job {record.name} has not ended"
     reason = f": {end.reason}" if end.reason else ""
-    return f"{_name(record)} ended {end.state}{reason}; {CLEAR_TO_PAY}"
+    return f"{_name(record)} ended {end.state}{reason}; {remedy}"
 
 
 def _name(record: JobRecord) -> str:

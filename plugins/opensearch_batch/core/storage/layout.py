@@ -100,7 +100,7 @@ class Layout:
 
     def unanswered(self, run_key: str, shard_id: str) -> str:
         """Return the path of the staged records of one shard for which its job returned no prediction."""
-        return f"{self.run(run_key)}/unanswered/{shard_id}.parquet"
+        return f"{unanswered_beside(self.manifest(run_key))}{shard_id}.parquet"
 
     def dead_letters(self, run_key: str, stage: str, shard_id: str | None = None) -> str:
         """Return the folder of a stage's dead letters."""
@@ -111,6 +111,10 @@ class Layout:
         """Return whether a source is the folder of dead letters that `prepare` wrote in a run of this pipeline."""
         return source.startswith(f"{self._folder}/") and f"{source.rstrip('/')}/".endswith("/dead_letters/prepare/")
 
+    def repair_job(self, run_key: str) -> str:
+        """Return the path of the record of the job that `repair` reserved keys for."""
+        return f"{self.run(run_key)}/repair.json"
+
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
@@ -118,3 +122,8 @@ class Layout:
     def ingested(self, run_key: str, shard_id: str) -> str:
         """Return the folder of the ingest state of one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}"
+
+
+def unanswered_beside(manifest: str) -> str:
+    """Return the folder of the unanswered records of the run with this manifest."""
+    return f"{manifest.rpartition('/')[0]}/unanswered/"
