@@ -1,4 +1,4 @@
-"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, repair, ingest for each shard; reconcile; publish.
+"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, ingest for each shard; repair; reconcile; publish.
 
 Airflow parses DAG files again and again, so modules that only tasks need are not imported here.
 """
@@ -19,7 +19,7 @@ from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
-from opensearch_batch.operators.base import SHARD_NAME
+from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator, without_credential
@@ -183,6 +183,16 @@ class _Stages:
         def shard(shard: XComArg) -> None:
             self._shard_stages(shard)
 
+        repair = OpenSearchRepairOperator(
+            task_id="repair",
+            repair_at_most=self._spec.batch_predict.repair_at_most,
+            **self._job_arguments,
+            **self._poll_arguments,
+            **self._shared,
+        )
+        ingest_repaired = OpenSearchBatchIngestOperator.partial(
+            task_id="ingest_repaired", **self._ingest_arguments()
+        ).expand(shard=repair.output)
         work_prefix, connections = self._spec.work_prefix, self._spec.connections
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
@@ -194,7 +204,7 @@ class _Stages:
             max_dead_letters=self._spec.max_dead_letters,
             aws_conn_id=connections.aws,
             ai_conn_id=connections.ai,
-            # repair and ingest may be skipped.
+            # repair, and everything before it, may be skipped.
             trigger_rule="none_failed",
         )
         publish = OpenSearchPublishOperator(
@@ -204,7 +214,8 @@ class _Stages:
             aws_conn_id=connections.aws,
             outlets=[index_asset(connections.opensearch, self._spec.ingest.index)],
         )
-        shard.expand(shard=prepare.output) >> reconcile >> publish
+        shard.expand(shard=prepare.output) >> repair
+        ingest_repaired >> reconcile >> publish
 
     def _prepare(self) -> OpenSearchPrepareOperator:
         spec = self._spec
@@ -232,37 +243,37 @@ class _Stages:
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
-        shard_arguments: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
         without_work_prefix = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         batch_predict = OpenSearchBatchPredictOperator(
-            task_id="batch_predict", **shard_arguments, **self._job_arguments, **self._shared
+            task_id="batch_predict",
+            shard=shard,
+            map_index_template=SHARD_NAME,
+            **self._job_arguments,
+            **self._shared,
         )
         deadline_s = self._spec.batch_predict.deadline_s
         poll = OpenSearchMLTaskSensor(
             task_id="poll", deadline_s=deadline_s, **self._poll_arguments, **without_work_prefix
         )
-        repair = OpenSearchRepairOperator(
-            task_id="repair",
-            **shard_arguments,
-            rounds=self._spec.batch_predict.repair_rounds,
-            **self._job_arguments,
-            **self._poll_arguments,
-            **self._shared,
-        )
         ingest = OpenSearchBatchIngestOperator(
             task_id="ingest",
-            **shard_arguments,
-            # repair may be skipped; if poll fails, ingest does not run.
+            shard=shard,
+            # Without a job, batch_predict and poll are skipped; if poll fails, ingest does not run.
             trigger_rule="none_failed",
-            on_missing=self._spec.on_missing,
-            **_settings_of(
-                self._spec.ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"
-            ),
-            **_settings_of(self._spec.ingest, "max_body_bytes", "max_in_flight", "compress"),
+            **self._ingest_arguments(),
+        )
+        batch_predict >> poll >> ingest
+
+    def _ingest_arguments(self) -> dict[str, Any]:
+        ingest = self._spec.ingest
+        return {
+            "map_index_template": INGEST_NAME,
+            "on_missing": self._spec.on_missing,
+            **_settings_of(ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"),
+            **_settings_of(ingest, "max_body_bytes", "max_in_flight", "compress"),
             **self._document_arguments,
             **self._shared,
-        )
-        batch_predict >> poll >> repair >> ingest
+        }
 
     def _connectors(self) -> dict[str, Any]:
         predict = self._spec.batch_predict

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # `map_index_template`: what Airflow shows instead of the index of a mapped task.
 SHARD_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['records'] }} records"
+INGEST_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['documents'] }} documents"
 FINAL_STATES = frozenset({"success", "failed"})
 
 

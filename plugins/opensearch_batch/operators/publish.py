@@ -50,13 +50,14 @@ class OpenSearchPublishOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Succeed, so that Airflow updates the assets, or skip."""
         counts = context["ti"].xcom_pull(task_ids=self.reconcile)["counts"]
+        written = {name: counts.get(name, 0) for name in ("indexed", "deleted")}
         events = self._events(context)
-        if not counts["indexed"] and not events:
+        if not any(written.values()) and not events:
             raise AirflowSkipException("nothing was written, so no asset is updated")
         is_outlet = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
         if is_outlet:
             for asset in self.outlets:
-                context["outlet_events"][asset].extra = {"indexed": counts["indexed"]}
+                context["outlet_events"][asset].extra = written
         for uri in events:
             object_storage(self.aws_conn_id).delete(uri)
         if not is_outlet:

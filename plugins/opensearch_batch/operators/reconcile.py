@@ -1,4 +1,4 @@
-"""Stage reconcile: adds up the outcomes of all records, sends alerts, and removes expired files."""
+"""Stage reconcile: adds up the outcomes of all records, commits them, sends alerts, and removes expired files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError, FatalError
+from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import delete_expired, record_use
-from opensearch_batch.core.runs.run_account import RunAccount, reconcile
+from opensearch_batch.core.runs.run_account import RunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.dead_letters import SUMMARY, refuse_dead_letters
 from opensearch_batch.core.storage.json_document import load_manifest, save
@@ -21,7 +22,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
@@ -96,11 +97,10 @@ class ReconcileOperator(BaseOperator):
 
 
 class OpenSearchReconcileOperator(ReconcileOperator):
-    """Account for a whole run. The task is skipped if `prepare` returned no shards.
+    """Account for a whole run, and commit it to the record ledger; skipped if `prepare` found nothing to do.
 
-    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, shards, unrouted, dropped, superseded},
-    dead_letters}``; `dead_letters` is a list of locations. Inputs, outputs and uploaded files are removed
-    `retention_days` after the last run that used them.
+    Returns ``{counts, dead_letters}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of locations.
+    Inputs, outputs and uploaded files are removed `retention_days` after the last run that used them.
 
     Args:
         work_prefix: the same as in `prepare`.
@@ -109,12 +109,14 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         retention_days: how long files are kept; None keeps them forever.
         alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
         prepare: the task id of `prepare`.
+        repair: the task id of `repair`; its XCom has the shards of `ingest_repaired`, if there are any.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
     Raises:
-        AirflowFailException: a record is not accounted for, or too many are dead letters.
-        RetriableError: a server did not respond.
+        AirflowFailException: a record is not accounted for, another run has claimed the scope, or too many records are
+            dead letters.
+        RetriableError: a server did not respond; the retry commits the same.
     """
 
     template_fields = ("work_prefix", "index", "max_dead_letters")
@@ -126,6 +128,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         index: str = "",
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         retention_days: int | None = 30,
+        repair: str = "repair",
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of ReconcileOperator
@@ -135,19 +138,26 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         self.index = index
         self.opensearch_conn_id = opensearch_conn_id
         self.retention_days = retention_days
+        self.repair = repair
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
 
     def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount:
         if prepared is None:
-            raise AirflowSkipException("prepare returned no shards")
+            raise AirflowSkipException("prepare found nothing to do")
         layout = layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
-        account = reconcile(store, layout, manifest)
+        repaired = msgspec.convert(context["ti"].xcom_pull(task_ids=self.repair) or [], list[Shard])
+        shards = written_shards(store, layout, manifest, repaired)
+        account = reconcile(store, layout, manifest, shards)
+        reports = shard_reports(store, layout, manifest, shards)
+        head = commit(store, layout, manifest, (each for _, report in reports for each in report.verdicts.exceptions))
         if self.index:
             self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
         self._conclude(account, object_storage(self.aws_conn_id), layout, context)
+        if head is not None:
+            self.log.info("committed: %d documents of %d objects", head.documents, len(head.objects))
         record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)

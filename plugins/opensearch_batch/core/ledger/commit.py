@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.head import Entry, Head, RunLedger
+from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, with_verdicts
+from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import Manifest
 
@@ -30,6 +33,36 @@ if TYPE_CHECKING:
 LOOKUP_KEYS = 1 << 20
 # The object and the line of a record that was not indexed, and what it became.
 RecordVerdict = tuple[str, int, RecordState]
+
+
+def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Iterable[RecordVerdict]) -> Head | None:
+    """Commit a run, and return the new head of its scope; None for a trial run, which commits nothing.
+
+    Args:
+        objects: the store of the work prefix.
+        layout: the locations of the ledger.
+        manifest: the manifest of the run.
+        exceptions: the records that were not indexed.
+
+    Raises:
+        ClaimLost: another run has claimed the scope; nothing was committed.
+        FatalError: a file of the run is missing or damaged.
+    """
+    if manifest.claim is None:
+        return None
+    uri = layout.run_ledger(manifest.run_key)
+    absent = FatalError(f"{uri}: missing, so nothing can be committed; clear prepare to write it again")
+    ledger = JsonDocument(objects, uri, RunLedger, indent=-1, remedy="clear prepare to write it again").require(absent)
+    entries = committed_entries(
+        objects,
+        ledger,
+        exceptions,
+        PredictionStore(objects, manifest.predictions),
+        folder=layout.scope_rows(manifest.scope),
+        version=manifest.version,
+    )
+    head = ScopeHead(objects, layout.scope_head(manifest.scope))
+    return head.commit(manifest.claim, head_change(ledger, entries, manifest))
 
 
 def committed_entries(

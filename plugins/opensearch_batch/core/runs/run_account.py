@@ -153,48 +153,58 @@ def shard_reports(
         yield shard, report
 
 
-def reconcile(objects: Objects, layout: Layout, manifest: Manifest, repaired: Sequence[Shard] = ()) -> ShardRunAccount:
-    """Add up the counts of prepare and of the ingests of all shards.
+def written_shards(objects: Objects, layout: Layout, manifest: Manifest, repaired: Sequence[Shard] = ()) -> list[Shard]:
+    """Return the shards whose reports have a verdict of each staged record.
 
     Args:
         objects: the store.
         layout: builds the paths below the work prefix.
         manifest: the manifest of the run.
-        repaired: the shards that `repair` returned.
+        repaired: the shards that `repair` returned; an earlier attempt of it, if every record has its prediction now.
 
     Raises:
-        FatalError: a shard has no report, or a record is not accounted for.
+        FatalError: a shard has no report, or records without a prediction were not repaired.
     """
-    total, unanswered = Counter[str](), 0
+    reports = shard_reports(objects, layout, manifest, manifest.shards)
+    unanswered = sum(report.verdicts.unanswered for _, report in reports)
+    if unanswered and unanswered != sum(shard.documents for shard in repaired):
+        raise FatalError(
+            f"{manifest.source}: {unanswered} records have no prediction and were not repaired; clear repair"
+        )
+    return [*manifest.shards, *(repaired if unanswered else ())]
+
+
+def reconcile(objects: Objects, layout: Layout, manifest: Manifest, shards: Iterable[Shard]) -> ShardRunAccount:
+    """Add up the counts of prepare and of the ingests of all shards, which `written_shards` returns.
+
+    Raises:
+        FatalError: a record is not accounted for.
+    """
+    total, prepared = Counter[str](), manifest.counts
+    prepared.reconcile(manifest.source)
 
     def reports() -> Iterator[list[IngestReport]]:
-        nonlocal unanswered
-        for shard, report in shard_reports(objects, layout, manifest, [*manifest.shards, *repaired]):
-            unanswered += report.verdicts.unanswered - (shard.documents if shard in repaired else 0)
+        for shard, report in shard_reports(objects, layout, manifest, shards):
             if shard.id == DELETIONS:
                 total["deleted"] += report.counts.indexed
             else:
                 yield [report]
 
     written, dead_letters = add_up(reports())
-    if unanswered:
-        raise FatalError(
-            f"{manifest.source}: {unanswered} more records had no prediction than were repaired; clear repair"
-        )
-    total += written
-    prepared = manifest.counts
-    prepared.reconcile(manifest.source)
+    # The `promoted` records are in objects that did not change; they were read all the same.
+    written["read"] = prepared.read + prepared.promoted
     total.update(
+        written,
         unchanged=prepared.unchanged,
         duplicates=prepared.duplicate,
         tombstones=prepared.tombstone,
         dead_letters=prepared.dead_letters,
         shards=len(manifest.shards),
+        **{
+            name: getattr(prepared, name)
+            for name in ("objects", "opened", "waiting", "before", "kept", "removed", "paid")
+        },
     )
-    # The `promoted` records are in objects that did not change; they were read all the same.
-    total["read"] = prepared.read + prepared.promoted
-    for name in ("objects", "opened", "waiting", "before", "kept", "removed", "paid"):
-        total[name] = getattr(prepared, name)
     counts = ShardRunCounts.of(total)
     counts.reconcile(manifest.source)
     return ShardRunAccount(

@@ -1,8 +1,8 @@
 """The manifest of a run: its source, shards and counts. A run fails if its counts do not reconcile.
 
 The files of a run have the prefix ``<work_prefix>/<pipeline>/<run_key>/``: prepare writes `manifest.json`,
-`ledger.json` and ``staged/``, ingest writes ``ingest/<shard>.json``, and both write to ``dead_letters/``. All runs share
-the files below ``<work_prefix>/jobs/`` (`core.jobs.job_records`), the record ledger and the prediction store.
+`ledger.json` and ``staged/``, ingest writes ``ingest/<shard>.json``, and both write to ``dead_letters/``. All runs
+share the files below ``<work_prefix>/jobs/`` (`core.jobs.job_records`), the record ledger and the prediction store.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ DELETIONS = "deletions"
 class Shard(msgspec.Struct, frozen=True):
     """What one ingest task writes, and the batch job that it needs.
 
-    `id` is the position of the shard in the run, or `DELETIONS`. `job` is the key of its job, `input` the file of the job, with
-    `records` lines and `bytes` bytes; `job` is empty if the predictions of all records are in the store. `staged` is the
-    file of the `documents` records, or deletions, that the ingest writes; records without a job of a Data Prepper scan
-    are not staged. `output` is the configured location of the job's output, with `JOB_NAME` for the name of the job; if
-    it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is the user's own
-    object, which may change (else empty). Tasks pass shards to each other through XCom.
+    `id` is the position of the shard in the run, or `DELETIONS`. `job` is the key of its job, `input` the file of the
+    job, with `records` lines and `bytes` bytes; `job` is empty if the predictions of all records are in the store.
+    `staged` is the file of the `documents` records, or deletions, that the ingest writes; records without a job of a
+    Data Prepper scan are not staged. `output` is the configured location of the job's output, with `JOB_NAME` for the
+    name of the job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if
+    that is the user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
     """
 
     id: str
@@ -49,9 +49,9 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     `objects` are listed, `opened` of them were read, because they changed. ``read == records + dead_letters``, and
     `records` is the sum of the classes `new`, `input_changed`, `other_changed`, `unchanged`, `duplicate` and
     `tombstone`, without the `promoted` records, which are in objects that did not change. `read` does not include
-    `blank` lines. ``before == kept + removed`` counts documents of the ledger; `deleted` of them are deleted. `paid` are
-    the records whose prediction has to be paid for. `waiting` new or changed records are left to the next run, because
-    their object changed meanwhile, or because they are too few for a job; all others are staged.
+    `blank` lines. ``before == kept + removed`` counts documents of the ledger; `deleted` of them are deleted. `paid`
+    are the records whose prediction has to be paid for. `waiting` new or changed records are left to the next run,
+    because their object changed meanwhile, or because they are too few for a job; all others are staged.
     """
 
     objects: int = 0
@@ -91,7 +91,8 @@ class PrepareCounts(msgspec.Struct, frozen=True):
             )
         if self.before != self.kept + self.removed:
             raise FatalError(
-                f"{location}: the ledger had {self.before} documents, but {self.kept} are kept and {self.removed} removed"
+                f"{location}: the ledger had {self.before} documents, but {self.kept} are kept and {self.removed} are "
+                "removed"
             )
 
 
