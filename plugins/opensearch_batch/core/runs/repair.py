@@ -114,7 +114,7 @@ class Repair:
 
     def _refusal(self, failed: int, reasons: Counter[str]) -> str:
         """Return why there is no repair, empty if there is one."""
-        paid = sum({shard.job: shard.records for shard in self._manifest.shards if shard.job}.values())
+        paid = sum(shard.records for shard in self._manifest.shards)
         at_most = self._adapter.limits.records_at_most(len(self._manifest.inputs))
         if failed * 100 <= paid * float(self._repair_at_most.removesuffix("%")) and failed <= at_most:
             return ""
