@@ -35,7 +35,7 @@ SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
 # Lucene looks at k candidates a segment; more than are shown, or near ones can be missed.
 ANSWERS, CANDIDATES = 3, 50
-STAGES = ("prepare", "batch_predict", "poll", "repair", "ingest", "reconcile", "publish")
+STAGES = ("prepare", "batch_predict", "poll", "ingest", "repair", "reconcile", "publish")
 WAIT_S, TIMEOUT_S = 600, 30
 console = Console(highlight=False, soft_wrap=True)
 
