@@ -211,10 +211,15 @@ def most_common_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple
     letters = chain.from_iterable(read_letters(objects, part) for part in parts)
     counts, first = Counter[str](), dict[str, DeadLetter]()
     for letter in islice(letters, MAX_COUNTED_LETTERS):
-        kind = _VARYING.sub("", letter.reason)
+        kind = kind_of(letter.reason)
         counts[kind] += 1
         first.setdefault(kind, letter)
     return [(first[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without numbers and quoted values, which vary between records."""
+    return _VARYING.sub("", reason)
 
 
 def refuse_dead_letters(

@@ -1,0 +1,83 @@
+"""Adds the answers of a finished batch job to the prediction store, and keeps the reasons of its failed records.
+
+The reasons are written beside the job's record before the store closes the shard of the job, because only an open shard
+has the keys of records without an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows
+from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
+from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.objects import Objects
+
+
+class FinishedJob(msgspec.Struct, frozen=True):
+    """A job that has ended: its key, the number of the submission, and the output of that submission."""
+
+    key: str
+    submission: int
+    output: JobOutput
+
+
+class JobFailures(msgspec.Struct, frozen=True):
+    """Why records of a job have no answer: the service's reason by content key (hexadecimal).
+
+    `unknown` counts the output rows that belong to no record of the job.
+    """
+
+    reasons: dict[str, str] = {}
+    unknown: int = 0
+
+    def reason_of(self, content_key: bytes) -> str:
+        """Return the reason of a record; empty if the service returned no row for it."""
+        return self.reasons.get(content_key.hex(), "")
+
+
+def add_answers(
+    objects: Objects, store: PredictionStore, job: FinishedJob, rows: OutputRows, form: AnswerForm
+) -> JobFailures:
+    """Add the answers of a job to the store, unless they are there, and return its failures.
+
+    Raises:
+        OutputUnusable: the output was deleted, or its rows have no ids and are too few or too many.
+        AnswersUnusable: the keys of the job's records are lost.
+    """
+    uri = f"{job.output.job}/failures-{job.submission}.json"
+    document = JsonDocument(objects, uri, JobFailures, indent=-1)
+    keys = store.shard_keys(job.key)
+    if keys is not None:
+        store.add(job.key, job.submission, _answers(job.output, keys, rows, form, document))
+    return document.read() or JobFailures()
+
+
+def _answers(
+    output: JobOutput, keys: list[bytes], rows: OutputRows, form: AnswerForm, failures: JsonDocument[JobFailures]
+) -> Iterator[tuple[bytes, StoredAnswer]]:
+    """Yield the content keys with their answers; then write the failures."""
+    reasons, count, unknown = dict[str, str](), 0, 0
+    for row in rows.read(output):
+        if not isinstance(row, OutputRow):
+            continue
+        count += 1
+        if row.position is None or row.position >= len(keys):
+            unknown += 1
+            continue
+        if row.repeated:
+            continue
+        key, reason = keys[row.position], row.error
+        if reason is None:
+            try:
+                yield key, form.split(row.row.content)
+            except RecordRejected as error:
+                reason = str(error)
+        if reason is not None:
+            reasons[key.hex()] = reason
+    rows.check_count(output, count, len(keys))
+    failures.write(JobFailures(reasons, unknown))
