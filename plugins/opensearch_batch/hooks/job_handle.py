@@ -63,7 +63,8 @@ class JobResult(msgspec.Struct, frozen=True):
                 f"the result of poll (task {self.ml_task_id}) does not belong to this shard's job {folder}: poll was "
                 "marked as success by hand after a clear; clear batch_predict"
             )
-        return JobOutput(self.outputs, None, folder, self.ml_task_id)
+        submission = record.submission_of(self.ml_task_id)
+        return JobOutput(self.outputs, job=folder, ml_task_id=self.ml_task_id, submission=submission)
 
     def _belongs_to(self, record: JobRecord, service: str) -> bool:
         if self.ml_task_id == record.ml_task_id:

@@ -24,10 +24,10 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import OutputRows
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm
 from opensearch_batch.core.ledger.head import ScopeHead
-from opensearch_batch.core.ledger.job_answers import FinishedJob, JobFailures, add_answers
+from opensearch_batch.core.ledger.job_answers import JobFailures, add_answers
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.staged import StagedWriter, staged_keys
 from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
@@ -37,7 +37,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import DONE, IngestCounts
-from opensearch_batch.core.types.manifest import DELETIONS, Manifest, Shard
+from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Manifest, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import Source
 from opensearch_batch.core.types.vector_field import VectorField
@@ -68,24 +68,22 @@ class StagedIngest(msgspec.Struct, frozen=True):
     request: IngestRequest
     dead_letters: str | None = None
 
-    def run(self, shard: Shard, job: FinishedJob | None = None, *, final: bool = False) -> ShardReport:
+    def run(self, shard: Shard, output: JobOutput | None = None) -> ShardReport:
         """Write the documents of a shard, or delete documents; store the report and return it.
+
+        Records without a prediction are left to `repair`, or become dead letters if this is the shard of `repair`.
 
         Args:
             shard: the shard.
-            job: the job of the shard, if it has one.
-            final: no repair follows, so records without an answer become dead letters.
+            output: the output of its job, if it has one.
 
         Raises:
             ConfigError: the index does not exist, or no prediction has the dimension of its vector field.
             FatalError: an output is missing or lacks rows, or the index refused a deletion.
             RetriableError: a server did not respond.
         """
-        request = self._checked_request(final=final)
-        if shard.id == DELETIONS:
-            report = self._delete(shard, request)
-        else:
-            report = self._write(shard, job, request, final=final)
+        request = self._checked_request(shard)
+        report = self._delete(shard, request) if shard.id == DELETIONS else self._write(shard, output, request)
         save(self.objects, self.layout.ingest_report(self.manifest.run_key, shard.id), report)
         return report
 
@@ -104,12 +102,12 @@ class StagedIngest(msgspec.Struct, frozen=True):
         )
         return ShardReport(request.index, DONE, counts, verdicts=Verdicts(self.manifest.part(shard)))
 
-    def _write(self, shard: Shard, job: FinishedJob | None, request: IngestRequest, *, final: bool) -> ShardReport:
+    def _write(self, shard: Shard, output: JobOutput | None, request: IngestRequest) -> ShardReport:
         store, lost = PredictionStore(self.objects, self.manifest.predictions), list[str]()
         for _ in range(ATTEMPTS):
             try:
-                rows = self._composed_rows(shard, job, store)
-                report = self._ingest(shard, rows, request, final=final)
+                rows = self._composed_rows(shard, output, store)
+                report = self._ingest(shard, rows, request)
             except AnswersUnusable as error:
                 store.drop(error.name)
                 lost.append(str(error))
@@ -117,7 +115,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
                 return msgspec.structs.replace(report, remarks=[*lost, *report.remarks])
         raise FatalError(f"shard {shard.id}: {len(lost)} files of the prediction store are unusable: {lost[-1]}")
 
-    def _composed_rows(self, shard: Shard, job: FinishedJob | None, store: PredictionStore) -> ComposedRows:
+    def _composed_rows(self, shard: Shard, output: JobOutput | None, store: PredictionStore) -> ComposedRows:
         """Add the answers of the job to the store, and find those of all records."""
         manifest, adapter = self.manifest, self.adapter
         is_own_store = manifest.predictions == self.layout.predictions()
@@ -126,13 +124,14 @@ class StagedIngest(msgspec.Struct, frozen=True):
         )
         form = AnswerForm(adapter, manifest.parameters, paths)
         failures = JobFailures()
-        if job is not None:
+        if output is not None:
             rows = OutputRows(self.objects, adapter, adapter.row_matching(manifest.parameters))
             try:
-                failures = add_answers(self.objects, store, job, rows, form)
+                failures = add_answers(store, shard.job, output, rows, form)
             except OutputUnusable as error:
                 invalidate_output(self.objects, error, now=time.time())
-                raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
+                remedy = "clear repair to submit a new one" if shard.id == REPAIR else CLEAR_TO_PAY
+                raise OutputUnusable(f"{error}; {remedy}") from error
         return ComposedRows(
             self.objects,
             shard.staged,
@@ -140,13 +139,13 @@ class StagedIngest(msgspec.Struct, frozen=True):
             located=store.lookup(staged_keys(self.objects, shard.staged)),
             compose=row_composer(adapter, manifest.parameters, manifest.inputs, form),
             failures=failures,
-            has_job=job is not None,
+            has_job=output is not None,
         )
 
-    def _ingest(self, shard: Shard, rows: ComposedRows, request: IngestRequest, *, final: bool) -> ShardReport:
+    def _ingest(self, shard: Shard, rows: ComposedRows, request: IngestRequest) -> ShardReport:
         """Write the documents of the composed rows."""
-        manifest, layout = self.manifest, self.layout
-        unanswered = self._unanswered(shard, rows, final=final)
+        manifest, layout, final = self.manifest, self.layout, shard.id == REPAIR
+        unanswered = self._unanswered(shard, rows)
         if final and unanswered.absent and request.on_unmatched == "fail":
             raise ConfigError(
                 f"shard {shard.id}: {unanswered.absent} records have no prediction, and on_unmatched is fail; run "
@@ -178,7 +177,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
                 else layout.dead_letters(manifest.run_key, "ingest", shard.id),
             ),
             check=check,
-            identity=[part, unanswered.digest, str(final)],
+            identity=[part, unanswered.digest],
             records=read,
             ledger=self._ledger(),
             still_claimed=self._still_claimed(),
@@ -188,10 +187,10 @@ class StagedIngest(msgspec.Struct, frozen=True):
         verdicts = Verdicts(part, ingest.exceptions, left.count, left.reasons)
         return ShardReport(**msgspec.structs.asdict(report), verdicts=verdicts)
 
-    def _unanswered(self, shard: Shard, rows: ComposedRows, *, final: bool) -> Unanswered:
-        """Count the records without an answer; write them to their file unless the shard is the last one."""
-        if final:
-            return Unanswered.of(rows.unanswered(), lambda record: None)  # noqa: ARG005 - they become dead letters
+    def _unanswered(self, shard: Shard, rows: ComposedRows) -> Unanswered:
+        """Count the records without an answer; write them to their file unless they become dead letters."""
+        if shard.id == REPAIR:
+            return Unanswered.of(rows.unanswered(), lambda record: None)  # noqa: ARG005 - none is written
         uri = self.layout.unanswered(self.manifest.run_key, shard.id)
         with StagedWriter(self.objects, uri) as writer:
             unanswered = Unanswered.of(rows.unanswered(), writer.add)
@@ -214,7 +213,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             return None
         return LedgerScope(self.layout.scope_head(scope), self.layout.scope_rows(scope))
 
-    def _checked_request(self, *, final: bool) -> IngestRequest:
+    def _checked_request(self, shard: Shard) -> IngestRequest:
         """Check the index again; return the request with its paths, its version and its policy for missing vectors.
 
         Raises:
@@ -233,7 +232,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
                     "delete the index and clear prepare to create it again"
                 )
         mapped = with_source_paths(self.request, self.adapter, manifest.parameters, manifest.inputs)
-        lacks_predictions = final and mapped.on_unmatched == "index_partial"
+        lacks_predictions = shard.id == REPAIR and mapped.on_unmatched == "index_partial"
         policy: OnMissing = "omit" if lacks_predictions else "dead_letter"
         request = with_vector_policy(index.vectors, mapped, policy)
         return msgspec.structs.replace(request, version=manifest.version or None)

@@ -33,13 +33,15 @@ MAX_POSITION = 10_000_000
 class JobOutput(msgspec.Struct, frozen=True):
     """The output of one job: the locations of its rows, and the positions of its records in the shard (None: all).
 
-    `job` is the folder of the job's record, `ml_task_id` the job's ML Commons task.
+    `job` is the folder of the job's record, `ml_task_id` the job's ML Commons task, `submission` the number of the
+    submission that wrote the output.
     """
 
     uris: list[str]
     positions: list[int] | None = None
     job: str = ""
     ml_task_id: str | None = None
+    submission: int = 1
 
     def unusable(self, reason: str) -> OutputUnusable:
         """Return the error that names this job as the cause."""

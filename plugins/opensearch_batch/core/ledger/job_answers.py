@@ -15,15 +15,6 @@ from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputR
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.storage.json_document import JsonDocument
-from opensearch_batch.core.storage.objects import Objects
-
-
-class FinishedJob(msgspec.Struct, frozen=True):
-    """A job that has ended: its key, the number of the submission, and the output of that submission."""
-
-    key: str
-    submission: int
-    output: JobOutput
 
 
 class JobFailures(msgspec.Struct, frozen=True):
@@ -41,19 +32,25 @@ class JobFailures(msgspec.Struct, frozen=True):
 
 
 def add_answers(
-    objects: Objects, store: PredictionStore, job: FinishedJob, rows: OutputRows, form: AnswerForm
+    store: PredictionStore, job_key: str, output: JobOutput, rows: OutputRows, form: AnswerForm
 ) -> JobFailures:
     """Add the answers of a job to the store, unless they are there, and return its failures.
+
+    Args:
+        store: the prediction store.
+        job_key: the key of the job.
+        output: its output.
+        rows: reads output rows.
+        form: converts output rows to answers.
 
     Raises:
         OutputUnusable: the output was deleted, or its rows have no ids and are too few or too many.
         AnswersUnusable: the keys of the job's records are lost.
     """
-    uri = f"{job.output.job}/failures-{job.submission}.json"
-    document = JsonDocument(objects, uri, JobFailures, indent=-1)
-    keys = store.shard_keys(job.key)
+    document = JsonDocument(rows.objects, f"{output.job}/failures-{output.submission}.json", JobFailures, indent=-1)
+    keys = store.shard_keys(job_key)
     if keys is not None:
-        store.add(job.key, job.submission, _answers(job.output, keys, rows, form, document))
+        store.add(job_key, output.submission, _answers(output, keys, rows, form, document))
     return document.read() or JobFailures()
 
 

@@ -29,14 +29,13 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.job import End
-from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.manifest import REPAIR, Manifest, Shard
 from opensearch_batch.core.types.record_ids import record_id
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-REPAIR = "repair"
 REPAIR_AT_MOST = "20%"
 
 

@@ -62,6 +62,11 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
             return "ended"
         return "submitted" if self.ml_task_id or self.remote_job else "intent"
 
+    def submission_of(self, ml_task_id: str | None) -> int:
+        """Return the number of the submission with this task; the newest one if no earlier one has it."""
+        earlier = (past["submission"] for past in self.history if ml_task_id and past["ml_task_id"] == ml_task_id)
+        return self.submission if ml_task_id == self.ml_task_id else next(earlier, self.submission)
+
 
 class Accepted(msgspec.Struct, frozen=True):
     """The response to an accepted submission: the id of the ML Commons task, if there is one, and the remote job."""

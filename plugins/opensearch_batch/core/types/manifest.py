@@ -19,6 +19,8 @@ from opensearch_batch.core.types.vector_field import VectorField
 JOB_NAME = "<job>"
 # The id of the shard that has the deletions of a run.
 DELETIONS = "deletions"
+# The id of the shard that has the records without a prediction, which `repair` stages again.
+REPAIR = "repair"
 
 
 class Shard(msgspec.Struct, frozen=True):
