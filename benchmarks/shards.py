@@ -10,7 +10,7 @@ from typing import IO
 from benchmarks.client import Job, serve
 from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.jobs.contract import job_keys
-from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.types.shard_limits import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters

@@ -15,8 +15,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.object_info import ObjectInfo

@@ -20,7 +20,6 @@ from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
-from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.by_uri import Scheme
@@ -30,6 +29,7 @@ from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.shard_limits import ShardLimits
 from opensearch_batch.services.cohere import cohere_api
 from opensearch_batch.services.openai import openai_api
 from opensearch_batch.services.registry import adapter_of, service_of, stores

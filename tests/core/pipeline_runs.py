@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from opensearch_batch.core.runs.source_ranges import record_source_ranges
+
 from opensearch_batch.core.ingest.prediction_map import with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.runs.source_ranges import record_source_ranges
-from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
@@ -22,6 +22,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, RunVersion
 from opensearch_batch.core.types.manifest import Manifest, PreparedShard
+from opensearch_batch.core.types.shard_limits import ShardLimits
 from opensearch_batch.services.registry import adapter_of
 from tests.stored import dead_letters
 

@@ -16,8 +16,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain

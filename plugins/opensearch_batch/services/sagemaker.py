@@ -10,15 +10,15 @@ with machine learning offline batch inference".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
 from opensearch_batch.core.formats.json_text import check_json
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine, RowMatching
+from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
@@ -106,18 +106,10 @@ class SageMakerAdapter(BaseAdapter):
 
         return line
 
-    def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
-        """Return the function that reads the value that SageMaker's InputFilter selects from the line."""
-        paths = inputs or [_input_filter(parameters)]
-        read = inputs_reader(paths)
-        if len(paths) == 1:
-            return lambda record: read(record)[0]
-        return lambda record: b"[%b]" % b",".join(read(record))
-
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of a line that is the record; None for several inputs, which add a member to the record."""
-        paths = inputs or [_input_filter(parameters)]
-        return LineForm(tuple(paths)) if len(paths) == 1 else None
+    def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
+        """Return the form of the value that SageMaker's InputFilter selects from the line."""
+        paths = tuple(inputs or [_input_filter(parameters)])
+        return ContentForm(paths) if len(paths) == 1 else ContentForm(paths, b"[", b"]")
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

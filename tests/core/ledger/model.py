@@ -13,14 +13,8 @@ from opensearch_batch.core.ledger.diff import diff, listed_changes
 from opensearch_batch.core.ledger.difference import Difference, ObjectRows
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.resolve import Mode
-from opensearch_batch.core.ledger.rows import (
-    RecordState,
-    RowsBuilder,
-    RowsReader,
-    RowsWriter,
-    rows_schema,
-    with_verdicts,
-)
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, rows_schema, with_verdicts
+from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.types.object_info import ObjectInfo
 from tests.core.memory_objects import MemoryObjects
 

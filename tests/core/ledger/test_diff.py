@@ -19,7 +19,8 @@ from opensearch_batch.core.ledger.diff import diff, listed_changes
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Entry
 from opensearch_batch.core.ledger.resolve import Mode
-from opensearch_batch.core.ledger.rows import RecordState, RowsBuilder, RowsReader, with_verdicts
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, with_verdicts
+from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.types.object_info import ObjectInfo
 from tests.core.ledger.model import Ledger, Model, Record, Source, deletions_of, table_of
 

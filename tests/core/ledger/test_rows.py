@@ -15,7 +15,6 @@ from opensearch_batch.core.errors import FatalError, RecordRejected
 from opensearch_batch.core.ledger import rows as ledger_rows
 from opensearch_batch.core.ledger.rows import (
     RecordState,
-    RowsBuilder,
     RowsReader,
     RowsSlice,
     RowsWriter,
@@ -23,6 +22,7 @@ from opensearch_batch.core.ledger.rows import (
     state_counts,
     with_verdicts,
 )
+from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.storage.local_files import LocalFiles
 from tests.core.memory_objects import MemoryObjects
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opensearch_batch.core.sharding.blocks import Block, Blocks
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.sharding.blocks import Block, Blocks
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.core.types.rows import Rejected, Row, RowLimit
 from opensearch_batch.services.inputs import inputs_reader, texts_reader

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.passthrough import passthrough_shards
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, SourceRange
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
 LIMITS = ShardLimits(max_records=5, max_bytes=100, max_record_bytes=50, min_records=2)
 

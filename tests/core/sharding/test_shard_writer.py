@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
@@ -19,6 +18,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, SourceRange
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.shard_limits import ShardLimits
 from tests.stored import content
 
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)

@@ -20,11 +20,11 @@ from opensearch_batch.core.errors import (
     Throttled,
 )
 from opensearch_batch.core.jobs.job_records import job_key
+from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.cluster import SERVER_ERROR, TOO_MANY
-from opensearch_batch.core.sharding.cut import ShardLimits
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
 RequestLine = Callable[[bytes, str], bytes]
 RowMatching = Literal["beside_record", "by_id", "by_position"]
@@ -143,8 +143,8 @@ class ServiceAdapter(Protocol):
         The function raises RecordRejected for a record that `request_line` rejects.
         """
 
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of the lines of `request_line`, to convert whole blocks at once; None if it has none."""
+    def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
+        """Return the form of what `content_reader` reads, to read many records at once; None if it has none."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -30,14 +30,21 @@ def content_key(
     The function raises RecordRejected for a record that `request_line` rejects. It ignores which characters of a text
     are escaped.
     """
-    read = adapter.content_reader(parameters, inputs)
+    read, key_of = adapter.content_reader(parameters, inputs), key_of_content(adapter, parameters)
+    return lambda record: key_of(read(record))
+
+
+def key_of_content(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> Callable[[bytes], bytes]:
+    """Return the function from what the model reads, as `content_reader` returns it, to the content key.
+
+    The function raises RecordRejected for text that is not JSON.
+    """
     identity = [_VERSION, adapter.name, adapter.model(parameters), adapter.identity(parameters)]
     # As the key of a keyed hash, the identity is hashed once, and never runs into the content.
     prefix = hashlib.blake2b(msgspec.json.encode(identity, order="deterministic"), digest_size=32).digest()
     blake2b = hashlib.blake2b
 
-    def key(record: bytes) -> bytes:
-        content = read(record)
+    def key(content: bytes) -> bytes:
         if b"\\" in content:
             content = _unescaped(content)
         return blake2b(content, digest_size=KEY_BYTES, key=prefix).digest()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Objects
 from opensearch_batch.core.storage.temporary import CollectedSpool
 
@@ -90,87 +90,6 @@ def rows_schema() -> pa.Schema:
 def record_hash(record: bytes) -> bytes:
     """Return the digest of a record's bytes."""
     return hashlib.blake2b(record, digest_size=DIGEST_BYTES).digest()
-
-
-class RowsBuilder:
-    """Collects the rows of records in source order."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def __len__(self) -> int:
-        """The number of rows since the last `table`."""
-        return len(self._ids)
-
-    def add(
-        self,
-        record_id: str,
-        content: bytes,
-        content_keys: Sequence[bytes] = (),
-        *,
-        line: int,
-        routing: str | None = None,
-        state: RecordState = RecordState.PENDING,
-    ) -> None:
-        """Add a record.
-
-        Raises:
-            RecordRejected: the id or the routing is not valid Unicode.
-        """
-        for text in (record_id, routing):
-            if text is not None and not text.isascii():
-                _check_unicode(text)
-        self._ids.append(record_id)
-        self._routings.append(routing)
-        self._lines.append(line)
-        self._hashes.append(record_hash(content))
-        self._keys += content_keys
-        self._ends.append(len(self._keys))
-        self._states.append(state)
-
-    def table(self) -> pa.Table:
-        """Return the rows as a table, and start again without rows."""
-        import numpy as np
-        import pyarrow as pa
-
-        kind = rows_schema()
-        keys = pa.ListArray.from_arrays(
-            np.array(self._ends, np.int32), _digests(self._keys), type=kind.field("content_keys").type
-        )
-        columns = [
-            pa.array(self._ids, pa.string()),
-            pa.array(self._routings, pa.string()),
-            pa.array(self._lines, pa.uint32()),
-            pa.array(np.zeros(len(self), np.int64)),
-            _digests(self._hashes),
-            keys,
-            pa.array(self._states, pa.uint8()),
-        ]
-        self._clear()
-        return pa.Table.from_arrays(columns, schema=kind)
-
-    def _clear(self) -> None:
-        self._ids: list[str] = []
-        self._routings: list[str | None] = []
-        self._lines: list[int] = []
-        self._hashes: list[bytes] = []
-        self._keys: list[bytes] = []
-        self._ends = [0]
-        self._states: list[int] = []
-
-
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RecordRejected(f"the id or the routing {text!r} has half a surrogate pair, which is no text") from None
-
-
-def _digests(digests: Sequence[bytes]) -> pa.Array:
-    import pyarrow as pa
-
-    content = pa.py_buffer(b"".join(digests))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(digests), [None, content])
 
 
 def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.NDArray[np.int64]) -> pa.Table:

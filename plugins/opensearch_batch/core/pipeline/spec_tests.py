@@ -25,7 +25,6 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.pipeline.spec import PipelineSpec, SpecTest
-from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
@@ -34,6 +33,7 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.manifest import PreparedShard
 from opensearch_batch.core.types.rows import Rejected, Source
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
 SAMPLES = "s3://samples/"
 WORK = "s3://work"

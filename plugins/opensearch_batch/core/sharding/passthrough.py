@@ -11,12 +11,12 @@ from itertools import pairwise
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.jsonl import entry_of
-from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.objects import Objects, lf_lines
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import Rejected, Row
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
 
 def passthrough_shards(

@@ -15,9 +15,9 @@ from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.formats.any_json import AnyJson, layout_of
 from opensearch_batch.core.formats.jsonl import JsonLines
 from opensearch_batch.core.formats.reading import format_of, reader
+from opensearch_batch.core.jobs.line_form import LineForm
 from opensearch_batch.core.sharding.blocks import Block, Blocks
 from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.dead_letters import SHOWN_REASONS, DeadLetters, dead_letter
 from opensearch_batch.core.storage.in_use import mark_in_use

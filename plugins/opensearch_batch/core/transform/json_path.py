@@ -104,7 +104,9 @@ class RowReader:
     def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
         plain = [_plain_steps(path) for _, path in paths]
         tree = _Node.of(steps for steps in plain if steps)
-        self._decode = msgspec.json.Decoder(tree.struct()).decode
+        decoder = msgspec.json.Decoder(tree.struct())
+        self._decode, self._decode_lines = decoder.decode, decoder.decode_lines
+        self.is_plain = all(plain)
         self._from_decoded = [
             tree.getter(steps) if steps else jsonpath_reader(name, path)
             for (name, path), steps in zip(paths, plain, strict=True)
@@ -124,6 +126,19 @@ class RowReader:
             return self._values(row)
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
+
+    def columns(self, block: bytes) -> list[Values] | None:
+        """Return the values of each path in all rows of JSON Lines, as `values` does for one row.
+
+        None if a path is not plain (`is_plain`), or if the values of some row can only be read from that row alone.
+        """
+        if not self.is_plain:
+            return None
+        try:
+            decoded = self._decode_lines(check_text(block))
+            return [[read(row, b"") for row in decoded] for read in self._from_decoded]
+        except (msgspec.DecodeError, RecordRejected, RecursionError):
+            return None
 
     def _values(self, row: bytes) -> Values:
         check_text(row)

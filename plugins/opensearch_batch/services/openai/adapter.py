@@ -17,8 +17,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_input_number, need_inputs

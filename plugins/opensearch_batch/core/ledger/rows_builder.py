@@ -1,0 +1,122 @@
+"""Builds the ledger's rows of records, one by one or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.ledger.rows import DIGEST_BYTES, RecordState, record_hash, rows_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+
+class RowsBuilder:
+    """Collects the rows of records in source order."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def __len__(self) -> int:
+        """The number of rows since the last `table`."""
+        return len(self._ids)
+
+    def add(
+        self,
+        record_id: str,
+        content: bytes,
+        content_keys: Sequence[bytes] = (),
+        *,
+        line: int,
+        routing: str | None = None,
+        state: RecordState = RecordState.PENDING,
+    ) -> None:
+        """Add a record.
+
+        Raises:
+            RecordRejected: the id or the routing is not valid Unicode.
+        """
+        for text in (record_id, routing):
+            if text is not None and not text.isascii():
+                _check_unicode(text)
+        self._ids.append(record_id)
+        self._routings.append(routing)
+        self._lines.append(line)
+        self._hashes.append(record_hash(content))
+        self._keys += content_keys
+        self._ends.append(len(self._keys))
+        self._states.append(state)
+
+    def table(self) -> pa.Table:
+        """Return the rows as a table, and start again without rows."""
+        hashes, keys = b"".join(self._hashes), b"".join(self._keys)
+        table = rows_table(
+            ids=self._ids,
+            routings=self._routings,
+            lines=self._lines,
+            hashes=hashes,
+            keys=keys,
+            ends=self._ends,
+            states=self._states,
+        )
+        self._clear()
+        return table
+
+    def _clear(self) -> None:
+        self._ids: list[str] = []
+        self._routings: list[str | None] = []
+        self._lines: list[int] = []
+        self._hashes: list[bytes] = []
+        self._keys: list[bytes] = []
+        self._ends = [0]
+        self._states: list[int] = []
+
+
+def rows_table(
+    *,
+    ids: Sequence[str],
+    routings: Sequence[str | None],
+    lines: Sequence[int] | npt.NDArray[np.uint32],
+    hashes: bytes,
+    keys: bytes,
+    ends: Sequence[int] | npt.NDArray[np.int32],
+    states: Sequence[int] | npt.NDArray[np.uint8],
+) -> pa.Table:
+    """Return rows that were never written; `ends` are the numbers of content keys before and after each row.
+
+    Raises:
+        UnicodeEncodeError: an id or a routing has half a surrogate pair.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    kind = rows_schema()
+    list_type = kind.field("content_keys").type
+    columns = [
+        pa.array(ids, pa.string()),
+        pa.array(routings, pa.string()),
+        pa.array(lines, pa.uint32()),
+        pa.array(np.zeros(len(ids), np.int64)),
+        _digests(hashes),
+        pa.ListArray.from_arrays(np.asarray(ends, np.int32), _digests(keys), type=list_type),
+        pa.array(states, pa.uint8()),
+    ]
+    return pa.Table.from_arrays(columns, schema=kind)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RecordRejected(f"the id or the routing {text!r} has half a surrogate pair, which is no text") from None
+
+
+def _digests(digests: bytes) -> pa.Array:
+    """Return digests, which follow each other, as a column."""
+    import pyarrow as pa
+
+    count = len(digests) // DIGEST_BYTES
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), count, [None, pa.py_buffer(digests)])
