@@ -63,9 +63,7 @@ def work(job: Job) -> Callable[[], dict[str, int]]:
 
     def night() -> dict[str, int]:
         store = Counting()
-        found = index(
-            _documents(Path(job.rows)), manager, store, batch_size=BATCH, cleanup="full", key_encoder=_key
-        )
+        found = index(_documents(Path(job.rows)), manager, store, batch_size=BATCH, cleanup="full", key_encoder=_key)
         read = found["num_added"] + found["num_skipped"]
         return {"records": read, "paid": store.added, "operations": store.added + store.deleted}
 

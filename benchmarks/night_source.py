@@ -58,7 +58,10 @@ def move_all(folder: Path) -> None:
     old = _objects(folder)
     lines = [path.read_bytes().splitlines() for path in old]
     for number in range(OBJECTS):
-        _write(folder / f"moved-{_name(number)}", (line for object_lines in lines for line in object_lines[number::OBJECTS]))
+        _write(
+            folder / f"moved-{_name(number)}",
+            (line for object_lines in lines for line in object_lines[number::OBJECTS]),
+        )
     for path in old:
         path.unlink()
 
@@ -119,5 +122,9 @@ def _write(path: Path, lines: Iterator[bytes]) -> None:
 
 def _texts() -> list[str]:
     source = random.Random(7)  # noqa: S311 - test data
-    words = [f"{first}{second}" for first in ("sea", "sun", "wind", "book", "star") for second in ("light", "ship", "mark", "s", "")]
+    words = [
+        f"{first}{second}"
+        for first in ("sea", "sun", "wind", "book", "star")
+        for second in ("light", "ship", "mark", "s", "")
+    ]
     return [" ".join(source.choices(words, k=_WORDS_OF_A_TEXT)) for _ in range(_TEXTS)]

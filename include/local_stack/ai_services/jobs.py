@@ -39,6 +39,8 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
+# Member of a job's result: how many texts the model computed for it.
+TEXTS = "texts"
 ENDED = frozenset({State.COMPLETED, State.PARTIAL, State.FAILED, State.STOPPED, State.EXPIRED})
 
 
@@ -130,6 +132,10 @@ class JobStore:
     def count(self, service: str) -> int:
         """Jobs ever accepted: ended ones stay."""
         return len(self.accepted(service))
+
+    def texts(self, service: str) -> int:
+        """Texts that the model computed in jobs that have ended."""
+        return sum(self.current(job).result.get(TEXTS, 0) for job in self.accepted(service))
 
     def accepted(self, service: str) -> list[Job]:
         """All jobs of a service as they were when this store first saw them, in the order they were accepted.
