@@ -86,7 +86,7 @@ class MappedDocuments(SourceRows):
         document = self._map.document(parts, partial=late)
         if document.nulls and (reason := self._error_in(rows)):
             return Rejected(rows, reason, key or None, late)
-        document_id = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
+        document_id = key or digest(*map(str, self._origin_of(rows[0])))
         op_type = "upsert" if late else self._request.op_type
         lines = lines_of(
             document_id, *document.pieces, op_type=op_type, routing=document.routing, version=self._version
@@ -188,7 +188,6 @@ class MappedDocumentFactory:
             request.on_unmatched,
             request.ingest_pipeline,
             request.routing,
-            request.joined_by,
             self.reading.memory_bytes,
         ]
 

@@ -44,8 +44,7 @@ class IngestRequest(msgspec.Struct, frozen=True):
     """What to write to which index.
 
     `on_missing` is the policy for rows that lack a mapped path (``null``, ``omit``, ``dead_letter``), by field name or
-    for all fields. `on_unmatched` is the policy for ids that a source lacks. `joined_by` has the path of the join key
-    in each source; if it is empty, rows are joined by document id.
+    for all fields. `on_unmatched` is the policy for ids that a source lacks.
 
     With `processors`, the output of the processors is the document if it matches the condition `when`; only ``_id`` of
     the field map is used.
@@ -67,7 +66,6 @@ class IngestRequest(msgspec.Struct, frozen=True):
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = MAX_IN_FLIGHT
     compress: bool = False
-    joined_by: list[str] = []
     processors: list[dict[str, Any]] | None = None
     when: str | None = None
     version: int | None = None
@@ -96,7 +94,6 @@ def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[Vecto
         vectors=vectors,
         on_missing=request.on_missing,
         routing=request.routing,
-        joined_by=request.joined_by,
     )
 
 

@@ -57,8 +57,6 @@ class FieldMap:
         vectors: the vector fields of the index; documents with values that do not fit are rejected before sending.
         on_missing: the policy for a missing value by field name; the name ``*`` sets the default (``null`` if not set).
         routing: the path of the routing value.
-        joined_by: the path of the join key in each source, if the join key is not the document id; ``_id`` may then be
-            read from any source.
 
     Raises:
         ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.
@@ -73,7 +71,6 @@ class FieldMap:
         vectors: Sequence[VectorField] = (),
         on_missing: Mapping[str, OnMissing] | None = None,
         routing: str | None = None,
-        joined_by: Sequence[str] = (),
     ) -> None:
         self.sources = sources
         fields = {name: paths_of(f"field_map.{name}", path, sources) for name, path in field_map.items()}
@@ -88,14 +85,13 @@ class FieldMap:
         if not all(map(str.strip, fields)):
             raise ConfigError("field_map: a field name is empty; OpenSearch requires one")
         self.fields = list(fields)
-        self.id_paths: list[str | None] = list(joined_by) or id_path_of_each_source(ids, sources)
-        self._joined_by = bool(joined_by)
+        self.id_paths = id_path_of_each_source(ids, sources)
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         routes = paths_of("routing", routing, sources) if routing is not None else []
-        self._compile(list(zip(locations.values(), fields.values(), strict=True)), ids if joined_by else [], routes)
+        self._compile(list(zip(locations.values(), fields.values(), strict=True)), routes)
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
@@ -104,7 +100,7 @@ class FieldMap:
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
         for source, paths in enumerate(self._paths_of):
-            if not paths and not joined_by:
+            if not paths:
                 raise ConfigError(
                     f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or drop the source"
                 )
@@ -123,7 +119,7 @@ class FieldMap:
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:
-        """Return the join key of a row: the document id unless `joined_by` is set; None without an id path.
+        """Return the document id of a row, by which rows are joined; None without an id path.
 
         Raises:
             RecordRejected: the id is missing or invalid.
@@ -163,16 +159,6 @@ class FieldMap:
         pieces.append(b"}" if pieces else b"{}")
         return Document(tuple(pieces), nulls, self._routing(parts))
 
-    def id_of(self, parts: Sequence[Part], key: str) -> str | None:
-        """Return the document id: `key`, or with `joined_by` the mapped ``_id``, or None without a mapped ``_id``.
-
-        Raises:
-            RecordRejected: the id is missing or invalid.
-        """
-        if not self._document_id_slots:
-            return None if self._joined_by else key
-        return document_id(_first(parts, self._document_id_slots))
-
     def _complete(self, values: Values) -> tuple[Text, ...] | None:
         """Return the pieces of a document if one row has every field, else None.
 
@@ -198,9 +184,7 @@ class FieldMap:
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(
-        self, fields: Sequence[tuple[str, list[SourcePath]]], ids: list[SourcePath], routes: list[SourcePath]
-    ) -> None:
+    def _compile(self, fields: Sequence[tuple[str, list[SourcePath]]], routes: list[SourcePath]) -> None:
         """Create one reader per source, and assign each path a slot in the values of its source."""
         named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
 
@@ -216,7 +200,6 @@ class FieldMap:
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
         self._id_slot_of = dict(slots_of(f"field_map.{ID_FIELD}", keys))
         self._route_slots = slots_of("routing", routes)
-        self._document_id_slots = slots_of(f"field_map.{ID_FIELD}", ids)
         self._readers = [RowReader(paths) for paths in named]
 
     def _value(self, position: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
