@@ -17,6 +17,7 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead
+from opensearch_batch.core.ledger.key_index import keys_of
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, with_verdicts
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -178,7 +179,7 @@ class _NeededSegments:
         """Add the keys of rows."""
         import pyarrow.compute as pc
 
-        keys = b"".join(pc.list_flatten(rows["content_keys"]).to_pylist())
+        keys = keys_of(pc.list_flatten(rows["content_keys"]).combine_chunks()).to_bytes()
         if keys:
             self._waiting.append((uri, keys))
             self._waiting_keys += len(keys) // KEY_BYTES
