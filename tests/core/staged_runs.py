@@ -6,21 +6,25 @@ The record ledger is written as a run of `reconcile` leaves it. What a job answe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from opensearch_batch.core.ingest.replay import ReplayReport, replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.ledger.content_keys import content_key
-from opensearch_batch.core.ledger.head import ScopeHead
+from opensearch_batch.core.ledger.head import Entry, ScopeHead
 from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, with_verdicts
+from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.ledger.staged import StagedRecord, StagedWriter, read_staged
 from opensearch_batch.core.ledger.verdicts import ShardReport
-from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
@@ -29,8 +33,10 @@ from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Manifest, Shard
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.services.registry import adapter_of
-from tests.stored import dead_letters
+from opensearch_batch.services.registry import adapter_of, row_errors
+from tests.core.versioned_index import VersionedIndex
+from tests.scripted import Answer, Scripted
+from tests.stored import dead_letters, present
 
 SOURCE = "s3://docs/a.jsonl"
 BARE = {"DataProcessing": {"JoinSource": "None"}}
@@ -195,6 +201,46 @@ class StagedRuns:
         staged = self.layout.staged(self.manifest.run_key, DELETIONS)
         return Shard(DELETIONS, staged=staged, documents=write_deletions(self.objects, staged, tables))
 
+    def commit(self, report: ShardReport, *records: dict[str, Any], uri: str = SOURCE) -> None:
+        """Commit the records of an object with the verdicts of their ingest, as `reconcile` does."""
+        states = {(name, line): state for name, line, state in report.verdicts.exceptions}
+        builder = RowsBuilder()
+        for line, each in enumerate(records, 1):
+            state = states.get((uri, line), RecordState.INDEXED)
+            builder.add(each["id"], json.dumps(each).encode(), [self.key(each["text"])], line=line, state=state)
+        table, writer = builder.table(), RowsWriter(self.objects, self.layout.scope_rows("scope"))
+        found = table["state"].to_numpy()
+        versions = (found == RecordState.INDEXED) * self.manifest.version
+        writer.add(uri, with_verdicts(table, found, versions))
+        (written,) = writer.close().values()
+        entry = Entry(**msgspec.structs.asdict(written), etag="e")
+        claim = present(self.manifest.claim)
+        self.head.commit(claim, lambda head: msgspec.structs.replace(head, objects={**head.objects, uri: entry}))
+
+    def remove(self, uri: str = SOURCE) -> None:
+        """Commit that an object is gone."""
+        claim = present(self.manifest.claim)
+        self.head.commit(
+            claim,
+            lambda head: msgspec.structs.replace(
+                head, objects={name: entry for name, entry in head.objects.items() if name != uri}
+            ),
+        )
+
+    def rows(self, uri: str = SOURCE) -> list[tuple[str, str, int]]:
+        """Return id, state and version of the rows that the ledger has of an object."""
+        entry = self.head.load().objects[uri]
+        rows = [row for table in RowsReader(self.objects).read(entry) for row in table.to_pylist()]
+        assert entry.states == {
+            state.name.lower(): count
+            for state, count in sorted(Counter(RecordState(row["state"]) for row in rows).items())
+        }
+        return [(row["id"], RecordState(row["state"]).name, row["version"]) for row in rows]
+
+    def replay(self, report: ShardReport, request: IngestRequest | None = None) -> ReplayReport:
+        """Send the dead letters of a report again."""
+        return replay(report.dead_letters or "", self.objects, self.cluster, request=request, row_errors=row_errors())
+
     def letters(self, report: ShardReport) -> list[DeadLetter]:
         """Return the dead letters of a report."""
         return dead_letters(self.objects, report.dead_letters)
@@ -203,6 +249,38 @@ class StagedRuns:
         """Return the unanswered records of a shard."""
         uri = self.layout.unanswered(self.manifest.run_key, shard.id)
         return list(read_staged(self.objects, uri)) if self.objects.head(uri) else []
+
+
+# Makes the runs of a pipeline; its arguments are members of `StagedRuns`.
+MakeRuns = Callable[..., StagedRuns]
+
+
+class Target:
+    """The index `i`: it may refuse documents, or drop them as an ingest pipeline does."""
+
+    def __init__(self, scripted: Scripted) -> None:
+        self.scripted, self.index = scripted, VersionedIndex()
+        self.found: Index | None = Index("i", "uuid", (VECTOR,), {}, {})
+        self.refuses, self.drops = b"refused", b"dropped"
+        # Called with each body before it is answered.
+        self.before: Callable[[bytes], object] = lambda body: None  # noqa: ARG005 - nothing happens
+        scripted.answer = self.answer
+
+    def answer(self, body: bytes) -> Answer:
+        """Answer a bulk request."""
+        self.before(body)
+        lines, items = [line + b"\n" for line in body.splitlines()], []
+        while lines:
+            action = lines.pop(0)
+            document = b"" if action.startswith(b'{"delete"') else lines.pop(0)
+            if document and self.refuses in document:
+                items.append({"index": {"status": 400, "error": {"type": "mapper", "reason": "no"}}})
+            elif document and self.drops in document:
+                items.append({"index": {"status": 200, "result": "noop"}})
+            else:
+                items += present(self.index.answer(action + document))[1]["items"]
+        errors = any("error" in result for item in items for result in item.values())
+        return 200, {"errors": errors, "items": items}
 
 
 def vector_of(text: str) -> list[float]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,67 +20,14 @@ from opensearch_batch.core.ledger.rows import record_hash
 from opensearch_batch.core.ledger.verdicts import ShardReport
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import JsonDocument
-from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.identity import digest
-from tests.core.staged_runs import BARE, SOURCE, VECTOR, StagedRuns, exceptions, record, vector_of
-from tests.core.versioned_index import VersionedIndex
-from tests.scripted import Answer, Scripted
+from tests.core.staged_runs import BARE, SOURCE, VECTOR, MakeRuns, Target, exceptions, record, vector_of
 from tests.stored import present
 
 SERVICES: list[tuple[str, dict[str, Any]]] = [
     ("openai", {}), ("bedrock", {}), ("cohere", {}), ("sagemaker", {}), ("sagemaker", BARE),
 ]  # fmt: skip
 WITH_ERRORS = [each for each in SERVICES if each[0] != "cohere"]
-MakeRuns = Callable[..., StagedRuns]
-
-
-class Target:
-    """The index `i`: it may refuse documents, or drop them as an ingest pipeline does."""
-
-    def __init__(self, scripted: Scripted) -> None:
-        self.scripted, self.index = scripted, VersionedIndex()
-        self.found: Index | None = Index("i", "uuid", (VECTOR,), {}, {})
-        self.refuses, self.drops = b"refused", b"dropped"
-        # Called with each body before it is answered.
-        self.before: Callable[[bytes], object] = lambda body: None  # noqa: ARG005 - nothing happens
-        scripted.answer = self.answer
-
-    def answer(self, body: bytes) -> Answer:
-        """Answer a bulk request."""
-        self.before(body)
-        status, response = present(self.index.answer(body))
-        lines = [line for line in body.splitlines() if not line.startswith(b'{"delete"')]
-        items = iter(response["items"])
-        if len(lines) == 2 * len(response["items"]):
-            for document, item in zip(lines[1::2], items, strict=True):
-                if self.refuses in document:
-                    item["index"] = {"status": 400, "error": {"type": "mapper", "reason": "no"}}
-                    self._take_back(document)
-                elif self.drops in document:
-                    item["index"] = {"status": 200, "result": "noop"}
-                    self._take_back(document)
-        response["errors"] = any("error" in result for item in response["items"] for result in item.values())
-        return status, response
-
-    def _take_back(self, document: bytes) -> None:
-        for name, found in list(self.index.documents.items()):
-            if found == json.loads(document):
-                del self.index.documents[name], self.index.versions[name]
-
-
-@pytest.fixture
-def target(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> Target:
-    """The index."""
-    target = Target(scripted)
-    monkeypatch.setattr(Cluster, "index", lambda cluster, name: target.found)  # noqa: ARG005 - any
-    monkeypatch.setattr(Cluster, "refresh", lambda cluster, name: None)  # noqa: ARG005 - nothing to do
-    return target
-
-
-@pytest.fixture
-def make(target: Target, tmp_path: Path) -> MakeRuns:
-    """Make the runs of a pipeline with this index."""
-    return lambda **how: StagedRuns(LocalFiles(tmp_path), target.scripted.cluster, **how)
 
 
 @pytest.fixture

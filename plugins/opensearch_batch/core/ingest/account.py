@@ -13,6 +13,7 @@ from opensearch_batch.core.ingest.documents import OriginOf
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import WrittenBody
+from opensearch_batch.core.ledger.dead_records import LedgerScope
 from opensearch_batch.core.ledger.rows import RecordState, record_hash
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
@@ -27,13 +28,6 @@ _TOTALS = (
     "indexed", "unchanged", "superseded", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped",
     "elsewhere",
 )  # fmt: skip
-
-
-class LedgerScope(msgspec.Struct, frozen=True):
-    """Where the record ledger of a scope is: its head, and the folder of its rows."""
-
-    head: str
-    rows: str
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):

@@ -27,6 +27,8 @@ from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, record_id
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Rejected, Row
 
+# The name of the only source of an ingest of composed rows.
+COMPOSED = "records"
 MAX_REASONS = 10
 NO_ROW = "the job returned no row for this record"
 NOT_STORED = "its prediction is not in the prediction store"

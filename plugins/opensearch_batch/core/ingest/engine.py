@@ -16,10 +16,11 @@ from itertools import islice
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
-from opensearch_batch.core.ingest.account import LedgerScope, ReplayRequest, RowAccount
+from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
 from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
+from opensearch_batch.core.ledger.dead_records import LedgerScope
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import count_letters
 from opensearch_batch.core.storage.objects import Objects

@@ -60,6 +60,10 @@ class MappedDocuments(SourceRows):
         values = self._map.read(row.source, row.content)
         return KeyedRow(self._map.key(row.source, values) or "", row, values)
 
+    def reason(self, rows: Sequence[Row], error: RecordRejected) -> str:
+        """Return why rows are rejected: the AI service's error in one of them explains the error that was raised."""
+        return self._error_in(rows) or str(error)
+
     def refuse_unmatched(self) -> None:
         """Raise ConfigError for the first id that some source lacks, before anything is written."""
         for entry in self._groups():
@@ -94,8 +98,7 @@ class MappedDocuments(SourceRows):
         return Item(document_id, lines, MappedRows(rows, document.nulls, late))
 
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
-        cause = self._error_in(rows) or str(error)
-        return Rejected(rows, cause, key or None, late, isinstance(error, VectorRejected))
+        return Rejected(rows, self.reason(rows, error), key or None, late, isinstance(error, VectorRejected))
 
     def _unjoined(self) -> Iterator[Entry]:
         """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
@@ -127,7 +130,7 @@ class MappedDocuments(SourceRows):
             try:
                 yield self.keyed(row)
             except RecordRejected as error:
-                yield Rejected((row,), self._error_in((row,)) or str(error))
+                yield Rejected((row,), self.reason((row,), error))
 
     def _part(self, keyed: KeyedRow) -> Part:
         row = keyed.row

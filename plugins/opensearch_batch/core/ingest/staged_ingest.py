@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.ingest.account import LedgerScope
-from opensearch_batch.core.ingest.composed_rows import ComposedRows, Unanswered, row_composer
+from opensearch_batch.core.ingest.composed_rows import COMPOSED, ComposedRows, Unanswered, row_composer
 from opensearch_batch.core.ingest.deletions import delete_documents
 from opensearch_batch.core.ingest.documents import DocumentFactory, Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
@@ -26,6 +25,7 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm
+from opensearch_batch.core.ledger.dead_records import LedgerScope
 from opensearch_batch.core.ledger.head import ScopeHead
 from opensearch_batch.core.ledger.job_answers import JobFailures, add_answers
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -182,7 +182,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             ledger=self._ledger(),
             still_claimed=self._still_claimed(),
         )
-        report = ingest.run([Source("records", (ObjectInfo(shard.staged, shard.bytes, part),))])
+        report = ingest.run([Source(COMPOSED, (ObjectInfo(shard.staged, shard.bytes, part),))])
         left = Unanswered() if final else unanswered
         verdicts = Verdicts(part, ingest.exceptions, left.count, left.reasons)
         return ShardReport(**msgspec.structs.asdict(report), verdicts=verdicts)

@@ -116,15 +116,17 @@ class ScopeHead:
         """Return the head; an empty one if no run has claimed the scope."""
         return self._load().value
 
-    def claim(self, at_s: float, run_key: str) -> Head:
+    def claim(self, at_s: float, run_key: str, *, check: Callable[[Head], None] = lambda head: None) -> Head:  # noqa: ARG005 - any head
         """Claim the scope for a run, and return the head with the claim.
 
         Args:
             at_s: the start of the run's partition interval, or else the time of its listing (epoch seconds).
             run_key: the key of the run.
+            check: raises if a head must not be claimed.
         """
 
         def claimed(head: Head) -> Head:
+            check(head)
             version = next_version(at_s, after=head.claim.version)
             return msgspec.structs.replace(head, claim=Claim(version, run_key))
 
