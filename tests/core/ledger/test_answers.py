@@ -12,12 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer, VectorPath
 from opensearch_batch.core.types.record_ids import record_id
-from opensearch_batch.core.types.rows import Row
 from opensearch_batch.services.registry import adapter_of
-from tests.core.memory_objects import MemoryObjects
 
 BARE = {"DataProcessing": {"JoinSource": "None"}}
 FIRST, OTHER = record_id(0), record_id(12)
@@ -141,26 +138,6 @@ def test_an_answer_is_recomposed_for_another_record(name: str, parameters: dict[
         assert other == row.replace(f'"{member}": "{FIRST}"'.encode(), f'"{member}": "{OTHER}"'.encode()).replace(
             f'"{member}":"{FIRST}"'.encode(), f'"{member}":"{OTHER}"'.encode()
         )
-
-
-@pytest.mark.parametrize(("name", "parameters", "path"), FORMS)
-def test_an_ingest_gets_the_row_that_it_would_read_from_the_jobs_output(
-    name: str, parameters: dict[str, Any], path: str
-) -> None:
-    """Rows without their records are wrapped with the record's id."""
-    row = row_of(name, parameters, "[0.1,0.25]", record='{"a": 1}')
-    objects, adapter = MemoryObjects(), adapter_of(name)
-    objects.write("s3://w/out/rows.jsonl.out", row + b"\n")
-    parameters = {**adapter.example_parameters, **parameters}
-    matching = adapter.row_matching(parameters)
-    rows = OutputRows(objects, adapter, matching)
-    output = [JobOutput(["s3://w/out/rows.jsonl.out"])]
-    (read,) = LatestRows(rows, output, contains_record=matching == "beside_record").read(0)
-    assert isinstance(read, Row)
-    shape = AnswerForm(adapter, parameters, [VectorPath(path)])
-    made = shape.ingest_row(shape.split(row), line=b'{"a": 1}', record_id=FIRST)
-    assert msgspec.json.decode(made) == msgspec.json.decode(read.content)
-    assert msgspec.json.format(made, indent=-1) == msgspec.json.format(read.content, indent=-1)
 
 
 def test_the_answer_replaces_a_member_of_the_record() -> None:

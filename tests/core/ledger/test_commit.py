@@ -144,10 +144,9 @@ def test_an_entry_counts_its_predictions_by_segment(
 ) -> None:
     """So the store keeps what the head names; keys without an answer have no segment."""
     monkeypatch.setattr(commit, "LOOKUP_KEYS", lookup_keys)
-    segments = [
+    for job, names in {"j1": ("one", "two", "four"), "j2": ("three",)}.items():
         runs.store.add(job, 1, [(key(name), StoredAnswer(b"1")) for name in names])
-        for job, names in {"j1": ("one", "two", "four"), "j2": ("three",)}.items()
-    ]
+    segments = list(runs.store.head().segments)
     runs.add("a", ("one", PENDING, 0), ("two", INDEXED, 1), ("three", PENDING, 0), ("dead", PENDING, 0))
     runs.add("b", ("four", PENDING, 0))
     runs.add("c", ("dead", PENDING, 0))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,12 +15,13 @@ from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.ledger import predictions
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.key_index import Keys
-from opensearch_batch.core.ledger.predictions import DAY_S, NewShard, PredictionStore
-from opensearch_batch.core.ledger.store_head import Located, Segment, StoreHead
+from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
+from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.types.identity import digest
 from tests.core.memory_objects import MemoryObjects
 
 FOLDER = "s3://w/p/predictions"
+DAY_S = 86_400.0
 RETENTION_S = 30 * DAY_S
 KEYS = [bytes([n]) * 16 for n in range(12)]
 FAILS = KEYS[-1]
@@ -108,7 +108,7 @@ class World:
                 store.add(job_key, 1, ((key, answer_of(key)) for key in shard if key != FAILS))
         found = store.lookup(keys)
         for position, key in enumerate(keys):
-            assert (found.location(position) is None) == (key == FAILS)
+            assert (found.source[position] == ABSENT) == (key == FAILS)
         self.check(store, found)
         self.ledger[scope] = dict(found.used_segments())
         self.named[scope] = set(keys)
@@ -121,31 +121,25 @@ class World:
 
     def check(self, store: PredictionStore, found: Located) -> None:
         """All answers that are located can be read, and are the right ones."""
-        positions = [n for n in range(len(found.keys)) if found.location(n) is not None]
-        with store.reader() as reader:
-            read = list(reader.read(found.locations(positions)))
-        assert read == [answer_of(found.keys.split()[position]) for position in positions]
-
-    def compact(self) -> None:
-        """Compact, with the keys that are in use."""
-        self.store().compact(named=self._named, retention_s=RETENTION_S)
+        keys = [key for key, source in zip(found.keys.split(), found.source, strict=True) if source >= 0]
+        assert read(store, found) == [answer_of(key) for key in keys]
 
     def collect(self, days: int) -> None:
         """Collect garbage after some days."""
         self.now += days * DAY_S
-        live = Counter[str]()
-        for counts in self.ledger.values():
-            live.update(counts)
+        live = {name for segments in self.ledger.values() for name in segments}
         self.store().collect(live, retention_s=RETENTION_S)
-
-    def _named(self, keys: Keys) -> Any:
-        in_use = set[bytes]().union(*self.named.values())
-        return np.array([key in in_use for key in keys.split()], bool)
 
 
 def answer_of(key: bytes) -> StoredAnswer:
     """The service's answer."""
     return StoredAnswer(b'{"key":%d,"v":[]}' % key[0], (14,), (key[:4],))
+
+
+def read(store: PredictionStore, found: Located) -> list[StoredAnswer]:
+    """The answers that are located."""
+    with store.reader() as reader:
+        return list(reader.read(found.locations()))
 
 
 def split(keys: bytes) -> list[bytes]:
@@ -170,7 +164,7 @@ def add(store: PredictionStore, *keys: bytes, failed: tuple[bytes, ...] = ()) ->
 run = st.tuples(
     st.just("run"), st.integers(0, 2), st.lists(st.sampled_from(KEYS), min_size=1, max_size=8), st.integers(1, 4)
 )
-step = st.one_of(run, run, st.tuples(st.just("compact")), st.tuples(st.just("collect"), st.sampled_from([1, 20, 40])))
+step = st.one_of(run, run, st.tuples(st.just("collect"), st.sampled_from([1, 20, 40])))
 # A fault at a write of a step: the process is killed, or another one does something there.
 fault = st.none() | st.tuples(st.integers(0, 9), st.booleans(), st.none() | step)
 
@@ -178,10 +172,10 @@ fault = st.none() | st.tuples(st.integers(0, 9), st.booleans(), st.none() | step
 @settings(max_examples=200)
 @given(steps=st.lists(st.tuples(step, fault), max_size=8))
 def test_no_answer_is_lost_and_no_key_is_paid_for_twice(steps: list[tuple[Any, Any]]) -> None:
-    """Whatever runs, compactions and collections do at once, and wherever they are killed."""
+    """Whatever runs and collections do at once, and wherever they are killed."""
     world = World()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictions, "SMALL_SEGMENTS", 2)
+        patch.setattr(predictions, "NEW_INDEXES", 2)
         for (name, *arguments), happens in steps:
             do = getattr(world, name)
             if happens is None:
@@ -230,8 +224,8 @@ def test_a_lookup_tells_answered_open_and_absent_keys() -> None:
     _, (shard,) = store.reserve(KEYS[3:5], lambda located: cut(located, 99))
     found = world.store().lookup([KEYS[2], KEYS[1], KEYS[4], KEYS[9], KEYS[9]])
     (segment,) = store.head().segments
-    assert [found.location(n) for n in range(5)] == [(segment, 1), None, None, None, None]
-    assert [found.shard(n) for n in range(5)] == [None, None, shard.job_key, None, None]
+    assert list(found.locations()) == [(segment, 1)]
+    assert (found.source.tolist(), found.shards) == ([0, ABSENT, -2, ABSENT, ABSENT], [shard.job_key])
     assert found.absent().tolist() == [1, 3]
     assert (found.used_segments(), found.used_shards()) == ({segment: 1}, {shard.job_key: 1})
     assert store.shard_keys(shard.job_key) == KEYS[3:5]
@@ -287,7 +281,7 @@ def test_answers_are_added_once() -> None:
     world = World()
     job_key = add(world.store(), *KEYS[:2])
     before = world.store().head()
-    assert world.store().add(job_key, 1, _never()) == next(iter(before.segments))
+    world.store().add(job_key, 1, _never())
     assert world.store().head() == before
 
 
@@ -297,12 +291,10 @@ def test_answers_of_a_later_submission_count_before_the_earlier_ones() -> None:
     store = world.store()
     job_key = add(store, *KEYS[:2])
     other = StoredAnswer(b'{"new":1}')
-    name = store.add(job_key, 2, [(KEYS[0], other)])
-    assert store.add(job_key, 2, _never()) == name
-    assert store.add(job_key, 1, _never()) is not None
-    with store.reader() as reader:
-        found = store.lookup(KEYS[:2])
-        assert list(reader.read(found.locations([0, 1]))) == [other, answer_of(KEYS[1])]
+    store.add(job_key, 2, [(KEYS[0], other)])
+    store.add(job_key, 2, _never())
+    store.add(job_key, 1, _never())
+    assert read(store, store.lookup(KEYS[:2])) == [other, answer_of(KEYS[1])]
 
 
 def test_a_shard_that_is_open_again_is_closed_without_a_new_submission() -> None:
@@ -321,8 +313,8 @@ def test_answers_that_another_run_adds_meanwhile_are_not_added_again() -> None:
     _, (shard,) = world.store().reserve(KEYS[:2], lambda located: cut(located, 99))
     keyed = [(key, answer_of(key)) for key in KEYS[:2]]
     with world.objects.fault(0, lambda: world.store().add(shard.job_key, 1, keyed)):
-        name = world.store().add(shard.job_key, 1, keyed)
-    assert list(world.store().head().segments) == [name]
+        world.store().add(shard.job_key, 1, keyed)
+    assert len(world.store().head().segments) == 1
 
 
 def _never() -> Iterator[tuple[bytes, StoredAnswer]]:
@@ -343,7 +335,7 @@ def test_a_job_without_any_answer_frees_its_keys() -> None:
 
 
 def test_a_forced_answer_counts_before_the_one_that_it_replaces() -> None:
-    """The run pays again, and later lookups find the new answer; compaction keeps only that."""
+    """The run pays again, and later lookups find the new answer, also in a merged index."""
     world = World()
     store = world.store()
     job_key = add(store, *KEYS[:2])
@@ -352,15 +344,12 @@ def test_a_forced_answer_counts_before_the_one_that_it_replaces() -> None:
     other = StoredAnswer(b'{"new":1}')
     store.add(shards[0].job_key, 1, [(KEYS[0], other)])
     assert shards[0].job_key != job_key
-    for _ in range(2):
-        found = store.lookup(KEYS[:2])
-        with store.reader() as reader:
-            assert list(reader.read(found.locations([0, 1]))) == [other, answer_of(KEYS[1])]
+    for new in KEYS[5:7]:
+        assert read(store, store.lookup(KEYS[:2])) == [other, answer_of(KEYS[1])]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(predictions, "SMALL_SEGMENTS", 1)
-            store.compact()
-    (segment,) = store.head().segments.values()
-    assert segment.rows == 2
+            patch.setattr(predictions, "NEW_INDEXES", 1)
+            add(store, new)
+    assert len(store.head().indexes) < len(store.head().segments)
 
 
 def test_a_lost_response_of_the_head_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,15 +376,15 @@ def test_exactly_the_answers_of_a_lost_segment_are_absent(damage: str) -> None:
     store = world.store()
     add(store, *KEYS[:2])
     add(store, *KEYS[2:4])
-    lost = store.head().newest_first()[0]
+    lost = list(store.head().segments)[1]
     uri = f"{FOLDER}/segments/{lost}.parquet"
     if damage == "missing":
         world.objects.delete(uri)
     else:
         world.objects.write(uri, b"PAR1")
     found = world.store().lookup(KEYS[:4])
-    with pytest.raises(AnswersUnusable, match=lost) as error, store.reader() as reader:
-        list(reader.read(found.locations(range(4))))
+    with pytest.raises(AnswersUnusable, match=lost) as error:
+        read(store, found)
     store.drop(error.value.name)
     found = world.store().lookup(KEYS[:4])
     assert found.absent().tolist() == [2, 3]
@@ -406,13 +395,15 @@ def test_a_lost_open_shard_is_named() -> None:
     """Its keys are absent after a drop."""
     world = World()
     _, (shard,) = world.store().reserve(KEYS[:2], lambda located: cut(located, 99))
-    for item in list(world.objects.list(f"{FOLDER}/open/")):
-        world.objects.delete(item.uri)
-    with pytest.raises(AnswersUnusable, match="missing") as error:
-        world.store().lookup(KEYS[:2])
-    assert error.value.name == shard.job_key
+    uris = [item.uri for item in world.objects.list(f"{FOLDER}/keys/")]
+    add(world.store(), KEYS[2])
+    for uri in uris:
+        world.objects.delete(uri)
+    for look in (lambda store: store.lookup(KEYS[:3]), lambda store: store.shard_keys(shard.job_key)):
+        with pytest.raises(AnswersUnusable, match="missing") as error:
+            look(world.store())
     world.store().drop(error.value.name)
-    assert world.store().lookup(KEYS[:2]).absent().tolist() == [0, 1]
+    assert world.store().lookup(KEYS[:3]).absent().tolist() == [0, 1]
 
 
 def test_a_damaged_head_is_not_an_empty_store() -> None:
@@ -423,60 +414,72 @@ def test_a_damaged_head_is_not_an_empty_store() -> None:
         world.store().lookup(KEYS[:1])
 
 
-def test_many_small_segments_become_one() -> None:
-    """Names in heads of scopes still count for it, and runs that have found the old ones can read them."""
+def test_many_indexes_become_one() -> None:
+    """A lookup reads few files, whatever the number of segments; the answers stay where they are."""
     world = World()
-    for n in range(17):
-        add(world.store(), bytes([n, 1]) * 8)
-    keys = [bytes([n, 1]) * 8 for n in range(17)]
-    store = world.store()
-    found, before = store.lookup(keys), store.head()
-    assert sorted(store.compact()) == sorted(before.segments)
-    ((name, segment),) = store.head().segments.items()
-    assert segment.rows == 17
-    assert store.head().in_use(found.used_segments()) == {name: 17}
-    world.check(store, found)
-    world.check(store, store.lookup(keys))
-    assert store.compact() == []
-    world.now += RETENTION_S
-    deleted = store.collect(found.used_segments(), retention_s=RETENTION_S)
-    assert len(deleted) == 17 * 3
-    assert store.head().in_use(found.used_segments()) == {name: 17}
-    world.check(store, store.lookup(keys))
-    # No head names the old segments any more.
-    store.collect({name: 17}, retention_s=RETENTION_S)
-    assert store.head().merged == {}
-
-
-def test_a_segment_that_was_replaced_stays_for_the_runs_that_have_found_it() -> None:
-    """However old it is."""
-    world = World()
-    keys = [bytes([n, 1]) * 8 for n in range(17)]
+    keys = [bytes([n, 1]) * 8 for n in range(40)]
     for key in keys:
         add(world.store(), key)
-    world.now += 2 * RETENTION_S
     store = world.store()
+    head = store.head()
+    assert (len(head.segments), len(head.indexes)) == (40, 40 - 2 * predictions.NEW_INDEXES)
     found = store.lookup(keys)
-    assert len(store.compact()) == 17
-    store.collect(found.used_segments(), retention_s=RETENTION_S)
     world.check(store, found)
+    assert found.used_segments() == dict.fromkeys(head.segments, 1)
+    world.now += RETENTION_S
+    assert store.collect(head.segments, retention_s=RETENTION_S)
+    left = [item.uri for item in world.objects.list(f"{FOLDER}/keys/")]
+    assert left == sorted(f"{FOLDER}/keys/{index.file}.npy" for index in head.indexes)
+    world.check(store, world.store().lookup(keys))
 
 
-def test_an_older_answer_does_not_get_before_a_newer_one_by_a_merge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments are not merged over one that stays."""
-    monkeypatch.setattr(predictions, "SMALL_ROWS", 3)
-    monkeypatch.setattr(predictions, "SMALL_SEGMENTS", 2)
+def test_merged_indexes_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is read into memory as a whole."""
+    monkeypatch.setattr(predictions, "NEW_INDEXES", 2)
+    monkeypatch.setattr(predictions, "MERGED_KEYS", 5)
+    world = World()
+    keys = [bytes([n, 1]) * 8 for n in range(23)]
+    for key in keys:
+        add(world.store(), key)
+    head = world.store().head()
+    assert {index.keys for index in head.indexes[:-2]} <= {3, 4, 5}
+    assert [name for index in head.indexes for name in index.segments] == list(head.segments)
+    assert not len(world.store().lookup(keys).absent())
+
+
+def test_segments_that_are_gone_leave_a_merged_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older answers of their keys are found again."""
+    monkeypatch.setattr(predictions, "NEW_INDEXES", 1)
     world = World()
     store = world.store()
     add(store, KEYS[0])
-    _, (shard,) = store.reserve(KEYS[:4], lambda located: cut(located, 99), force=True)
-    newer = StoredAnswer(b'{"new":1}')
-    store.add(shard.job_key, 1, [(KEYS[0], newer), *((key, answer_of(key)) for key in KEYS[1:4])])
-    add(store, KEYS[5])
-    add(store, KEYS[6])
-    assert len(store.compact()) == 2
-    with store.reader() as reader:
-        assert list(reader.read(store.lookup(KEYS[:1]).locations([0]))) == [newer]
+    _, (shard,) = store.reserve(KEYS[:2], lambda located: cut(located, 99), force=True)
+    store.add(shard.job_key, 1, [(key, StoredAnswer(b"{}")) for key in KEYS[:2]])
+    assert len(store.head().indexes) == 1
+    store.drop(list(store.head().segments)[1])
+    found = store.lookup(KEYS[:2])
+    assert found.absent().tolist() == [1]
+    world.check(store, found)
+    add(store, KEYS[2])
+    assert store.head().indexes[0].segments == list(store.head().segments)
+
+
+def test_a_lost_index_is_computed_from_its_segments() -> None:
+    """Of segments that are lost as well, the error names one."""
+    world = World()
+    for key in KEYS[:3]:
+        add(world.store(), key)
+    for item in list(world.objects.list(f"{FOLDER}/keys/")):
+        world.objects.write(item.uri, b"damaged")
+    store = world.store()
+    world.check(store, store.lookup(KEYS[:3]))
+    name = list(store.head().segments)[1]
+    world.objects.delete(f"{FOLDER}/segments/{name}.parquet")
+    with pytest.raises(AnswersUnusable, match=rf"segments/{name}\.parquet: missing; its answers are paid") as error:
+        world.store().lookup(KEYS[:3])
+    assert error.value.name == name
+    store.drop(name)
+    assert world.store().lookup(KEYS[:3]).absent().tolist() == [1]
 
 
 def test_garbage_is_deleted_after_its_retention() -> None:
@@ -496,49 +499,27 @@ def test_garbage_is_deleted_after_its_retention() -> None:
             store.collect({}, retention_s=RETENTION_S)
             world.check(store, located)
             assert shards == []
-            store.collect({name: 1}, retention_s=RETENTION_S)
+            store.collect({name}, retention_s=RETENTION_S)
     world.now += 1
     store.collect({}, retention_s=RETENTION_S)
     assert store.head().segments == {}
+    assert store.head().indexes == []
     assert [item.uri for item in world.objects.list(FOLDER)] == [f"{FOLDER}/head.json"]
 
 
-def test_a_sparse_segment_is_rewritten_without_its_garbage() -> None:
-    """After its retention, unless a run needs one of its answers meanwhile."""
+def test_a_merge_gives_up_if_another_process_has_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have read the same indexes."""
+    monkeypatch.setattr(predictions, "NEW_INDEXES", 3)
     world = World()
-    store = world.store()
-    add(store, *KEYS[:5])
-    (name,) = store.head().segments
-
-    def named(keys: Keys) -> Any:
-        return np.array([key == KEYS[3] for key in keys.split()])
-
-    store.collect({name: 2}, retention_s=RETENTION_S)
-    assert store.compact(named=named, retention_s=RETENTION_S) == []
-    world.now += RETENTION_S
-    assert store.compact(retention_s=RETENTION_S) == []
-
-    def needs_another(keys: Keys) -> Any:
-        world.store().reserve(KEYS[:1], lambda located: cut(located, 99))
-        return named(keys)
-
-    assert store.compact(named=needs_another, retention_s=RETENTION_S) == []
-    store.collect({name: 2}, retention_s=RETENTION_S)
-    world.now += RETENTION_S
-    assert store.compact(named=named, retention_s=RETENTION_S) == [name]
-    assert store.lookup(KEYS[:5]).absent().tolist() == [0, 1, 2, 4]
-    world.check(store, store.lookup(KEYS[:5]))
-
-
-def test_a_compaction_gives_up_a_segment_that_changed() -> None:
-    """Another compaction replaced it."""
-    world = World()
-    for n in range(17):
-        add(world.store(), bytes([n, 1]) * 8)
-    with world.objects.fault(0, lambda: world.store().compact()):
-        assert world.store().compact() == []
-    assert len(world.store().head().segments) == 1
-    world.check(world.store(), world.store().lookup([bytes([n, 1]) * 8 for n in range(17)]))
+    for key in KEYS[:3]:
+        add(world.store(), key)
+    # Writes of an add: segment, index, head; the merge follows.
+    _, (shard,) = world.store().reserve(KEYS[3:4], lambda located: cut(located, 99))
+    with world.objects.fault(3, lambda: add(world.store(), KEYS[4])):
+        world.store().add(shard.job_key, 1, [(KEYS[3], answer_of(KEYS[3]))])
+    head = world.store().head()
+    assert [len(index.segments) for index in head.indexes] == [5]
+    world.check(world.store(), world.store().lookup(KEYS[:5]))
 
 
 def test_a_file_that_is_deleted_during_a_lookup_is_looked_up_again() -> None:
@@ -548,23 +529,14 @@ def test_a_file_that_is_deleted_during_a_lookup_is_looked_up_again() -> None:
     store = world.store()
     store.collect({}, retention_s=RETENTION_S)
     world.now += RETENTION_S
-    plain, opened = world.objects.open, list[str]()
+    plain, reads = world.objects.read, list[str]()
 
-    def late(uri: str, **more: Any) -> Any:
-        if not opened:
-            opened.append(uri)
+    def late(uri: str) -> Any:
+        if "/keys/" in uri and not reads:
+            reads.append(uri)
             store.collect({}, retention_s=RETENTION_S)
-        return plain(uri, **more)
+        return plain(uri)
 
-    world.objects.open = late  # type: ignore[method-assign]
+    world.objects.read = late  # type: ignore[method-assign]
     assert world.store().lookup(KEYS[:1]).absent().tolist() == [0]
-    assert opened
-
-
-def test_merged_names_are_followed() -> None:
-    """Over several compactions, and kept as long as a head or a run may know one of them."""
-    head = StoreHead(segments={"c": Segment(5, 1)}, merged={"a": "b", "b": "c", "x": "y"}, retired={"b": 50.0})
-    assert head.in_use({"a": 1, "b": 1, "c": 1, "z": 1}) == {"c": 3, "z": 1}
-    assert head.marked({"a": 5}, now=60.0, retention_s=20.0).merged == {"a": "b", "b": "c"}
-    assert head.marked({"c": 5}, now=60.0, retention_s=20.0).merged == {"b": "c"}
-    assert head.marked({"c": 5}, now=70.0, retention_s=20.0).merged == {}
+    assert reads

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import AnswersUnusable, ConfigError
 from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.answers import StoredAnswer
-from opensearch_batch.core.ledger.key_index import KeyIndex, Keys, read_index, read_keys, write_keys
-from opensearch_batch.core.ledger.parquet_files import StoreFile
-from opensearch_batch.core.ledger.segments import AnswerReader, Location, SegmentFiles, write_segment
+from opensearch_batch.core.ledger.key_index import KeyIndex, Keys
+from opensearch_batch.core.ledger.segments import AnswerReader, Location, StoreFiles
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
 from tests.core.memory_objects import MemoryObjects
 
-FILES = SegmentFiles("s3://w/p/predictions")
+FOLDER = "s3://w/p/predictions"
 answers = st.builds(
     lambda rest, parts: StoredAnswer(rest, tuple(cut for cut, _ in parts), tuple(vector for _, vector in parts)),
     st.binary(max_size=20),
@@ -34,18 +32,27 @@ def key(number: int) -> bytes:
     return number.to_bytes(2, "little") * 8
 
 
-def written(objects: Objects, **names: list[StoredAnswer]) -> dict[Location, StoredAnswer]:
+def files(objects: Objects) -> StoreFiles:
+    """The files of a store."""
+    return StoreFiles(objects, FOLDER, lambda: 1.0)
+
+
+def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[Location, StoredAnswer]:
     """Write segments; return all answers by location."""
-    for name, stored in names.items():
-        keyed = [(key(row), answer) for row, answer in enumerate(stored)]
-        assert write_segment(objects, FILES, name, keyed) == len(stored)
-    return {(name, row): answer for name, stored in names.items() for row, answer in enumerate(stored)}
+    known = dict[Location, StoredAnswer]()
+    for each in stored:
+        keyed = [(key(row), answer) for row, answer in enumerate(each)]
+        rest = iter(each)
+        for name, keys, _ in files(objects).write_segments(keyed):
+            assert files(objects).segment_keys(name).to_bytes() == keys.to_bytes()
+            known |= {(name, row): next(rest) for row in range(len(keys))}
+        assert not list(rest)
+    return known
 
 
 def read(objects: Objects, *locations: Location) -> list[StoredAnswer]:
     """Read answers."""
-    with AnswerReader(objects, FILES) as reader:
-        return list(reader.read(locations))
+    return list(AnswerReader(files(objects), {}).read(locations))
 
 
 def some(count: int, size: int = 4) -> list[StoredAnswer]:
@@ -55,60 +62,49 @@ def some(count: int, size: int = 4) -> list[StoredAnswer]:
 
 @given(one=st.lists(answers, max_size=9), two=st.lists(answers, max_size=9), data=st.data())
 def test_answers_are_read_in_any_order(one: list[StoredAnswer], two: list[StoredAnswer], data: st.DataObject) -> None:
-    """From several segments, also repeatedly, over the ends of row groups."""
+    """From several segments, also repeatedly."""
     objects = MemoryObjects()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "GROUP_ROWS", data.draw(st.integers(1, 4)))
+        patch.setattr(segments, "SEGMENT_ROWS", data.draw(st.integers(1, 4)))
         patch.setattr(segments, "BATCH_ROWS", data.draw(st.integers(1, 4)))
-        patch.setattr(segments, "OPEN_FILES", data.draw(st.integers(1, 2)))
-        patch.setattr(segments, "OPEN_GROUPS", data.draw(st.integers(1, 2)))
-        known = written(objects, one=one, two=two)
+        known = written(objects, one, two)
         order = data.draw(st.lists(st.sampled_from(sorted(known)))) if known else []
         assert read(objects, *order) == [known[location] for location in order]
-        with AnswerReader(objects, FILES) as reader:
-            for name, stored in (("one", one), ("two", two)):
-                if stored:
-                    assert list(reader.keyed(name)) == [(key(row), answer) for row, answer in enumerate(stored)]
 
 
-def test_each_row_group_is_read_once_in_the_order_of_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One open file a segment, one decoded row group each."""
-    monkeypatch.setattr(segments, "GROUP_ROWS", 10)
+def test_each_segment_is_read_once_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a batch ends within it."""
+    monkeypatch.setattr(segments, "SEGMENT_ROWS", 10)
     monkeypatch.setattr(segments, "BATCH_ROWS", 7)
-    objects, reads, opened = MemoryObjects(), list[Any](), list[str]()
-    known = written(objects, one=some(50), two=some(50))
-    plain_read, plain_open = StoreFile.read, objects.open
+    objects, reads = MemoryObjects(), list[str]()
+    known = written(objects, some(50), some(55, size=8))
+    plain = objects.read
 
-    def counted(file: StoreFile, *columns: str, group: int | None = None) -> Any:
-        reads.append((file, group))
-        return plain_read(file, *columns, group=group)
+    def counted(uri: str) -> Any:
+        reads.append(uri)
+        return plain(uri)
 
-    def counted_open(uri: str, **more: Any) -> Any:
-        opened.append(uri)
-        return plain_open(uri, **more)
-
-    monkeypatch.setattr(StoreFile, "read", counted)
-    monkeypatch.setattr(objects, "open", counted_open)
-    order = sorted(known, key=lambda location: location[1])
-    assert read(objects, *order) == [known[location] for location in order]
-    assert len(reads) == 2 * 5
-    assert sorted(opened) == [FILES.segment("one"), FILES.segment("two")]
+    monkeypatch.setattr(objects, "read", counted)
+    assert read(objects, *sorted(known)) == [known[location] for location in sorted(known)]
+    assert len(reads) == len(set(reads)) == 5 + 6
 
 
-def test_large_answers_make_small_row_groups() -> None:
-    """Memory is bounded by bytes, not only by the number of answers."""
+def test_memory_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only by the number of answers."""
     objects = MemoryObjects()
-    known = written(objects, one=some(40, size=1 << 20))
-    file = StoreFile(objects, FILES.segment("one"), "one")
-    assert file.group_rows == [8] * 5
-    file.close()
-    assert read(objects, ("one", 39)) == [known["one", 39]]
+    known = written(objects, some(10, size=1 << 20))
+    assert [row for _, row in known] == [0, 1] * 5
+    monkeypatch.setattr(segments, "BATCH_BYTES", 4 << 20)
+    reader = AnswerReader(files(objects), dict.fromkeys((name for name, _ in known), 1 << 20))
+    given_locations = iter(known)
+    assert next(reader.read(given_locations)) == next(iter(known.values()))
+    assert len(list(given_locations)) == 10 - 4
 
 
 def test_no_answers_are_no_segment() -> None:
     """Nothing is written."""
     objects = MemoryObjects()
-    assert write_segment(objects, FILES, "one", iter(())) == 0
+    assert list(files(objects).write_segments(iter(()))) == []
     assert list(objects.list("s3://w/")) == []
 
 
@@ -118,90 +114,85 @@ def test_an_index_finds_the_first_row_of_each_key(*, same_half: bool, stored: li
     """Also of keys whose first halves are equal."""
     prefix = b"\0" * 8 if same_half else b""
     keys = [(prefix + n.to_bytes(1, "big") * 16)[:16] for n in range(10)]
-    index = KeyIndex.of(Keys.of(keys[n] for n in stored))
-    rows = index.find(Keys.of(keys[n] for n in wanted))
-    assert rows.tolist() == [stored.index(n) if n in stored else -1 for n in wanted]
-    assert index.keys.split() == sorted({keys[n] for n in stored})
+    index = KeyIndex.of([Keys.of(keys[n] for n in stored)])
+    entries = index.find(Keys.of(keys[n] for n in wanted))
+    rows = [int(index.entries["row"][entry]) if entry >= 0 else -1 for entry in entries]
+    assert rows == [stored.index(n) if n in stored else -1 for n in wanted]
+    assert index.rows_of(0).split() == [keys[n] for n in stored]
 
 
 def test_keys_that_differ_in_their_second_half_are_told_apart() -> None:
     """A key that is not stored is not found by its first half."""
-    index = KeyIndex.of(Keys.of([b"a" * 15 + bytes([n]) for n in (5, 3, 7)]))
-    assert index.find(Keys.of([b"a" * 15 + bytes([n]) for n in range(9)])).tolist() == [-1, -1, -1, 1, -1, 0, -1, 2, -1]
+    index = KeyIndex.of([Keys.of([b"a" * 15 + bytes([n]) for n in (5, 3, 7)])])
+    assert index.find(Keys.of([b"a" * 15 + bytes([n]) for n in range(9)])).tolist() == [-1, -1, -1, 0, -1, 1, -1, 2, -1]
 
 
-def test_a_lost_index_is_computed_from_its_segment() -> None:
-    """A segment that cannot be read either is named."""
-    objects = MemoryObjects()
-    written(objects, one=some(5))
-    stored = read_index(objects, FILES.index("one"), FILES.segment("one"), "one")
-    objects.delete(FILES.index("one"))
-    again = read_index(objects, FILES.index("one"), FILES.segment("one"), "one")
-    assert stored.keys.to_bytes() == again.keys.to_bytes()
-    assert stored.rows.tolist() == again.rows.tolist()
-    objects.delete(FILES.segment("one"))
-    with pytest.raises(AnswersUnusable, match=r"segments/one\.parquet: missing; its answers are paid") as error:
-        read_index(objects, FILES.index("one"), FILES.segment("one"), "one")
-    assert error.value.name == "one"
-
-
-def test_the_keys_of_a_shard_keep_their_order() -> None:
-    """A key may be repeated."""
-    objects, keys = MemoryObjects(), [key(n) for n in (3, 1, 2, 1)]
-    write_keys(objects, FILES.open_shard("k"), Keys.of(keys))
-    assert read_keys(objects, FILES.open_shard("k"), "job").split() == keys
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5),
+    st.sets(st.integers(0, 4)),
+    st.lists(st.integers(0, 9)),
+)
+def test_of_several_sources_the_last_that_is_left_has_a_key(
+    stored: list[list[int]], left: set[int], wanted: list[int]
+) -> None:
+    """However the sources are numbered then."""
+    index = KeyIndex.of([Keys.of([key(n) for n in numbers]) for numbers in stored])
+    store = files(MemoryObjects())
+    index = store.read_index(store.write_index(index)).renumbered({at: -at - 2 for at in left})
+    expected = {
+        n: (-at - 2, row)
+        for at, numbers in enumerate(stored)
+        if at in left
+        for row, n in reversed(list(enumerate(numbers)))
+    }
+    for n, entry in zip(wanted, index.find(Keys.of([key(n) for n in wanted])).tolist(), strict=True):
+        found = index.entries[entry].item()[2:] if entry >= 0 else None
+        assert found == expected.get(n)
 
 
 def test_a_missing_segment_is_named_and_a_forbidden_one_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What may not be read is not lost."""
     objects = MemoryObjects()
-    written(objects, one=some(1), two=some(1))
-    objects.delete(FILES.segment("two"))
-    with pytest.raises(AnswersUnusable, match="two") as error:
-        read(objects, ("one", 0), ("two", 0))
-    assert error.value.name == "two"
+    one, two, _ = written(objects, some(1), some(2))
+    objects.delete(f"{FOLDER}/segments/{two[0]}.parquet")
+    with pytest.raises(AnswersUnusable, match=rf"segments/{two[0]}\.parquet: missing; its answers are paid") as error:
+        read(objects, one, two)
+    assert error.value.name == two[0]
 
-    def forbidden(uri: str, **more: Any) -> Any:  # noqa: ARG001 - as `open`
-        raise ConfigError("access denied")
+    def forbidden(uri: str) -> Any:
+        raise ConfigError(f"{uri}: access denied")
 
-    monkeypatch.setattr(objects, "open", forbidden)
+    monkeypatch.setattr(objects, "read", forbidden)
     with pytest.raises(ConfigError, match="access denied"):
-        read(objects, ("one", 0))
+        read(objects, one)
 
 
-def test_a_row_that_a_segment_lacks_is_damage() -> None:
-    """A file of another segment in its place, for example."""
-    objects = MemoryObjects()
-    written(objects, one=some(3))
-    with pytest.raises(AnswersUnusable, match="no row 3"):
-        read(objects, ("one", 3))
-
-
-@settings(max_examples=300)
 @given(data=st.data())
-def test_damage_never_gives_another_answer(data: st.DataObject) -> None:
-    """A flipped bit in the data is noticed by its checksum, a short file by its lack of an end."""
+def test_damage_is_noticed_wherever_it_is(data: st.DataObject) -> None:
+    """A changed bit, a lost end, or another segment in its place: no answer is read, and the segment is named."""
     objects = MemoryObjects()
-    known = written(objects, one=some(20, size=64))
-    stored = objects.read(FILES.segment("one"))
+    ((name, _), *_) = written(objects, some(20, size=64))
+    ((other, _), *_) = written(objects, some(20, size=60))
+    stored = objects.read(f"{FOLDER}/segments/{name}.parquet")
+    replacing = objects.read(f"{FOLDER}/segments/{other}.parquet")
     assert stored is not None
-    footer = int.from_bytes(stored.content[-8:-4], "little") + 8
-    damaged = bytearray(stored.content)
-    if data.draw(st.booleans()):
-        damaged[data.draw(st.integers(0, len(damaged) - footer - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    else:
+    assert replacing is not None
+    damaged, kind = bytearray(stored.content), data.draw(st.sampled_from(["bit", "end", "other"]))
+    if kind == "bit":
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    elif kind == "end":
         del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
-    objects.write(FILES.segment("one"), bytes(damaged))
-    with suppress(AnswersUnusable):
-        assert read(objects, *known) == list(known.values())
+    objects.write(f"{FOLDER}/segments/{name}.parquet", replacing.content if kind == "other" else bytes(damaged))
+    with pytest.raises(AnswersUnusable, match="damaged, because its name is not the digest") as error:
+        read(objects, (name, 0))
+    assert error.value.name == name
 
 
 def test_local_files_and_large_segments(tmp_path: Path) -> None:
-    """Local files are read in place; the rows of a real vector come back."""
-    objects, files = LocalFiles(tmp_path), SegmentFiles("predictions")
+    """The rows of a real vector come back."""
+    store = StoreFiles(LocalFiles(tmp_path), "predictions", lambda: 1.0)
     vectors = np.random.default_rng(1).standard_normal((5_000, 16), dtype=np.float32)
     rows = [(key(n), StoredAnswer(b"[]", (1,), (vector.tobytes(),))) for n, vector in enumerate(vectors)]
-    write_segment(objects, files, "one", rows)
-    with AnswerReader(objects, files) as reader:
-        found = list(reader.read(("one", row) for row in range(5_000)))
-    assert found == [answer for _, answer in rows]
+    locations = [(name, row) for name, keys, _ in store.write_segments(rows) for row in range(len(keys))]
+    assert len(locations) == 5_000
+    assert list(AnswerReader(store, {}).read(locations)) == [answer for _, answer in rows]

@@ -17,7 +17,6 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.job_answers import JobFailures
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.ledger.segments import Location
 from opensearch_batch.core.ledger.staged import StagedRecord, read_staged
 from opensearch_batch.core.ledger.store_head import Located
 from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS, kind_of
@@ -132,7 +131,7 @@ class ComposedRows:
         """
         compose = self._compose
         with self._store.reader() as reader:
-            answers = reader.read(self._locations())
+            answers = reader.read(self._located.locations())
             records = zip(read_staged(self._objects, self._uri), self._is_located, strict=True)
             for position, ((uri, line, offset, record, key, reason), is_located) in enumerate(records):
                 if is_located:
@@ -147,11 +146,6 @@ class ComposedRows:
     def _reason(self, content_key: bytes, earlier: str) -> str:
         """Return why a record lacks an answer: the reason of the shard's job, else of an earlier job."""
         return self._failures.reason_of(content_key) or earlier or self._absent
-
-    def _locations(self) -> Iterator[Location]:
-        is_located, names = self._located.source >= 0, self._located.segments
-        sources, rows = self._located.source[is_located].tolist(), self._located.rows[is_located].tolist()
-        return zip(map(names.__getitem__, sources), rows, strict=True)
 
 
 class Unanswered(msgspec.Struct, frozen=True):

@@ -18,13 +18,11 @@ import msgspec
 from opensearch_batch.core.formats.json_text import check_json, members_of
 from opensearch_batch.core.jobs.contract import RowMatching, ServiceAdapter
 from opensearch_batch.core.transform.json_path import RowReader, Text
-from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_of
+from opensearch_batch.core.types.record_ids import OUTPUT, position_of
 
 _floats = msgspec.json.Decoder(list[float]).decode
 _any = msgspec.json.Decoder().decode
 _WRAPPER = b'{"%b":' % OUTPUT.encode()
-# Bytes format of a row that `LatestRows` wrapped; its arguments are the record id and the row.
-_WRAPPED = b'{"%b":"%%b","%b":%%b}' % (RECORD_ID.encode(), OUTPUT.encode())
 
 
 class VectorPath(msgspec.Struct, frozen=True):
@@ -37,7 +35,7 @@ class VectorPath(msgspec.Struct, frozen=True):
     float32: bool = False
 
 
-class StoredAnswer(msgspec.Struct, frozen=True, gc=False):
+class StoredAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An output row without its record and record id.
 
     `rest` is JSON text. In front of each offset of `cuts`, in ascending order, a value was cut out of its brackets or
@@ -111,11 +109,6 @@ class AnswerForm:
         """
         text = answer.text(record_id)
         return self._beside(line, text) if self._matching == "beside_record" else text
-
-    def ingest_row(self, answer: StoredAnswer, *, line: bytes, record_id: str) -> bytes:
-        """Return the row as `LatestRows` yields it: wrapped, unless it contains its record."""
-        text = answer.text(record_id)
-        return self._beside(line, text) if self._matching == "beside_record" else _WRAPPED % (record_id.encode(), text)
 
     def _without_record(self, row: bytes) -> bytes:
         """Return an object of the members that the service added to the record."""

@@ -1,22 +1,24 @@
-"""Content keys, and indexes that find which of many keys a segment or an open shard has, and in which row."""
+"""Content keys, and indexes that find in which segment or open shard, and in which row, each key is.
+
+An index is a file of entries in ascending order of their keys. It may cover many segments, so that a lookup of any
+number of keys reads few files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.parquet_files import StoreFile, upload
-from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-KEY, ROW = "content_key", "row"
-GROUP_ROWS = 65_536
+_ENTRY = [("high", "<u8"), ("low", "<u8"), ("source", "<i4"), ("row", "<u4")]
+# The number, in an index, of a segment that is not in the store any more.
+GONE = -1
 
 
 class Keys:
@@ -63,107 +65,84 @@ class Keys:
         return order[first]
 
 
-class KeyIndex:
-    """Distinct keys in ascending order, each with its row."""
+def keys_of(column: pa.Array) -> Keys:
+    """Return the keys in a column of fixed size."""
+    start = column.offset * KEY_BYTES
+    return Keys.of(column.buffers()[1].to_pybytes()[start : start + len(column) * KEY_BYTES])
 
-    def __init__(self, keys: Keys, rows: NDArray[np.uint32]) -> None:
-        self.keys, self.rows = keys, rows
+
+class KeyIndex:
+    """Entries in ascending order of their keys: a key, the number of its segment or open shard, and the row in it.
+
+    Of equal keys, the highest source is the first, and then the lowest row.
+    """
+
+    def __init__(self, entries: NDArray[np.void]) -> None:
+        self.entries = entries
 
     @classmethod
-    def of(cls, keys: Keys) -> KeyIndex:
-        """Return the index of keys in the order of their rows; the first row of a repeated key counts."""
+    def of(cls, sources: Sequence[Keys]) -> KeyIndex:
+        """Return the index of the keys of each source, in the order of their rows."""
         import numpy as np
 
-        rows = keys.first_of_each()
-        return cls(keys.take(rows), rows.astype(np.uint32))
+        indexes = []
+        for number, keys in enumerate(sources):
+            entries = np.empty(len(keys), _ENTRY)
+            entries["high"], entries["low"] = keys.high, keys.low
+            entries["source"], entries["row"] = number, np.arange(len(keys))
+            indexes.append(cls(entries))
+        return cls.merged(indexes)
+
+    @classmethod
+    def merged(cls, indexes: Sequence[KeyIndex]) -> KeyIndex:
+        """Return the entries of several indexes, whose sources have different numbers."""
+        import numpy as np
+
+        entries = np.concatenate([index.entries for index in indexes])
+        return cls(entries[np.lexsort((entries["row"], -entries["source"], entries["low"], entries["high"]))])
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.entries)
+
+    def renumbered(self, numbers: Mapping[int, int]) -> KeyIndex:
+        """Return the entries of some sources, in the same order, with the new number of each source."""
+        import numpy as np
+
+        new = np.full(max(self.entries["source"].max(initial=0), *numbers, 0) + 1, GONE, np.int32)
+        new[list(numbers)] = list(numbers.values())
+        sources = new[self.entries["source"]]
+        entries = self.entries[sources != GONE]
+        entries["source"] = sources[sources != GONE]
+        return KeyIndex(entries)
+
+    def rows_of(self, source: int) -> Keys:
+        """Return the keys of a source in the order of their rows."""
+        import numpy as np
+
+        entries = self.entries[self.entries["source"] == source]
+        entries = entries[np.argsort(entries["row"])]
+        return Keys(entries["high"], entries["low"])
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
-        """Return the row of each key, -1 for a key that is not in the index."""
+        """Return the first entry of each key, -1 for a key that is not in the index."""
         import numpy as np
 
         found = np.full(len(keys), -1, np.int64)
         if not len(self) or not len(keys):
             return found
-        # Sorted queries walk through the index instead of jumping in it.
-        order = np.argsort(keys.high)
+        all_high, all_low = (np.ascontiguousarray(self.entries[half]) for half in ("high", "low"))
+        # Sorted queries walk through the index instead of jumping in it; a stable sort of sorted ones costs little.
+        order = np.argsort(keys.high, kind="stable")
         high, low = keys.high[order], keys.low[order]
-        start = np.searchsorted(self.keys.high, high)
+        start = np.searchsorted(all_high, high)
         nearest = np.minimum(start, len(self) - 1)
-        same_high = self.keys.high[nearest] == high
-        same = same_high & (self.keys.low[nearest] == low)
-        found[order[same]] = self.rows[nearest[same]]
+        same_high = all_high[nearest] == high
+        same = same_high & (all_low[nearest] == low)
+        found[order[same]] = nearest[same]
         # Two keys hardly ever share their first half, but then the answer of one must not be taken for the other's.
         for query in np.flatnonzero(same_high & ~same):
-            end = int(np.searchsorted(self.keys.high, high[query], "right"))
-            for place in range(int(start[query]), end):
-                if self.keys.low[place] == low[query]:
-                    found[order[query]] = self.rows[place]
+            end = int(np.searchsorted(all_high, high[query], "right"))
+            place = int(start[query] + np.searchsorted(all_low[start[query] : end], low[query]))
+            if place < end and all_low[place] == low[query]:
+                found[order[query]] = place
         return found
-
-
-def write_index(objects: Objects, uri: str, index: KeyIndex) -> None:
-    """Write an index."""
-    import pyarrow as pa
-
-    _write(objects, uri, pa.table({KEY: key_array(index.keys.to_bytes()), ROW: pa.array(index.rows)}))
-
-
-def read_index(objects: Objects, uri: str, segment: str, name: str) -> KeyIndex:
-    """Return the index of the segment of this name; if it is lost, the index is computed from the segment.
-
-    Raises:
-        AnswersUnusable: the segment is missing or damaged, too.
-    """
-    try:
-        keys, rows = _read(objects, uri, name, KEY, ROW)
-    except AnswersUnusable:
-        return KeyIndex.of(read_keys(objects, segment, name))
-    return KeyIndex(keys_of(keys), rows.to_numpy())
-
-
-def write_keys(objects: Objects, uri: str, keys: Keys) -> None:
-    """Write keys in their own order."""
-    import pyarrow as pa
-
-    _write(objects, uri, pa.table({KEY: key_array(keys.to_bytes())}))
-
-
-def read_keys(objects: Objects, uri: str, name: str) -> Keys:
-    """Return the keys of the segment or open shard of this name, in its order.
-
-    Raises:
-        AnswersUnusable: the file is missing or damaged.
-    """
-    (keys,) = _read(objects, uri, name, KEY)
-    return keys_of(keys)
-
-
-def key_array(keys: bytes) -> pa.Array:
-    """Return keys, which follow each other, as a column."""
-    import pyarrow as pa
-
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(KEY_BYTES), len(keys) // KEY_BYTES, [None, pa.py_buffer(keys)]
-    )
-
-
-def keys_of(column: pa.Array) -> Keys:
-    """Return the keys in a column."""
-    start = column.offset * KEY_BYTES
-    return Keys.of(column.buffers()[1].to_pybytes()[start : start + len(column) * KEY_BYTES])
-
-
-def _write(objects: Objects, uri: str, table: pa.Table) -> None:
-    with upload(objects, uri, table.schema, {}) as file:
-        file.write(table, group_rows=GROUP_ROWS)
-
-
-def _read(objects: Objects, uri: str, name: str, *columns: str) -> list[pa.Array]:
-    file = StoreFile(objects, uri, name)
-    try:
-        return file.read(*columns)
-    finally:
-        file.close()

@@ -1,103 +1,108 @@
-"""Parquet files that one run writes and others read: damage is noticed, and the error names the file."""
+"""Parquet files that one run writes and others read: damage is noticed, and the error names the file.
+
+A file that is named by the digest of its content is compared with its name. In other files, each page is compared with
+its checksum.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Objects
-from opensearch_batch.core.storage.temporary import Spool
+from opensearch_batch.core.storage.temporary import CollectedSpool
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
-    from pyarrow import parquet
 
 # A file of this size or more is downloaded to disk instead of memory.
 MEMORY_BYTES = 1 << 20
-REMEDY = "its answers are paid for again when a run needs them"
+DIGEST_BYTES = 16
 
 
-@contextmanager
-def upload(
-    objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[str, str], *, repeated: Sequence[str] = ()
-) -> Iterator[Written]:
-    """Yield the writer of a file, which is uploaded at the end if it has rows.
+class NewParquetFile:
+    """A file that is written to a temporary one, and then uploaded.
 
     Args:
-        objects: the store.
-        uri: where the file is written.
         schema: the columns.
-        compression: the compression of columns; the others have none.
+        compression: that of all columns, or of each column; the others have none.
         repeated: columns that have few distinct values.
     """
-    from pyarrow import parquet
 
-    with Spool() as file:
-        with parquet.ParquetWriter(
-            file,
+    def __init__(self, schema: pa.Schema, compression: Mapping[str, str] | str, repeated: Sequence[str] = ()) -> None:
+        from pyarrow import parquet
+
+        self.rows = 0
+        self._spool = CollectedSpool()
+        self._writer = parquet.ParquetWriter(
+            self._spool,
             schema,
-            compression=dict(compression) or "none",
+            compression=compression or "none",
             use_dictionary=list(repeated) or False,
             write_statistics=False,
             write_page_checksum=True,
-        ) as writer:
-            written = Written(writer)
-            yield written
-        if written.rows:
-            file.seek(0)
-            objects.upload(uri, file)
-
-
-class Written:
-    """The writer of a file, and the number of its rows."""
-
-    def __init__(self, writer: parquet.ParquetWriter) -> None:
-        self._writer = writer
-        self.rows = 0
+        )
 
     def write(self, table: pa.Table, *, group_rows: int | None = None) -> None:
         """Write a table, as one row group unless `group_rows` is less."""
         self._writer.write_table(table, row_group_size=group_rows or max(table.num_rows, 1))
         self.rows += table.num_rows
 
+    def upload(self, objects: Objects, uri: str) -> None:
+        """Upload the file."""
+        self._writer.close()
+        self._spool.seek(0)
+        objects.upload(uri, self._spool)
 
-class StoreFile:
-    """An open file of the prediction store.
+    def digest(self) -> str:
+        """Return the digest of the content, in hexadecimal digits; nothing can be written any more."""
+        self._writer.close()
+        self._spool.seek(0)
+        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        while chunk := self._spool.read(READ_BUFFER_BYTES):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+@contextmanager
+def upload(
+    objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[str, str], *, repeated: Sequence[str] = ()
+) -> Iterator[NewParquetFile]:
+    """Yield a new file, which is uploaded at the end if it has rows."""
+    file = NewParquetFile(schema, compression, repeated)
+    yield file
+    if file.rows:
+        file.upload(objects, uri)
+
+
+class StoredParquetFile:
+    """An open file; its temporary copy is removed when nothing refers to it any more.
 
     Raises:
-        AnswersUnusable: the file is missing or damaged; `name` names it.
+        FatalError: the file is missing or damaged.
     """
 
-    def __init__(self, objects: Objects, uri: str, name: str) -> None:
+    named_by_digest: ClassVar[bool] = False
+
+    def __init__(self, objects: Objects, uri: str) -> None:
         from pyarrow import parquet
 
-        self._uri, self._name = uri, name
-        self._file = self._opened(objects)
-        try:
-            with self._damage():
-                self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=True)
-        except FatalError:
-            self._file.close()
-            raise
+        self.uri = uri
+        self._file = self._copied(objects)
         with self._damage():
-            metadata = self._parquet.metadata
-            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-            self.group_rows: list[int] = [group.num_rows for group in groups]
-            self.size_bytes = sum(group.total_byte_size for group in groups)
+            # The digest covers the pages, too.
+            self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=not self.named_by_digest)
+            groups = range(self._parquet.num_row_groups)
+            self.group_rows: list[int] = [self._parquet.metadata.row_group(group).num_rows for group in groups]
 
-    def read(self, *columns: str, group: int | None = None) -> list[pa.Array]:
-        """Return columns of a row group, or of the file."""
-        names = list(columns)
+    def read(self, *columns: str, group: int) -> list[pa.Array]:
+        """Return columns of a row group."""
         with self._damage():
-            if group is None:
-                table = self._parquet.read(columns=names, use_threads=False)
-            else:
-                table = self._parquet.read_row_group(group, columns=names, use_threads=False)
-            return [table[name].combine_chunks() for name in names]
+            table = self._parquet.read_row_group(group, columns=list(columns), use_threads=False)
+            return [table[name].combine_chunks() for name in columns]
 
     def close(self) -> None:
         """Close the file."""
@@ -106,7 +111,7 @@ class StoreFile:
 
     def unusable(self, reason: object) -> FatalError:
         """Return the error that names this file."""
-        return AnswersUnusable(f"{self._uri}: {reason}; {REMEDY}", name=self._name)
+        return FatalError(f"{self.uri}: {reason}")
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
@@ -117,29 +122,19 @@ class StoreFile:
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise self.unusable(f"damaged ({error})") from error
 
-    def _opened(self, objects: Objects) -> IO[bytes]:
-        """Return a file that can be read from any position: a local one, or a temporary copy."""
+    def _copied(self, objects: Objects) -> CollectedSpool:
+        """Return a temporary copy, because Parquet is read from many positions."""
+        copy, digest = CollectedSpool(MEMORY_BYTES), hashlib.blake2b(digest_size=DIGEST_BYTES)
         try:
-            stream = objects.open(self._uri)
+            with objects.open(self.uri) as stream:
+                while chunk := stream.read(READ_BUFFER_BYTES):
+                    copy.write(chunk)
+                    digest.update(chunk)
         except ConfigError:
             # Access may be denied, which is no loss.
-            if objects.head(self._uri) is None:
+            if objects.head(self.uri) is None:
                 raise self.unusable("missing") from None
             raise
-        if stream.seekable():
-            return stream
-        copy = Spool(MEMORY_BYTES)
-        with stream:
-            while chunk := stream.read(READ_BUFFER_BYTES):
-                copy.write(chunk)
-        copy.seek(0)
+        if self.named_by_digest and not self.uri.removesuffix(".parquet").endswith(digest.hexdigest()):
+            raise self.unusable("damaged, because its name is not the digest of its content")
         return copy
-
-
-def binary_values(column: pa.Array) -> tuple[memoryview, NDArray[np.int32]]:
-    """Return the values of a binary column, one after the other, and the offsets between them."""
-    import numpy as np
-
-    _, offsets, values = column.buffers()
-    start = column.offset
-    return memoryview(values or b""), np.frombuffer(offsets, np.int32)[start : start + len(column) + 1]

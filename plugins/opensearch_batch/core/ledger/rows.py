@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Objects
-from opensearch_batch.core.storage.temporary import CollectedSpool
+from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES, NewParquetFile, StoredParquetFile
+from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-    from pyarrow import parquet
 
-DIGEST_BYTES = 16
 # The rows of small objects share a file until it has this many rows; it is also the number of rows of a row group.
 PACK_ROWS = 1 << 16
 _REMEDY = "run `opensearch-batch ledger rebuild`"
@@ -121,7 +119,7 @@ class RowsWriter:
         self._uri: str | None = None
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
-        self._file: tuple[CollectedSpool, parquet.ParquetWriter] | None = None
+        self._file: NewParquetFile | None = None
         self._pack: dict[str, RowsSlice] = {}
         self._written: dict[str, RowsSlice] = {}
 
@@ -148,50 +146,35 @@ class RowsWriter:
             self._finish()
         return self._written
 
-    def _write(self) -> tuple[CollectedSpool, parquet.ParquetWriter]:
+    def _write(self) -> NewParquetFile:
         import pyarrow as pa
 
-        self._file = self._file or _new_file()
+        self._file = self._file or NewParquetFile(rows_schema(), "zstd", ("routing", "version", "state"))
         if self._waiting:
-            self._file[1].write_table(pa.concat_tables(self._waiting), row_group_size=PACK_ROWS)
+            self._file.write(pa.concat_tables(self._waiting), group_rows=PACK_ROWS)
         self._waiting.clear()
         self._waiting_rows = 0
         return self._file
 
     def _finish(self) -> None:
-        spool, writer = self._write()
-        writer.close()
-        with spool:
-            spool.seek(0)
-            digest = _new_digest()
-            while chunk := spool.read(READ_BUFFER_BYTES):
-                digest.update(chunk)
-            uri = f"{self._folder}/{digest.hexdigest()}.parquet"
-            if self._objects.head(uri) is None:
-                spool.seek(0)
-                self._objects.upload(uri, spool)
+        file = self._write()
+        uri = f"{self._folder}/{file.digest()}.parquet"
+        if self._objects.head(uri) is None:
+            file.upload(self._objects, uri)
         for name, part in self._pack.items():
             self._written[name] = msgspec.structs.replace(part, rows=uri)
         self._pack.clear()
         self._uri = self._file = None
 
 
-def _new_file() -> tuple[CollectedSpool, parquet.ParquetWriter]:
-    from pyarrow import parquet
+class _RowsFile(StoredParquetFile):
+    """An open file of rows."""
 
-    spool = CollectedSpool()
-    writer = parquet.ParquetWriter(
-        spool,
-        rows_schema(),
-        compression="zstd",
-        use_dictionary=["routing", "version", "state"],
-        write_statistics=False,
-    )
-    return spool, writer
+    named_by_digest = True
 
-
-def _new_digest() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+    def unusable(self, reason: object) -> FatalError:
+        """Return the error that names this file."""
+        return FatalError(f"{self.uri}: this file of the record ledger is {reason}; {_REMEDY}")
 
 
 class RowsReader:
@@ -199,9 +182,7 @@ class RowsReader:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._uri = ""
-        self._spool: CollectedSpool | None = None
-        self._file: parquet.ParquetFile | None = None
+        self._file: _RowsFile | None = None
         self._group: tuple[int, tuple[str, ...]] | None = None
         self._rows: pa.Table | None = None
 
@@ -215,9 +196,7 @@ class RowsReader:
             return
         names = tuple(columns or rows_schema().names)
         start, end = 0, part.first + part.count
-        metadata = self._open(part.rows).metadata
-        for number in range(metadata.num_row_groups):
-            size = metadata.row_group(number).num_rows
+        for number, size in enumerate(self._open(part.rows).group_rows):
             if start < end and start + size > part.first:
                 first = max(part.first - start, 0)
                 yield self._read_group(part.rows, number, names).slice(first, min(end - start, size) - first)
@@ -226,43 +205,22 @@ class RowsReader:
             raise FatalError(f"{part.rows}: this file of the record ledger has {start} rows, not {end}; {_REMEDY}")
 
     def _read_group(self, uri: str, number: int, columns: tuple[str, ...]) -> pa.Table:
+        import pyarrow as pa
+
         file = self._open(uri)
         if self._group != (number, columns) or self._rows is None:
-            self._rows = file.read_row_group(number, columns=list(columns))
+            self._rows = pa.table(file.read(*columns, group=number), names=list(columns))
             self._group = number, columns
         return self._rows
 
-    def _open(self, uri: str) -> parquet.ParquetFile:
-        from pyarrow import parquet
-
-        if uri != self._uri or self._file is None:
+    def _open(self, uri: str) -> _RowsFile:
+        if self._file is None or uri != self._file.uri:
             self.close()
-            self._spool = self._copy(uri)
-            self._file, self._uri = parquet.ParquetFile(self._spool), uri
+            self._file = _RowsFile(self._objects, uri)
         return self._file
-
-    def _copy(self, uri: str) -> CollectedSpool:
-        spool, digest = CollectedSpool(), _new_digest()
-        try:
-            with self._objects.open(uri) as stream:
-                while chunk := stream.read(READ_BUFFER_BYTES):
-                    spool.write(chunk)
-                    digest.update(chunk)
-        except ConfigError:
-            # Access may be denied, which a user can change.
-            if self._objects.head(uri) is None:
-                raise FatalError(f"{uri}: this file of the record ledger is missing; {_REMEDY}") from None
-            raise
-        if uri.rpartition("/")[2] != f"{digest.hexdigest()}.parquet":
-            raise FatalError(
-                f"{uri}: this file of the record ledger is damaged, because its name is not the digest of its content; "
-                f"{_REMEDY}"
-            )
-        return spool
 
     def close(self) -> None:
         """Discard the file that is kept."""
-        if self._spool is not None:
-            self._spool.close()
-        self._spool = self._file = self._rows = self._group = None
-        self._uri = ""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._rows = self._group = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.parquet_files import StoreFile, upload
+from opensearch_batch.core.ledger.parquet_files import StoredParquetFile, upload
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _deletions_schema() -> pa.Schema:
 
 def _groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
     """Yield columns of a file, row group by row group."""
-    file = _StagedFile(objects, uri, "")
+    file = _StagedFile(objects, uri)
     try:
         for group in range(len(file.group_rows)):
             yield file.read(*columns, group=group)
@@ -162,9 +162,9 @@ def _groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[li
         file.close()
 
 
-class _StagedFile(StoreFile):
+class _StagedFile(StoredParquetFile):
     """An open file of staged records."""
 
     def unusable(self, reason: object) -> FatalError:
         """Return the error that names this file."""
-        return FatalError(f"{self._uri}: the staged records are {reason}; clear prepare to stage them again")
+        return FatalError(f"{self.uri}: the staged records are {reason}; clear prepare to stage them again")

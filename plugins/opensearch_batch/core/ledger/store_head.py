@@ -2,119 +2,104 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from opensearch_batch.core.ledger.key_index import KeyIndex, Keys, read_index, read_keys
-from opensearch_batch.core.ledger.segments import Location, SegmentFiles
-from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.errors import AnswersUnusable
+from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, Keys
+from opensearch_batch.core.ledger.segments import Location, StoreFiles
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABSENT = -1
-# Keys of indexes that stay in memory, with 20 bytes each.
-CACHED_KEYS = 4_000_000
-# A segment with fewer answers in use than this share is sparse.
-SPARSE = 0.5
+ABSENT = GONE
 
 
 class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A segment: its number of answers, its rank, and the job and submission that paid for it (empty: several).
+    """A segment: the number and the size of its answers, and the job and the submission that paid for them.
 
-    If several segments have an answer for a key, that of the highest `number` counts. `sparse_since`: since when most
-    of its answers are not in use, and no run has found one in a lookup (epoch seconds).
+    `unused_since`: since when no head names it, and no run has reserved one of its answers (epoch seconds).
     """
 
     rows: int
-    number: int
-    job: str = ""
-    submission: int = 0
-    sparse_since: float | None = None
+    bytes: int
+    job: str
+    submission: int
+    unused_since: float | None = None
+
+
+class SegmentIndex(msgspec.Struct, frozen=True):
+    """An index of the keys of some segments: its file, its number of keys, and the segments by their number in it."""
+
+    file: str
+    keys: int
+    segments: list[str]
 
 
 class OpenShard(msgspec.Struct, frozen=True):
-    """A shard whose job has or may have been submitted: the file and the number of its keys."""
+    """A shard whose job has or may have been submitted: the index with its keys, its number in it, its records."""
 
     file: str
+    number: int
     records: int
 
 
-class StoreHead(msgspec.Struct, frozen=True):
+class StoreHead(msgspec.Struct, frozen=True, omit_defaults=True):
     """The head of a prediction store.
 
     `token` is drawn for each write, so that a process whose write succeeded without a response finds its own head.
-    `open` has the open shards by job key. `merged` maps replaced segments to the segments that have their answers now;
-    `retired` is when a segment was replaced: its files stay for the runs that have found it.
+    `indexes` are in the order of time: if several segments have an answer for a key, that of the last one counts.
+    `open` has the open shards by job key. `ledgers` are the folders of the record ledgers whose heads name segments.
     """
 
     number: int = 0
     token: str = ""
     segments: dict[str, Segment] = {}
+    indexes: list[SegmentIndex] = []
     open: dict[str, OpenShard] = {}
-    merged: dict[str, str] = {}
-    retired: dict[str, float] = {}
+    ledgers: list[str] = []
 
-    def newest_first(self) -> list[str]:
-        """Return the names of the segments in the order in which their answers count."""
-        return sorted(self.segments, key=lambda name: self.segments[name].number, reverse=True)
+    def has(self, job_key: str, submission: int) -> bool:
+        """Return whether there are answers of a job's submission, or of a later one."""
+        return any(each.job == job_key and each.submission >= submission for each in self.segments.values())
 
-    def next_number(self) -> int:
-        """Return the number of the next segment."""
-        return 1 + max((segment.number for segment in self.segments.values()), default=0)
-
-    def segment_of(self, job_key: str, submission: int) -> str | None:
-        """Return the segment with the answers of a job's submission, or of a later one; None if there is none."""
-        for name, segment in self.segments.items():
-            if segment.job == job_key and segment.submission >= submission:
-                return name
-        return None
-
-    def in_use(self, live: Mapping[str, int]) -> Counter[str]:
-        """Return how many answers of each segment are in use; `live` may name segments that were replaced."""
-        counts = Counter[str]()
-        for name, count in live.items():
-            current = name
-            while current in self.merged:
-                current = self.merged[current]
-            counts[current] += count
-        return counts
-
-    def marked(self, live: Mapping[str, int], *, now: float, retention_s: float) -> StoreHead:
-        """Return the head without garbage, and with the segments marked that have become sparse.
-
-        Garbage is a segment of which nothing is in use, and that has been marked for `retention_s`.
-        """
-        counts, segments = self.in_use(live), dict[str, Segment]()
-        for name, segment in self.segments.items():
-            since = None
-            if counts[name] < SPARSE * segment.rows:
-                since = now if segment.sparse_since is None else segment.sparse_since
-            if counts[name] or since is None or now - since < retention_s:
-                segments[name] = msgspec.structs.replace(segment, sparse_since=since)
-        retired = {name: at for name, at in self.retired.items() if now - at < retention_s}
-        merged = dict[str, str]()
-        for name in (*retired, *live):
-            while name in self.merged and name not in merged:
-                merged[name] = self.merged[name]
-                name = merged[name]  # noqa: PLW2901 - follows the chain
-        return msgspec.structs.replace(self, segments=segments, retired=retired, merged=merged)
+    def files(self) -> set[str]:
+        """Return the names of all files of the store."""
+        return {*self.segments, *(index.file for index in self.indexes), *(shard.file for shard in self.open.values())}
 
     def used(self, names: Iterable[str]) -> StoreHead:
-        """Return the head with these segments no longer sparse, because a run needs answers of them."""
-        found = {name: self.segments[name] for name in names if self.segments[name].sparse_since is not None}
-        changed = {name: msgspec.structs.replace(each, sparse_since=None) for name, each in found.items()}
+        """Return the head with these segments in use, because a run needs answers of them."""
+        found = {name: self.segments[name] for name in names if self.segments[name].unused_since is not None}
+        changed = {name: msgspec.structs.replace(each, unused_since=None) for name, each in found.items()}
         return msgspec.structs.replace(self, segments=self.segments | changed)
 
+    def marked(self, live: Container[str], *, now: float, retention_s: float) -> StoreHead:
+        """Return the head without the segments that were not in use for `retention_s`; others are marked as unused."""
+        segments = dict[str, Segment]()
+        for name, segment in self.segments.items():
+            since = None if name in live else segment.unused_since or now
+            if since is None or now - since < retention_s:
+                segments[name] = msgspec.structs.replace(segment, unused_since=since)
+        return self.with_segments(segments)
+
     def without(self, name: str) -> StoreHead:
-        """Return the head without a segment, or without the open shard of this job key."""
-        segments = {each: segment for each, segment in self.segments.items() if each != name}
-        shards = {job: shard for job, shard in self.open.items() if job != name}
-        return msgspec.structs.replace(self, segments=segments, open=shards)
+        """Return the head without a segment, or without the open shards that have their keys in this file."""
+        shards = {job: shard for job, shard in self.open.items() if shard.file != name}
+        head = self.with_segments({each: segment for each, segment in self.segments.items() if each != name})
+        return msgspec.structs.replace(head, open=shards)
+
+    def closed(self, job_key: str) -> StoreHead:
+        """Return the head without an open shard."""
+        return msgspec.structs.replace(self, open={job: shard for job, shard in self.open.items() if job != job_key})
+
+    def with_segments(self, segments: dict[str, Segment]) -> StoreHead:
+        """Return the head with other segments; an index stays as long as one of its segments does."""
+        indexes = [index for index in self.indexes if any(name in segments for name in index.segments)]
+        return msgspec.structs.replace(self, segments=segments, indexes=indexes)
 
 
 class Located:
@@ -141,20 +126,11 @@ class Located:
         positions = np.flatnonzero(self.source == ABSENT)
         return np.sort(positions[self.keys.take(positions).first_of_each()])
 
-    def location(self, position: int) -> Location | None:
-        """Return the location of a key's answer, None if there is none yet."""
-        source = int(self.source[position])
-        return (self.segments[source], int(self.rows[position])) if source >= 0 else None
-
-    def shard(self, position: int) -> str | None:
-        """Return the job key of the open shard that has a key."""
-        source = int(self.source[position])
-        return self.shards[-2 - source] if source < ABSENT else None
-
-    def locations(self, positions: Iterable[int]) -> Iterator[Location]:
-        """Yield the locations of answers that exist."""
-        for position in positions:
-            yield self.segments[self.source[position]], int(self.rows[position])
+    def locations(self) -> Iterator[Location]:
+        """Yield the locations of the answers that there are, in the order of their keys."""
+        found = self.source >= 0
+        names = map(self.segments.__getitem__, self.source[found].tolist())
+        return zip(names, self.rows[found].tolist(), strict=True)
 
     def used_segments(self, start: int = 0, end: int | None = None) -> Counter[str]:
         """Return the segments that have answers of the keys between two positions, each with its number of keys."""
@@ -173,45 +149,50 @@ class Located:
         return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
-class KeyIndexes:
-    """Finds keys in the segments and open shards of a head; the last indexes stay in memory."""
+def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
+    """Return where the answers of keys are: in the newest segments that have them, else in open shards.
 
-    def __init__(self, objects: Objects, files: SegmentFiles) -> None:
-        self._objects = objects
-        self._files = files
-        self._cached = OrderedDict[str, KeyIndex]()
+    Raises:
+        AnswersUnusable: a file is missing or damaged.
+    """
+    import numpy as np
 
-    def locate(self, head: StoreHead, keys: Keys) -> Located:
-        """Return where the answers of keys are.
+    located = Located(keys, list(head.segments), sorted(head.open))
+    missing = np.argsort(keys.high)
+    for index in _indexes(files, head, located):
+        entries = index.find(keys.take(missing))
+        found, entries = missing[entries >= 0], index.entries[entries[entries >= 0]]
+        located.source[found], located.rows[found] = entries["source"], entries["row"]
+        missing = missing[located.source[missing] == ABSENT]
+        if not len(missing):
+            break
+    return located
 
-        Raises:
-            AnswersUnusable: a file is missing or damaged.
-        """
-        import numpy as np
 
-        located = Located(keys, head.newest_first(), sorted(head.open))
-        missing = np.arange(len(keys))
-        sources = [*enumerate(located.segments), *((-2 - at, job) for at, job in enumerate(located.shards))]
-        for source, name in sources:
-            if not len(missing):
-                break
-            rows = self._index(head, name).find(keys.take(missing))
-            found = missing[rows >= 0]
-            located.source[found] = source
-            located.rows[found] = rows[rows >= 0]
-            missing = missing[rows < 0]
-        return located
+def index_of(files: StoreFiles, index: SegmentIndex, numbers: Mapping[str, int]) -> KeyIndex:
+    """Return the entries of the segments that have a number, with this number.
 
-    def _index(self, head: StoreHead, name: str) -> KeyIndex:
-        file = name if name in head.segments else head.open[name].file
-        index = self._cached.pop(file, None)
-        if index is None:
-            files = self._files
-            if name in head.segments:
-                index = read_index(self._objects, files.index(name), files.segment(name), name)
-            else:
-                index = KeyIndex.of(read_keys(self._objects, files.open_shard(file), name))
-        self._cached[file] = index
-        while len(self._cached) > 1 and sum(map(len, self._cached.values())) > CACHED_KEYS:
-            self._cached.popitem(last=False)
-        return index
+    A lost index is computed from the segments.
+
+    Raises:
+        AnswersUnusable: a segment is missing or damaged, too.
+    """
+    try:
+        entries = files.read_index(index.file)
+    except AnswersUnusable:
+        none = Keys.of(b"")
+        entries = KeyIndex.of([files.segment_keys(name) if name in numbers else none for name in index.segments])
+    return entries.renumbered({at: numbers[name] for at, name in enumerate(index.segments) if name in numbers})
+
+
+def _indexes(files: StoreFiles, head: StoreHead, located: Located) -> Iterator[KeyIndex]:
+    """Yield the indexes with the numbers of `Located.source`, in the order in which their entries count."""
+    numbers = {name: number for number, name in enumerate(located.segments)}
+    for index in reversed(head.indexes):
+        yield index_of(files, index, numbers)
+    shards = dict[str, dict[int, int]]()
+    for number, job_key in enumerate(located.shards):
+        shard = head.open[job_key]
+        shards.setdefault(shard.file, {})[shard.number] = -2 - number
+    for file, of_file in shards.items():
+        yield files.read_index(file).renumbered(of_file)
