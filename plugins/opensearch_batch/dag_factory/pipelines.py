@@ -11,18 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from airflow.sdk import DAG, XComArg, task_group
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
+from opensearch_batch.core.pipeline.rules import is_template, mode_of, template_of
 from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
+from opensearch_batch.hooks.pipeline_model import without_credential
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator, without_credential
+from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
@@ -219,13 +222,23 @@ class _Stages:
 
     def _prepare(self) -> OpenSearchPrepareOperator:
         spec = self._spec
-        watched = {"index": spec.ingest.index, "service": spec.batch_predict.service}
+        ingest, uri = spec.ingest, template_of(spec.source.uri, spec.when.timezone)
         return OpenSearchPrepareOperator(
             task_id="prepare",
             source=source_of(spec),
+            own={"source": uri, "index": ingest.index, "service": spec.batch_predict.service},
+            is_partition=is_template(spec.source.uri),
+            mode=mode_of(spec)[0],
+            max_removed=f"{{{{ params.max_removed or '{spec.source.max_removed}' }}}}",
+            deleted=None if spec.source.deleted is None else msgspec.to_builtins(spec.source.deleted),
+            predictions=spec.batch_predict.predictions,
+            document_settings={
+                "on_missing": spec.on_missing,
+                **_settings_of(ingest, "when", "op_type", "on_unmatched", "ingest_pipeline"),
+            },
             source_format=spec.source.format,
             passthrough=not spec.source.prepare,
-            watched=watched if spec.when.new_objects else None,
+            watched=spec.when.new_objects is not None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
             model_id=self._model_setting(lambda model: model.model_id),
@@ -236,7 +249,7 @@ class _Stages:
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
             max_dead_letters=spec.max_dead_letters,
-            **_settings_of(spec.source, "include", "exclude", "on_empty"),
+            **_settings_of(spec.source, "include", "exclude", "on_empty", "on_removed"),
             **_settings_of(spec.shard, "max_records", "max_bytes"),
             **self._document_arguments,
             **self._shared,

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.sdk import BaseOperator, Context
@@ -21,8 +21,12 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.job_handle import JobResult
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,26 @@ def final_errors_fail_the_task() -> Iterator[None]:
         log.debug("traceback of the error above", exc_info=error)
         error_class = AirflowFailException if isinstance(error, ConfigError | FatalError) else RetriableError
         raise error_class(str(error)) from None
+
+
+class PrepareOperator(BaseOperator):
+    """Base of the `prepare` stages: returns the shards, over which the next stages are mapped."""
+
+    ui_color = "#e8f0fe"
+
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Check, and return the shards."""
+        refuse_unknown_conf(self, context)
+        return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
+
+    def _prepare(self, context: Context) -> Sequence[Shard]:
+        """Implement in a subclass: return the shards of this run, none in a dry run."""
+        raise NotImplementedError
+
+    def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **members: object) -> None:
+        """Push the XCom `run`, which later stages read; call this last, because the XCom also means success."""
+        context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **members})
 
 
 class PipelineOperator(BaseOperator):
@@ -141,6 +165,13 @@ def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
         if name not in params:
             hint = did_you_mean(name, params) or f" Its parameters are {', '.join(params)}."
             raise ConfigError(f"conf: this DAG has no parameter {name!r}, so nothing was started.{hint}")
+
+
+def interval_start(context: Context) -> float | None:
+    """Return the start of the interval of a run's partition or date (epoch seconds), None for a run without one."""
+    run = context["dag_run"]
+    start = getattr(run, "partition_date", None) or run.logical_date
+    return None if start is None else float(start.timestamp())
 
 
 def is_dry_run(context: Context) -> bool:

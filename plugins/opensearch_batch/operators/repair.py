@@ -16,9 +16,10 @@ from airflow.triggers.base import StartTriggerArgs
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import bad_end_message
-from opensearch_batch.core.runs.repair import REPAIR_AT_MOST, Repair
+from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import REPAIR_AT_MOST
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.aws import object_storage

@@ -20,9 +20,15 @@ from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_is_over, run_key_of
+from opensearch_batch.operators.base import (
+    PrepareOperator,
+    is_dry_run,
+    is_forced,
+    refuse_too_many,
+    run_is_over,
+    run_key_of,
+)
 from opensearch_batch.operators.log_tables import log_counts
-from opensearch_batch.operators.prepare import PrepareOperator
 from opensearch_batch.services.registry import adapter_of, row_errors
 
 if TYPE_CHECKING:

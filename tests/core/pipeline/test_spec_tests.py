@@ -193,7 +193,7 @@ def test_the_command_tells_of_all_files_and_of_their_jobs(folder: Path) -> None:
     )
     done = check(folder, str(path), "--listing", "listing.txt")
     assert done.returncode == 0
-    assert f"{path}: s3://documents/in/ -> sagemaker -> cats; 1 test" in done.stdout
+    assert f"{path}: s3://documents/in/ -> sagemaker -> cats; 1 test; mode snapshot: each run" in done.stdout
     assert "2 objects, 1,000,010 bytes, about 50,000 records: 6 shards, one job each" in done.stdout
     assert "compressed objects: 1; expect more jobs" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 file, 1 test, 0 mistakes"

@@ -10,13 +10,14 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ledger.columns import are_any_of, digest_words, same_lists, same_texts
 from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
+from opensearch_batch.core.types.counts import MAX_REMOVED
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-MAX_REMOVED, MIN_REMOVED = "20%", 100
+MIN_REMOVED = 100
 
 
 class RecordClass(enum.IntEnum):

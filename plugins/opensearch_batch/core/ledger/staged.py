@@ -5,19 +5,23 @@ A file has the records of one shard, in the order of the lines of its job if it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.parquet_files import StoredParquetFile, upload
+from opensearch_batch.core.ledger.partitions import SpooledTables
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP_BYTES, GROUP_ROWS = 4 << 20, 1 << 16
+# Of `StagedShards`: the bytes of records in memory, and the number of parts.
+MEMORY_BYTES, PARTS = 32 << 20, 128
 NO_KEY = bytes(KEY_BYTES)
 _RECORD_COLUMNS = ("uri", "line", "offset", "record", "content_key", "reason")
 _DELETION_COLUMNS = ("id", "routing", "version")
@@ -76,18 +80,81 @@ class StagedWriter:
         self._stack.close()
         return self._file.rows
 
-    def _write(self) -> None:
-        import pyarrow as pa
+    def add_table(self, records: pa.Table) -> None:
+        """Add records as a table with the columns of a file."""
+        self._write()
+        self._file.write(records)
 
-        if not self._waiting:
-            return
-        uris, lines, offsets, records, keys, reasons = zip(*self._waiting, strict=True)
-        schema = _records_schema()
-        columns = (uris, lines, offsets, records, keys, [reason or None for reason in reasons])
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-        self._file.write(pa.Table.from_arrays(arrays, schema=schema))
+    def _write(self) -> None:
+        if self._waiting:
+            self._file.write(_table(self._waiting))
         self._waiting.clear()
         self._waiting_bytes = 0
+
+
+class StagedShards:
+    """Records of any number of shards in any order, on disk until `write` writes the file of each shard.
+
+    Records are dealt into parts by the number of their shard; only the files of one part are open at the same time.
+    """
+
+    def __init__(self) -> None:
+        import pyarrow as pa
+
+        self._schema = _records_schema().append(pa.field("shard", pa.uint32()))
+        self._spooled: dict[int, SpooledTables] = {}
+        self._waiting: dict[int, list[StagedRecord]] = {}
+        self._waiting_bytes = Counter[int]()
+
+    def add(self, shard: int, record: StagedRecord) -> None:
+        """Add a record of a shard."""
+        waiting = self._waiting.setdefault(shard, [])
+        waiting.append(record)
+        self._waiting_bytes[shard] += len(record.record)
+        if self._waiting_bytes[shard] >= GROUP_BYTES or len(waiting) == GROUP_ROWS:
+            self._spool(shard)
+        elif len(self._waiting) > MEMORY_BYTES // GROUP_BYTES and self._waiting_bytes.total() >= MEMORY_BYTES:
+            self._spool(*self._waiting)
+
+    def write(self, objects: Objects, uris: Mapping[int, str]) -> None:
+        """Write the files of these shards; the records of other shards are discarded."""
+        self._spool(*self._waiting)
+        for part in self._spooled.values():
+            with ExitStack() as stack:
+                writers = dict[int, StagedWriter]()
+                for table in part:
+                    shard = table["shard"][0].as_py()
+                    if shard in uris:
+                        if shard not in writers:
+                            writers[shard] = stack.enter_context(StagedWriter(objects, uris[shard]))
+                        writers[shard].add_table(table.select(_records_schema().names))
+        self.close()
+
+    def close(self) -> None:
+        """Discard all records."""
+        for part in self._spooled.values():
+            part.close()
+        self._spooled.clear()
+
+    def _spool(self, *shards: int) -> None:
+        import pyarrow as pa
+
+        for shard in shards:
+            table = _table(self._waiting.pop(shard))
+            del self._waiting_bytes[shard]
+            numbers = pa.repeat(pa.scalar(shard, pa.uint32()), table.num_rows)
+            part = self._spooled.setdefault(shard % PARTS, SpooledTables(self._schema, MEMORY_BYTES // PARTS))
+            part.add(table.append_column(self._schema.field("shard"), numbers))
+
+
+def _table(waiting: Sequence[StagedRecord]) -> pa.Table:
+    import pyarrow as pa
+
+    uris, lines, offsets, records, keys, reasons = zip(*waiting, strict=True)
+    schema = _records_schema()
+    columns = (uris, lines, offsets, records, keys, [reason or None for reason in reasons])
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:

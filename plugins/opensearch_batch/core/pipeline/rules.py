@@ -10,6 +10,7 @@ from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
 from opensearch_batch.core.jobs.contract import AdapterOf
+from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
 from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.sharding.listing import refuse_overlap
@@ -51,11 +52,23 @@ def glob_over_runs(uri: str) -> str:
     return f"{glob}**" if glob != uri and glob.endswith("/") else glob
 
 
+def mode_of(spec: PipelineSpec) -> tuple[Mode, str]:
+    """Return what absence from a pipeline's source means, and why."""
+    if spec.source.mode is not None:
+        return spec.source.mode, "source.mode"
+    if spec.when.partitions or is_template(spec.source.uri):
+        return "append", "each run reads a partition or date of its own"
+    if spec.when.new_objects:
+        return "append", "runs are started by new objects"
+    return "snapshot", "each run reads the whole source"
+
+
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     """Yield the checks, each with the keys that its error names."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     if not is_template(spec.source.uri):
         yield ("source", "uri"), lambda: refuse_overlap(spec.source.uri, spec.work_prefix)
+    yield from _removal_rules(spec)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work_prefix",), lambda: split_uri(spec.work_prefix)
     both_ids = spec.id is not None and "_id" in spec.ingest.field_map
@@ -73,6 +86,22 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
         yield from refuse_if(
             wrong=both_or_none, keys=("tests", number), cause="set exactly one of predictions and outputs"
         )
+
+
+def _removal_rules(spec: PipelineSpec) -> Iterator[Rule]:
+    source, deleted = spec.source, spec.source.deleted
+    deletes, no_id = source.on_removed == "delete", "the documents to delete are not known; write id: $.id"
+    mode, why = mode_of(spec)
+    cause = f"in mode append ({why}) no record counts as removed; write mode: snapshot, or remove on_removed"
+    yield from refuse_if(wrong=deletes and mode == "append", keys=("source", "on_removed"), cause=cause)
+    has_id = "_id" in spec.field_map
+    yield from refuse_if(wrong=deletes and not has_id, keys=("source", "on_removed"), cause=f"without _id {no_id}")
+    if deleted is None:
+        return
+    yield ("source", "deleted", "path"), lambda: PlainPath.parse(deleted.path)
+    yield from refuse_if(wrong=not has_id, keys=("source", "deleted"), cause=f"without _id {no_id}")
+    cause = "an object is submitted unchanged, with its deleted records; remove prepare: false or deleted"
+    yield from refuse_if(wrong=not source.prepare, keys=("source", "deleted"), cause=cause)
 
 
 def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:

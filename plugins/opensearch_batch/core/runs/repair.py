@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-REPAIR_AT_MOST = "20%"
-
 
 class RepairJob(msgspec.Struct, frozen=True):
     """The key of the job for which the repair of a run reserved keys, or was about to."""

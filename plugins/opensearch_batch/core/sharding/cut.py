@@ -1,84 +1,314 @@
-"""Limits of a shard, and its lines while they are collected."""
+"""Cuts the new and changed records of a run into shards, and stages them.
+
+A shard with a job has records whose prediction has to be paid for; it is filled to the limits of a job, with one line
+for each distinct content key. Records of which another run is getting the prediction go to a shard of that job.
+Records whose prediction is stored go to shards without a job.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
-from typing import IO
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 
-from opensearch_batch.core.storage.temporary import Spool
-from opensearch_batch.core.types.rows import RowLimit
+from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError, ObjectChanged
+from opensearch_batch.core.jobs.contract import RequestLine
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.ledger.predictions import NewShard
+from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
+from opensearch_batch.core.ledger.store_head import ABSENT, Located, OpenShard
+from opensearch_batch.core.sharding.changed_records import ChangedObject, RecordKeys, absent_codes
+from opensearch_batch.core.sharding.job_input import JobInput
+from opensearch_batch.core.sharding.record_reader import RecordReader
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.core.types.rows import Row
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
-IN_MEMORY_BYTES = 32 << 20
-BLOCK_BYTES = 256 << 10
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# The maximum number of records of a shard without a job.
+STORED_RECORDS = 50_000
 
 
-class ShardLimits(msgspec.Struct, frozen=True):
-    """The limits of a shard, of one record, and the minimum number of records of a job."""
+class CutOptions(NamedTuple):
+    """How shards are cut.
 
-    max_records: int
-    max_bytes: int
-    max_record_bytes: int
-    min_records: int = 1
+    Args:
+        limits: the limits of a shard.
+        request_line: turns a record and its id in the shard into its service-ready line.
+        job_key: computes the job key from the content digest of a shard.
+        passthrough: each object that has a new content key is submitted unchanged.
+        pays: False to leave records without a prediction to the next run.
+        writes: False for a dry run, which returns the same shards and counts, but writes nothing.
+    """
 
-    @property
-    def row_limit(self) -> RowLimit:
-        """The maximum size of a record, and the reason for rejecting a longer one."""
-        return RowLimit(self.max_record_bytes, f"longer than {self.max_record_bytes} bytes, the limit of the service")
+    limits: ShardLimits
+    request_line: RequestLine
+    job_key: Callable[[str], str]
+    passthrough: bool = False
+    pays: bool = True
+    writes: bool = True
 
 
-class Lines:
-    """Lines in memory, or in a temporary file if they are large, with their digest."""
+class ShardCut:
+    """One attempt to cut the records of a run.
 
-    def __init__(self) -> None:
-        self.size_bytes = 0
-        self._digest = hashlib.sha256()
-        self._buffer: list[bytes] = []
-        self._buffer_bytes = 0
-        self._blocks: list[bytes] = []
-        self._file: IO[bytes] | None = None
+    Args:
+        objects: the store of the source and the work prefix.
+        layout: builds the paths below the work prefix.
+        run_key: the key of the run.
+        located: where the predictions of the records are.
+        opened: the open shards of the prediction store by job key.
+        options: how shards are cut.
 
-    def add(self, *pieces: bytes) -> None:
-        """Add pieces of lines, line ends included."""
-        for piece in pieces:
-            self._buffer.append(piece)
-            self._buffer_bytes += len(piece)
-            self.size_bytes += len(piece)
-        if self._buffer_bytes >= BLOCK_BYTES:
-            self._flush()
+    Attributes:
+        new: the shards to pay for, with their content keys.
+        unread: the objects none of whose records were staged.
+        waiting: the objects and lines of other records that were not staged.
+        unstaged: the number of all records that were not staged.
+        too_few: the number of these that are too few for a job.
+    """
 
-    def digest(self) -> str:
-        """Return the digest of all lines."""
-        self._flush()
-        return self._digest.hexdigest()
+    def __init__(
+        self,
+        objects: Objects,
+        layout: Layout,
+        run_key: str,
+        *,
+        located: Located,
+        opened: Mapping[str, OpenShard],
+        options: CutOptions,
+    ) -> None:
+        self.new: list[NewShard] = []
+        self.unread: list[str] = []
+        self.waiting: list[tuple[str, int]] = []
+        self.unstaged = self.too_few = 0
+        self._objects = objects
+        self._layout = layout
+        self._run_key = run_key
+        self._located = located
+        self._opened = opened
+        self._options = options
+        self._staged = StagedShards()
+        self._codes, self._unpaid = absent_codes(located)
+        # The number of the shard that pays for each distinct absent key.
+        self._payers = array("i", [-1]) * self._unpaid
+        self._shards: list[Shard | None] = []
+        self._documents = Counter[int]()
+        self._draft: _Draft | None = None
+        self._stored = -1
+        self._numbers: dict[str, int] = {}
 
-    def open(self) -> IO[bytes]:
-        """Return the lines as a file."""
-        self._flush()
-        if self._file is None:
-            return io.BytesIO(b"".join(self._blocks))
-        self._file.seek(0)
-        return self._file
+    def run(self, reader: RecordReader, changed: Iterable[ChangedObject]) -> list[NewShard]:
+        """Read the records of objects, and write the inputs of new jobs; return the shards to pay for.
+
+        Raises:
+            AnswersUnusable: the input of a job that was not submitted is missing.
+            FatalError: records of an object are not found again.
+        """
+        position = 0
+        for each in changed:
+            end = position + len(each.lines)
+            records = RecordKeys.of(each, self._located.source[position:end], self._codes[position:end])
+            if self._options.passthrough and self._options.pays and self._lacks_payer(records):
+                self._submit_object(reader, each, records)
+            else:
+                self._stage_object(reader, each.item, records if each.wanted is None else records.only(each.wanted))
+            position = end
+        self._end_draft()
+        return self.new
+
+    def shards(self) -> list[Shard]:
+        """Return all shards."""
+        return [
+            replace(shard, documents=self._documents[number])
+            for number, shard in enumerate(self._shards)
+            if shard is not None
+        ]
+
+    def write(self) -> None:
+        """Write the staged files."""
+        self._staged.write(self._objects, {at: shard.staged for at, shard in enumerate(self._shards) if shard})
 
     def close(self) -> None:
-        """Close the temporary file."""
-        self._blocks.clear()
-        if self._file is not None:
-            self._file.close()
+        """Discard what was not written."""
+        self._staged.close()
+        if self._draft is not None:
+            self._draft.input.close()
 
-    def _flush(self) -> None:
-        """Digest and store the buffered pieces together; one by one would be slow."""
-        block = b"".join(self._buffer)
-        self._buffer.clear()
-        self._buffer_bytes = 0
-        self._digest.update(block)
-        if self._file is None and self.size_bytes > IN_MEMORY_BYTES:
-            self._file = Spool(memory_bytes=1)
-            self._file.writelines(self._blocks)
-            self._blocks.clear()
-        if self._file is None:
-            self._blocks.append(block)
+    def _stage_object(self, reader: RecordReader, item: ObjectInfo, records: RecordKeys) -> None:
+        """Stage the records of an object."""
+        read, left = 0, list[int]()
+        for row in self._rows(reader, item, records.lines):
+            if not self._stage(row, records, read):
+                left.append(int(records.lines[read]))
+            read += 1
+        self._leave(item.uri, [*left, *records.lines[read:].tolist()], len(records.lines))
+
+    def _rows(self, reader: RecordReader, item: ObjectInfo, lines: npt.NDArray[np.uint32]) -> Iterator[Row]:
+        """Yield the records of an object until it changes."""
+        read = 0
+        # An object whose ETag is not known has changed since its records were read.
+        if not item.etag:
+            return
+        try:
+            for row in reader.records(self._objects, item, lines):
+                yield row
+                read += 1
+        except ObjectChanged:
+            return
+        except ConfigError:
+            # Access may be denied, which is no change.
+            if self._objects.head(item.uri) is not None:
+                raise
+            return
+        if read < len(lines):
+            raise FatalError(
+                f"{item.uri}: {len(lines) - read} of {len(lines)} records were not found when the object was read "
+                "again, though its ETag is the same; write the object again, and run again"
+            )
+
+    def _submit_object(self, reader: RecordReader, each: ChangedObject, records: RecordKeys) -> None:
+        """Stage the records of an object that is submitted as it is."""
+        number, digest, size_bytes, read = self._add_shard(), hashlib.sha256(), 0, 0
+        wanted = [True] * len(records.lines) if each.wanted is None else each.wanted.tolist()
+        for row in self._rows(reader, each.item, records.lines):
+            digest.update(row.content + b"\n")
+            size_bytes += len(row.content) + 1
+            if wanted[read]:
+                self._add(number, row, records.key(read))
+            read += 1
+        if read < len(records.lines):
+            self._shards[number] = None
+            self._leave(each.item.uri, records.lines[wanted].tolist(), sum(wanted))
+            return
+        for code in records.codes:
+            if code >= 0:
+                self._payers[code] = number
+        shard = Shard("", self._options.job_key(digest.hexdigest()), each.item.uri, read, size_bytes)
+        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys)
+
+    def _stage(self, row: Row, records: RecordKeys, at: int) -> bool:
+        """Stage a record; return False if it is left to the next run."""
+        source, code = records.sources[at], records.codes[at]
+        if source >= 0:
+            if self._stored < 0 or self._documents[self._stored] == STORED_RECORDS:
+                self._stored = self._add_shard()
+            number = self._stored
+        elif source < ABSENT:
+            number = self._number_of(self._located.shards[-2 - source])
+        elif self._payers[code] >= 0:
+            number = self._payers[code]
+        elif not self._options.pays:
+            return False
         else:
-            self._file.write(block)
+            number = self._payers[code] = self._add_line(row, records.key(at))
+            self._unpaid -= 1
+        self._add(number, row, records.key(at))
+        draft = self._draft
+        if draft is not None and draft.number == number and len(draft.keys) < self._options.limits.min_records:
+            draft.origins.append((row.uri, int(records.lines[at])))
+        return True
+
+    def _add(self, number: int, row: Row, key: bytes) -> None:
+        self._documents[number] += 1
+        if self._options.writes:
+            self._staged.add(number, StagedRecord(row.uri, row.line, row.offset, row.content, key))
+
+    def _add_line(self, row: Row, key: bytes) -> int:
+        """Add the line of a record to the current draft, or to the next if it is full; return its number."""
+        draft = self._draft or _Draft(self._add_shard())
+        line = self._options.request_line(row.content, record_id(len(draft.keys)))
+        if not self._fits(draft, line):
+            self._end_draft()
+            draft = _Draft(self._add_shard())
+            line = self._options.request_line(row.content, record_id(0))
+        self._draft = draft
+        draft.input.add(line)
+        draft.keys.append(key)
+        return draft.number
+
+    def _fits(self, draft: _Draft, line: bytes) -> bool:
+        """Return whether a line fits into a draft; the last records of a run fit if they are too few for a job."""
+        limits = self._options.limits
+        if not draft.keys or self._unpaid < limits.min_records:
+            return True
+        return len(draft.keys) < limits.max_records and draft.input.size_bytes + len(line) < limits.max_bytes
+
+    def _end_draft(self) -> None:
+        draft, self._draft = self._draft, None
+        if draft is None:
+            return
+        if len(draft.keys) < self._options.limits.min_records:
+            self._shards[draft.number] = None
+            self.waiting += draft.origins
+            self.unstaged += len(draft.origins)
+            self.too_few += len(draft.origins)
+        else:
+            key = self._options.job_key(draft.input.digest())
+            uri = f"{self._layout.job(key)}/input.jsonl"
+            size_bytes = draft.input.size_bytes
+            stored = self._objects.head(uri) if self._options.writes else None
+            if self._options.writes and (stored is None or stored.size_bytes != size_bytes):
+                self._objects.upload(uri, draft.input.open())
+            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), size_bytes), b"".join(draft.keys))
+        draft.input.close()
+
+    def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
+        self._shards[number] = self._named(number, shard)
+        self.new.append(NewShard(shard.job, keys))
+
+    def _number_of(self, job: str) -> int:
+        """Return the number of the shard of another run's job."""
+        if job not in self._numbers:
+            record, uri = (
+                JobRecords(self._objects, self._layout.job(job)).read(),
+                f"{self._layout.job(job)}/input.jsonl",
+            )
+            uri = uri if record is None else record.input
+            stored = self._objects.head(uri)
+            if record is None and stored is None:
+                raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
+            opened = self._opened.get(job)
+            shard = Shard("", job, uri, opened.records if opened else 0, stored.size_bytes if stored else 0)
+            self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
+        return self._numbers[job]
+
+    def _add_shard(self, shard: Shard = Shard("")) -> int:  # noqa: B008 - it is frozen
+        self._shards.append(self._named(len(self._shards), shard))
+        return len(self._shards) - 1
+
+    def _named(self, number: int, shard: Shard) -> Shard:
+        name = f"{number:04d}"
+        return replace(shard, id=name, staged=self._layout.staged(self._run_key, name))
+
+    def _lacks_payer(self, records: RecordKeys) -> bool:
+        return any(code >= 0 and self._payers[code] < 0 for code in records.codes)
+
+    def _leave(self, uri: str, lines: Sequence[int], count: int) -> None:
+        """Leave records of an object to the next run; `count` is the number of its new and changed records."""
+        self.unstaged += len(lines)
+        if lines and len(lines) == count:
+            self.unread.append(uri)
+        else:
+            self.waiting += [(uri, line) for line in lines]
+
+
+class _Draft:
+    """A shard with a job that is being filled; `origins` are those of its first records."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.input = JobInput()
+        self.keys: list[bytes] = []
+        self.origins: list[tuple[str, int]] = []

@@ -8,7 +8,7 @@ from opensearch_batch.core.errors import FatalError
 
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 # The default of `max_dead_letters`, and the value with which a run fails only if all records are dead letters.
-MAX_DEAD_LETTERS, ALL = "5%", "100%"
+MAX_DEAD_LETTERS, MAX_REMOVED, REPAIR_AT_MOST, ALL = "5%", "20%", "20%", "100%"
 PERCENT = r"^\d{1,3}(\.\d+)?%$"
 
 

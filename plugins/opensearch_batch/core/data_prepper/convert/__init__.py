@@ -102,7 +102,6 @@ class _Conversion:
             "max_jobs_in_flight": settings.max_jobs_in_flight,
             "retry_time_window_s": _plain_number(ml.retry_time_window),
             "retry_interval_s": _plain_number(ml.retry_interval),
-            "repair_rounds": 0,
             "poll_every_s": _plain_number(settings.poll_every_s),
             "deadline_s": _plain_number(settings.deadline_s),
         }

@@ -25,8 +25,6 @@ _NOTES: dict[Keys, str] = {
     ("batch_predict", "model_id"): "prepare checks the model's connector before a job is paid for. The "
     "connector needs TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource "
     "Input.",
-    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line, "
-    "failed records are sent again and paid for again.",
     _PROCESSORS: "The processors are unchanged. Here they process only output rows of jobs; Data Prepper also sends "
     "bucket, key, time and length of each input through them.",
     (
