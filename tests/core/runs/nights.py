@@ -158,7 +158,7 @@ class Nights:
             assert len(staged) == shard.documents
             located = self.store.lookup([each.content_key or b"" for each in staged])
             for at, each in enumerate(staged):
-                assert located.location(at) is not None
+                assert located.source[at] >= 0
                 name, _ = read_ids(each.record, each.uri, each.line)
                 document = json.loads(each.record)
                 if document["text"] in dead:

@@ -50,6 +50,7 @@ def reserved_cut(
             if not writes:
                 raise
             store.drop(error.name)
+            store.release(error.name)
             dropped.append(str(error))
         else:
             return cuts[-1], dropped
