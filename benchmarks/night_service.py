@@ -77,7 +77,9 @@ class AnyService:
     def __init__(self, objects: LocalFiles, *, vectors: int = rows.TEMPLATES) -> None:
         self.paid = 0
         self._objects = objects
-        self._endings = endings(vectors)
+        self._endings = [
+            b',"SageMakerOutput":[%b]}\n' % ",".join(map(repr, vector)).encode() for vector in vectors_of(vectors)
+        ]
 
     def output(self, layout: Layout, shard: Shard) -> JobOutput:
         """Compute the job of a shard, and return its output."""
@@ -93,13 +95,7 @@ class AnyService:
         return JobOutput([uri], job=folder, ml_task_id="t")
 
 
-def endings(count: int) -> list[bytes]:
-    """Return the ends of output rows, the same ones each time."""
+def vectors_of(count: int) -> list[list[float]]:
+    """Return vectors, the same ones each time, in the eight digits that a 32-bit float needs."""
     source = random.Random(7)  # noqa: S311 - test data
-    return [_ending(source) for _ in range(count)]
-
-
-def _ending(source: random.Random) -> bytes:
-    """Return the end of an output row: a vector as a model writes it, in the eight digits that a 32-bit float needs."""
-    vector = ",".join(f"{source.gauss(0, 0.05):.8g}" for _ in range(DIMENSION))
-    return b',"SageMakerOutput":[%b]}\n' % vector.encode()
+    return [[float(f"{source.gauss(0, 0.05):.8g}") for _ in range(DIMENSION)] for _ in range(count)]

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
+
 from benchmarks.client import Job, serve
 from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.jobs.contract import job_keys
-from opensearch_batch.core.types.shard_limits import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
-from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.types.shard_limits import ShardLimits
 from opensearch_batch.services.registry import adapter_of
 
 INPUTS = ["$.text"]
