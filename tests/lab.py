@@ -1,4 +1,4 @@
-"""A running stack, as the tests see it."""
+"""Clients and helpers for tests that run against the local stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 class Lab:
-    """A running stack, seen by the tests."""
+    """A running local stack with clients for its servers."""
 
     def __init__(self, stack: Stack, version: str) -> None:
         self.stack = stack
@@ -37,24 +37,24 @@ class Lab:
             region_name="us-east-1",
         )
         self.s3: Any = self._session.client("s3", endpoint_url=stack.addresses.s3)
-        # Made when first asked for: not every stack has the AI services.
+        # Created on first use, because not every stack has the AI services.
         self._clients: dict[str, Any] = {}
         self.objects = S3Objects(self.s3)
 
     def aws(self, name: str) -> Any:
-        """A client of one of AWS's services; the AI services answer for all but S3."""
+        """Return a boto3 client for an AWS service other than S3; the local AI services implement it."""
         if name not in self._clients:
             make: Any = self._session.client
             self._clients[name] = make(name, endpoint_url=self.stack.addresses.ai_services)
         return self._clients[name]
 
     def aws_at_s3(self, name: str) -> Any:
-        """A client of one of AWS's services that the S3 server answers for."""
+        """Return a boto3 client for an AWS service that the local S3 server implements."""
         make: Any = self._session.client
         return make(name, endpoint_url=self.stack.addresses.s3)
 
     def sagemaker_model(self, name: str) -> None:
-        """Let SageMaker have a model of this name."""
+        """Create a SageMaker model of this name, unless it exists."""
         try:
             self.sagemaker.create_model(ModelName=name)
         except self.sagemaker.exceptions.ClientError as error:
@@ -62,31 +62,31 @@ class Lab:
                 raise
 
     def new_bucket(self) -> str:
-        """Make an empty bucket."""
+        """Create an empty bucket; return its name."""
         name = f"b-{uuid.uuid4().hex[:12]}"
         create_bucket(self.s3, name)
         return name
 
     def vector(self, text: str) -> tuple[float, ...]:
-        """Return the model's vector of a text, as an index keeps it."""
-        answer = self.http.post(
+        """Return the model's vector of a text with the 32-bit floats that an index stores."""
+        response = self.http.post(
             f"{self.stack.addresses.ai_services}/v1/embeddings",
             json={"model": "any", "input": text},
             headers={"Authorization": f"Bearer {self.stack.credentials.secret_key}"},
             timeout=WAIT_S,
         )
-        answer.raise_for_status()
-        vector = answer.json()["data"][0]["embedding"]
+        response.raise_for_status()
+        vector = response.json()["data"][0]["embedding"]
         return struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector))
 
     def run(self, module: str, **environment: str) -> str:
-        """Run one of the local stack's programs on this stack, to its good end; return what it says."""
+        """Run a program of the local stack on this stack; return its output. The program must succeed."""
         stack = {
             "LOCAL_STACK_HOME": str(self.stack.home),
             "OPENSEARCH_VERSION": self.version,
             "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
         }
-        done = subprocess.run(  # noqa: S603 - our own program
+        completed = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", f"include.local_stack.{module}"],
             cwd=REPOSITORY,
             env={**os.environ, **stack, **environment},
@@ -95,11 +95,11 @@ class Lab:
             check=False,
             timeout=2 * WAIT_S,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the clients."""
         self.http.close()
         self.s3.close()
         for client in self._clients.values():
@@ -107,42 +107,42 @@ class Lab:
 
     @property
     def sagemaker(self) -> Any:
-        """A client of SageMaker."""
+        """A boto3 client for SageMaker."""
         return self.aws("sagemaker")
 
     def node(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask the OpenSearch node."""
-        answer = self.http.request(method, f"{self.stack.addresses.opensearch}/{path}", json=body, timeout=WAIT_S)
-        answer.raise_for_status()
-        return answer.json()
+        """Send a request to the OpenSearch node; return the decoded response."""
+        response = self.http.request(method, f"{self.stack.addresses.opensearch}/{path}", json=body, timeout=WAIT_S)
+        response.raise_for_status()
+        return response.json()
 
     def documents(self, index: str) -> dict[str, Any]:
-        """Return what a search of at most 1,000 documents finds, by id."""
-        found = self.node("POST", f"{index}/_search", {"size": 1000})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        """Return up to 1,000 documents of an index by id."""
+        response = self.node("POST", f"{index}/_search", {"size": 1000})
+        return {hit["_id"]: hit["_source"] for hit in response["hits"]["hits"]}
 
     def writes(self, index: str) -> int:
-        """Count the index operations that an index ever executed."""
+        """Return the number of index operations that an index has executed."""
         return int(self.node("GET", f"{index}/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"])
 
     def cluster(self) -> Cluster:
-        """The node as the stages see it."""
+        """Return the node as the `Cluster` that the stages use."""
         return Cluster(OpenSearch(self.stack.addresses.opensearch, max_retries=0, timeout=WAIT_S), "lab")
 
     def jobs(self) -> int:
-        """How many jobs SageMaker ever accepted."""
-        answer = self.http.get(f"{self.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
-        return int(answer.json()["sagemaker"])
+        """Return the number of jobs that SageMaker has accepted."""
+        response = self.http.get(f"{self.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
+        return int(response.json()["sagemaker"])
 
     def fault(self, **fault: Any) -> None:
-        """Inject a fault, into SageMaker unless another service is named."""
+        """Add a fault to SageMaker, or to the service that is named."""
         url = f"{self.stack.addresses.ai_services}/faults"
         self.http.post(url, json={"service": "sagemaker", **fault}, timeout=WAIT_S).raise_for_status()
 
     def end_delays(self) -> None:
-        """Let the jobs that a fault delays go on now."""
+        """Start the jobs that a fault delays."""
         self.http.delete(f"{self.stack.addresses.ai_services}/delays", timeout=WAIT_S).raise_for_status()
 
     def no_faults(self) -> None:
-        """Take back the faults that were not used up."""
+        """Remove the faults that have not occurred yet."""
         self.http.delete(f"{self.stack.addresses.ai_services}/faults", timeout=WAIT_S).raise_for_status()

@@ -1,4 +1,4 @@
-"""A server that answers what it is told, for answers that a healthy node does not give."""
+"""A server with scripted responses, for responses that a healthy OpenSearch node does not send."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Answer = tuple[int, Any] | None
 
 
 def accept(body: bytes) -> Answer:
-    """Answer a bulk body as a node that takes everything."""
+    """Return the response of a node that accepts every item of a bulk body."""
     actions = [json.loads(line) for line in body.splitlines() if line[:3] in (b'{"i', b'{"c', b'{"u')]
     return 200, {"errors": False, "items": [{next(iter(action)): {"status": 201}} for action in actions]}
 
 
 class Scripted(Server):
-    """Answers GET and POST requests: with `answers` one after another, then with what `answer` makes of the body.
+    """Replies to GET and POST requests: first with `answers` in order, then with the result of `answer` for the body.
 
-    None as an answer closes the connection without one.
+    The answer None closes the connection without a response.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Scripted(Server):
             request.reply(*answer)
 
     def next_answer(self, body: bytes) -> Answer:
-        """Keep the body and choose its answer."""
+        """Record the body of a request; return the answer to it."""
         with self._lock:
             self.bodies.append(body)
             scripted = self.answers.pop(0) if self.answers else ...
@@ -54,5 +54,5 @@ class Scripted(Server):
 
     @property
     def cluster(self) -> Cluster:
-        """The server as a cluster."""
+        """The server as a `Cluster`."""
         return Cluster(OpenSearch(self.url, max_retries=0, pool_maxsize=16), "scripted")

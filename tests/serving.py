@@ -1,4 +1,4 @@
-"""HTTP servers on loopback whose answers a test decides."""
+"""HTTP servers on loopback whose responses a test defines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# How often the server looks whether it is to end: closing one waits so long.
+# The interval at which a server checks whether it must stop; `close` waits for up to this time.
 POLL_S = 0.01
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request, and how to answer it."""
+    """One request; a test calls `reply` to answer it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -23,7 +23,7 @@ class Exchange(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def reply(self, status: int, content: Any, more: dict[str, str] | None = None, *, sent: int | None = None) -> None:
-        """Answer with bytes, or with a value as JSON; with `sent` the connection breaks after so many bytes."""
+        """Reply with bytes, or with a value as JSON; with `sent`, close the connection after this number of bytes."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(data)), **(more or {})}
         self.send_response(status)
@@ -31,19 +31,19 @@ class Exchange(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data[:sent])
-        # A whole answer leaves the connection open: the client, which was told so, may use it again at once.
+        # After a complete response the connection stays open, because the client may use it again at once.
         self.close_connection = self.close_connection or (sent is not None and sent < len(data))
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet."""
+        """Do not log requests."""
 
 
 class Server:
-    """A server on a free port, in threads of its own; `handle` answers each request.
+    """A server on a free port, with its own threads.
 
     Args:
-        handle: called with each request.
-        tls: its certificate, for a server with TLS.
+        handle: replies to a request.
+        tls: the TLS context with the certificate, or None for a server without TLS.
     """
 
     def __init__(self, handle: Callable[[Exchange], None], tls: ssl.SSLContext | None = None) -> None:
@@ -51,7 +51,7 @@ class Server:
             def handle_any(self) -> None:
                 handle(self)
 
-            do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the base class's names
+            do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - names of the base class
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if tls is not None:
@@ -62,7 +62,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

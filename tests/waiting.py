@@ -1,4 +1,4 @@
-"""How long tests wait: no verdict depends on the speed of the machine."""
+"""Timeouts and polling of tests. The timeouts are long, so that no test fails because a machine is slow."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-# For whatever should take seconds: an answer, a state, the end of a process. Only a failing test waits so long.
+# The timeout for anything that usually takes seconds. Only a failing test waits this long.
 WAIT_S = 300.0
 
 
-def eventually(look: Callable[[], T | None], what: str, *, wait_s: float = WAIT_S) -> T:
-    """Call `look` until it returns something true, and return that."""
+def eventually(poll: Callable[[], T | None], what: str, *, wait_s: float = WAIT_S) -> T:
+    """Call `poll` until it returns a true value; return the value, or fail with the text `what` after `wait_s`."""
     give_up_at, pause_s = time.monotonic() + wait_s, 0.02
     while time.monotonic() < give_up_at:
-        if found := look():
-            return found
+        if value := poll():
+            return value
         time.sleep(pause_s)
         pause_s = min(1.5 * pause_s, 0.2)
     raise AssertionError(f"{what}: not within {wait_s:.0f} s")

@@ -21,7 +21,7 @@ import requests
 from opensearchpy import OpenSearch
 
 from include.local_stack.buckets import create_bucket
-from include.local_stack.demo import MODEL, SAMPLE, TIMEOUT_S, WAIT_S, Demo, console, say_what_starts
+from include.local_stack.demo import MODEL, SAMPLE, TIMEOUT_S, WAIT_S, Demo, console, print_starts
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackError
 from opensearch_batch.core.data_prepper.check import check_data_prepper
@@ -200,7 +200,7 @@ def main() -> int:
     """Start the stack if it is not up, and run the sample from the folder PIPELINES, which is include/pipelines."""
     folder = Path(os.environ.get("PIPELINES") or REPOSITORY / "include" / "pipelines")
     try:
-        return 0 if DataPrepperDemo(_plain(Stack.up(say=say_what_starts)), folder).run() else 1
+        return 0 if DataPrepperDemo(_plain(Stack.up(say=print_starts)), folder).run() else 1
     except StackError as error:
         console.print(f"data-prepper: {error}", style="red")
         return 1

@@ -1,6 +1,6 @@
-"""The demo shows only what it measured: counts that reconcile, answers of the index, seconds per stage.
+"""Runs the demo: a pipeline over sample passages, then prints its counts, the seconds per stage, and search results.
 
-Run again, it finds the work done, and says so.
+If the demo runs again, the pipeline finds its work done, and the demo prints that.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PIPELINES = {"sagemaker": "passages", **{name: f"passages_{name}" for name in ("
 DOCUMENTS, WORK = "documents", "opensearch-batch"
 SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz"
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
-# Lucene looks at k candidates a segment; more than are shown, or near ones can be missed.
-ANSWERS, CANDIDATES = 3, 50
+# Lucene collects k candidates per segment; with only as many as are shown, it can miss near ones.
+SHOWN_HITS, CANDIDATES = 3, 50
 STAGES = ("prepare", "batch_predict", "poll", "ingest", "repair", "reconcile", "publish")
 COUNTED = ("read", "indexed", "unchanged", "dead_letters")
 WAIT_S, TIMEOUT_S = 600, 30
@@ -43,7 +43,7 @@ console = Console(highlight=False, soft_wrap=True)
 class Demo:
     """One run of a service's passages pipeline on a running stack."""
 
-    # What other pipelines' documents and stages are called, their demos say.
+    # The demos of other pipelines override these names of stages and fields.
     stages: ClassVar[tuple[str, ...]] = STAGES
     text_field: ClassVar[str] = "text"
     vector_field: ClassVar[str] = "embedding"
@@ -66,7 +66,7 @@ class Demo:
         self._node = stack.node_session()
 
     def run(self) -> bool:
-        """Run the pipeline and show what happened; False when it failed."""
+        """Run the pipeline and print the results; return False if the run failed."""
         self.provide()
         jobs, writes = self._jobs(), self._writes()
         self._airflow.wait_for_dag(self._dag_id)
@@ -79,7 +79,7 @@ class Demo:
         return True
 
     def run_once(self) -> bool:
-        """Run the pipeline over what is in its source; False when it failed."""
+        """Run the pipeline over the objects in its source; return False if the run failed."""
         self._provide_buckets()
         self._airflow.wait_for_dag(self._dag_id)
         return self._follow(self._airflow.trigger(self._dag_id)) is not None
@@ -89,7 +89,7 @@ class Demo:
             create_bucket(self._s3, bucket)
 
     def provide(self) -> None:
-        """Put the passages into the bucket and the model into SageMaker, where that is still to be done."""
+        """Upload the passages and create the SageMaker model, unless they exist."""
         self._provide_buckets()
         key = f"passages/{SAMPLE.name}"
         if self._objects.head(f"s3://{DOCUMENTS}/{key}") is None:
@@ -107,7 +107,7 @@ class Demo:
                 raise
 
     def _follow(self, run_id: str) -> list[dict[str, Any]] | None:
-        """Show a run until it ends; return its tasks, None when it failed."""
+        """Print the progress of a run until it ends; return its tasks, or None if it failed."""
         started = time.monotonic()
         tasks, state = self._watch(run_id, started)
         console.print(f"run {run_id}: {state} in {time.monotonic() - started:.1f} s")
@@ -118,7 +118,7 @@ class Demo:
         return None
 
     def _watch(self, run_id: str, started: float) -> tuple[list[dict[str, Any]], str]:
-        """Print progress whenever a stage moves, until the run ends."""
+        """Print the progress of the stages whenever it changes; return the tasks and the state of the ended run."""
         shown = ""
         while time.monotonic() < started + WAIT_S:
             state = str(self._airflow.run(self._dag_id, run_id)["state"])
@@ -138,7 +138,7 @@ class Demo:
         return int(answer.json().get(self._service, 0))
 
     def _writes(self) -> int:
-        """Return how many index operations the index ever saw, 0 before it exists."""
+        """Return the number of index operations that the index has executed, 0 if it does not exist."""
         answer = self._node.get(f"{self._stack.addresses.opensearch}/{self._index}/_stats/indexing", timeout=TIMEOUT_S)
         if answer.status_code == requests.codes.not_found:
             return 0
@@ -186,16 +186,16 @@ class Demo:
     def _load(self, uri: str, kind: Any) -> Any:  # noqa: ANN401 - one of the manifest's types
         stored = self._objects.read(uri)
         if stored is None:
-            raise StackError(f"{uri} is not there")
+            raise StackError(f"{uri} does not exist")
         return msgspec.json.decode(stored.content, type=kind)
 
     def _ask(self, model_id: str) -> None:
-        """Ask by text (the node embeds the question) and by vector (we embed it): the answers have to agree."""
+        """Search by text (the node embeds the question) and by vector (this program embeds it); compare the results."""
         for question in QUESTIONS:
             neural = {"neural": {self.vector_field: {"query_text": question, "model_id": model_id, "k": CANDIDATES}}}
             knn = {"knn": {self.vector_field: {"vector": self._embed(model_id, question), "k": CANDIDATES}}}
             by_text, by_vector = self._search(neural), self._search(knn)
-            same = "same answers by knn" if by_text == by_vector else f"knn answers otherwise: {by_vector}"
+            same = "same answers by knn" if by_text == by_vector else f"other answers by knn: {by_vector}"
             console.print(f"\n[bold]{question}?[/bold]   (neural query; {same})")
             for score, text in by_text:
                 console.print(f"  {score:.3f}  {text[:100]}")
@@ -207,7 +207,7 @@ class Demo:
         return vector
 
     def _search(self, query: dict[str, Any]) -> list[tuple[float, str]]:
-        body = {"size": ANSWERS, "_source": {"excludes": [self.vector_field]}, "query": query}
+        body = {"size": SHOWN_HITS, "_source": {"excludes": [self.vector_field]}, "query": query}
         hits = self._post(f"{self._index}/_search", body)["hits"]["hits"]
         return [(round(hit["_score"], 4), hit["_source"][self.text_field]) for hit in hits]
 
@@ -223,7 +223,7 @@ class Demo:
             f"\nAirflow     {self._stack.addresses.airflow}/dags/{self._dag_id}   "
             f"user admin, password {self._stack.airflow_password()}\n"
             f"OpenSearch  {self._stack.addresses.opensearch}/{self._index}/_search?pretty{sign_in}\n"
-            "The stack keeps running; make down ends it."
+            "The stack keeps running; make down stops it."
         )
 
 
@@ -242,20 +242,20 @@ def _json(value: Any) -> Any:  # noqa: ANN401 - an XCom
     return msgspec.json.decode(value) if isinstance(value, str) else value
 
 
-def say_what_starts(line: str) -> None:
-    """Leave out what runs already: a second demo has more to say than that."""
+def print_starts(line: str) -> None:
+    """Print a message of the stack, except that a process runs already."""
     if "runs already" not in line:
         console.print(line)
 
 
 def main() -> int:
-    """Start the stack if it is not up, and run the demo of the service named in SERVICE."""
+    """Start the stack if it does not run, and run the demo of the service in the environment variable SERVICE."""
     service = os.environ.get("SERVICE") or "sagemaker"
     if service not in PIPELINES:
         console.print(f"demo: no service {service!r}; SERVICE is one of {', '.join(PIPELINES)}", style="red")
         return 2
     try:
-        return 0 if Demo(Stack.up(say=say_what_starts), service).run() else 1
+        return 0 if Demo(Stack.up(say=print_starts), service).run() else 1
     except StackError as error:
         console.print(f"demo: {error}", style="red")
         return 1

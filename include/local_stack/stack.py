@@ -1,7 +1,7 @@
-"""The whole stack. Its S3, index, jobs and Airflow database live and die together.
+"""Starts and stops the local stack. Its S3 objects, index, jobs and Airflow database are removed together.
 
-S3 is kept in memory only; an index, a job or a task's record that pointed to lost objects would lie. Therefore `down`
-removes all of that state; what was downloaded stays in the cache, logs and the key pair stay in the home.
+S3 is in memory only, so the index, the jobs and the task records would refer to objects that no longer exist. `down`
+therefore removes all of this state. Downloads stay in the cache; logs and the key pair stay in the stack's home.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ FOLDERS_OF_STATE = ("airflow", "ai_services")
 
 
 def say_on_stdout(line: str) -> None:
-    """Print one line at once, also into a pipe."""
+    """Print one line without buffering."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 class Stack(msgspec.Struct, frozen=True):
-    """A stack that runs."""
+    """A running stack."""
 
     home: Path
     addresses: Addresses
@@ -61,15 +61,15 @@ class Stack(msgspec.Struct, frozen=True):
 
     @classmethod
     def up(cls, options: StackOptions | None = None, *, say: Say = say_on_stdout) -> Stack:
-        """Start what does not run yet and return when everything serves; twice is harmless.
+        """Start the processes that do not run yet; return when all are healthy. A repeated call changes nothing.
 
-        Without options, the environment decides (`LOCAL_STACK_HOME`, `OPENSEARCH_VERSION`, `PORTS`, ...).
+        Without options, environment variables set them (`LOCAL_STACK_HOME`, `OPENSEARCH_VERSION`, `PORTS`, ...).
         """
         options = options or options_from_environment(os.environ)
-        # Two stacks with one cache fill it one after the other.
+        # The second lock: stacks that share a cache must not fill it at the same time.
         with only_one_at_a_time(options.home, say), only_one_at_a_time(options.cache, say):
             file = StateFile(options.home)
-            state = _settle(options, file, say)
+            state = _initial_state(options, file, say)
             file.write(state)
             keys = credentials_of(options.home)
             supervisor = Supervisor(file, say)
@@ -81,7 +81,7 @@ class Stack(msgspec.Struct, frozen=True):
 
     @classmethod
     def running(cls, home: Path | None = None) -> Stack:
-        """The stack that `up` started in this home."""
+        """Return the stack that `up` started in this home."""
         home = home or home_from_environment(os.environ)
         file = home / STACK_FILE
         if not file.exists():
@@ -89,17 +89,17 @@ class Stack(msgspec.Struct, frozen=True):
         return cls(home, msgspec.json.decode(file.read_bytes(), type=Addresses), credentials_of(home))
 
     def down(self, *, say: Say = say_on_stdout) -> None:
-        """End this stack and remove its state."""
+        """Stop this stack and remove its state."""
         down(self.home, say=say)
 
     def airflow_password(self) -> str:
-        """The password of Airflow's user `admin`."""
+        """Return the password of Airflow's user `admin`."""
         return read_secrets(self.home / "airflow").admin_password
 
     def node_session(self) -> requests.Session:
-        """A client of the node; on a secured one it is signed in as admin and trusts the stack's authority."""
+        """Return an HTTP session for the node; with security, it authenticates as admin and trusts the stack's CA."""
         session = requests.Session()
-        # Loopback needs no proxy, and a CA bundle of the environment would replace the stack's own.
+        # Loopback needs no proxy, and a CA bundle from the environment would replace the stack's CA.
         session.trust_env = False
         if self.addresses.ca_certs:
             session.auth = (opensearch_security.ADMIN, self.credentials.opensearch_admin_password)
@@ -107,12 +107,12 @@ class Stack(msgspec.Struct, frozen=True):
         return session
 
     def airflow_api(self) -> AirflowAPI:
-        """Airflow's REST API, signed in as admin."""
+        """Return a client for Airflow's REST API, authenticated as admin."""
         return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password())
 
 
 def down(home: Path, *, say: Say = say_on_stdout) -> bool:
-    """End all processes of a home and remove their state; False, and nothing touched, when there was no stack."""
+    """Stop all processes of a home and remove their state; return False if there is no stack."""
     if not (home / STATE_FILE).exists():
         say(f"no stack in {home}")
         return False
@@ -127,7 +127,7 @@ def down(home: Path, *, say: Say = say_on_stdout) -> bool:
 
 
 def status(home: Path, *, say: Say = say_on_stdout) -> bool:
-    """Say what runs where; True when every recorded process is alive."""
+    """Print the processes and their addresses; return whether every recorded process is alive."""
     state = StateFile(home).read()
     if state is None:
         say(f"no stack in {home}")
@@ -141,8 +141,11 @@ def status(home: Path, *, say: Say = say_on_stdout) -> bool:
     return len(alive) == len(state.processes)
 
 
-def _settle(options: StackOptions, file: StateFile, say: Say) -> StackState:
-    """Decide ports and version: those of the stack that runs, else new ones; nothing is started yet."""
+def _initial_state(options: StackOptions, file: StateFile, say: Say) -> StackState:
+    """Return the state to start with: ports and version of the running stack, else those of the options.
+
+    The state of a stack that is no longer running is removed.
+    """
     recorded = file.read()
     if recorded and not _alive(recorded):
         if recorded.processes:
@@ -163,18 +166,19 @@ def _settle(options: StackOptions, file: StateFile, say: Say) -> StackState:
 def _refuse_changes(options: StackOptions, recorded: StackState) -> None:
     if "opensearch" in recorded.processes and options.opensearch_version != recorded.opensearch_version:
         raise StackError(
-            f"{options.home}: OpenSearch {recorded.opensearch_version} is up, OPENSEARCH_VERSION asks for "
-            f"{options.opensearch_version}. Run `make down` first: index, jobs and objects end with it."
+            f"{options.home}: OpenSearch {recorded.opensearch_version} is up, but OPENSEARCH_VERSION is "
+            f"{options.opensearch_version}. Run `make down` first: this removes the index, jobs and objects."
         )
     if "opensearch" in recorded.processes and options.security != recorded.security:
         raise StackError(
-            f"{options.home}: OpenSearch is up with SECURITY={_on_or_off(recorded.security)}, now it is asked for "
-            f"SECURITY={_on_or_off(options.security)}. Run `make down` first: index, jobs and objects end with it."
+            f"{options.home}: OpenSearch is up with SECURITY={_on_or_off(recorded.security)}, but "
+            f"SECURITY={_on_or_off(options.security)} is requested. Run `make down` first: this removes the index, "
+            "jobs and objects."
         )
     for name, port in options.ports.items():
         if (used := getattr(recorded.ports, name)) != port:
             raise StackError(
-                f"{options.home}: this stack uses port {used} for {name}, {port_variable(name)} asks for {port}. "
+                f"{options.home}: this stack uses port {used} for {name}, but {port_variable(name)} is {port}. "
                 f"Run `make down` first, or unset {port_variable(name)}."
             )
 
@@ -184,7 +188,7 @@ def _on_or_off(security: bool) -> str:  # noqa: FBT001 - the word for one value
 
 
 def _listeners(services: Iterable[str], *, running: Iterable[str]) -> list[str]:
-    """The ports that must be free before these services start."""
+    """Return the names of the ports that must be free before these services start."""
     to_start = {process for service in services for process in PROCESSES_OF[service]} - set(running)
     return [listener for process in to_start for listener in LISTENERS.get(process, ())]
 
@@ -194,7 +198,7 @@ def _alive(state: StackState) -> list[str]:
 
 
 def _write_addresses(home: Path, file: StateFile) -> Addresses:
-    """Write `stack.json`, for programs that only need to know where things are."""
+    """Write `stack.json` for programs that only need the addresses; return the addresses."""
     state = file.read()
     ca_certs = opensearch_security.authority_file(home) if state and state.security else None
     addresses = Addresses()
@@ -207,7 +211,7 @@ def _write_addresses(home: Path, file: StateFile) -> Addresses:
 def addresses_of(
     ports: Ports, opensearch_version: str, running: Iterable[str], *, ca_certs: Path | None = None
 ) -> Addresses:
-    """Name every service whose last process runs; a node is secured when there is an authority to trust."""
+    """Return the addresses of the services whose processes all run; `ca_certs` is set if the node has TLS."""
     served = [service for service, names in PROCESSES_OF.items() if set(names) <= set(running)]
     has_node = "opensearch" in served
     return Addresses(

@@ -159,7 +159,7 @@ class StagedRuns:
         save(
             self.objects, JobRecords(self.objects, folder).uri, msgspec.structs.replace(job, end=End("COMPLETED", 1.0))
         )
-        return JobOutput([uri], job=folder, ml_task_id="t")
+        return JobOutput([uri], folder=folder, ml_task_id="t")
 
     def _row(self, at: int, text: str) -> Any:
         reason, vector = self.fails.get(text), vector_of(text)

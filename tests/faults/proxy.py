@@ -1,4 +1,4 @@
-"""A door in front of a real server: faults come over its requests, before the server sees one or after it answered."""
+"""An HTTP proxy in front of a real server, which injects faults before or after the server handles a request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.waiting import WAIT_S
 NOT_PASSED_ON = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
 
 
-class JobOutput(NamedTuple):
-    """What a server answered."""
+class Response(NamedTuple):
+    """The response of the server."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -25,7 +25,7 @@ class JobOutput(NamedTuple):
 
 
 class Exchange:
-    """One request on its way; a fault decides what becomes of it."""
+    """One request at the proxy; a fault decides how it is handled."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, server: str, body: bytes) -> None:
         self._handler = handler
@@ -33,38 +33,38 @@ class Exchange:
         self.body = body
 
     def drop(self, *headers: str) -> None:
-        """Take headers off the request."""
+        """Remove headers from the request."""
         for name in headers:
             del self._handler.headers[name]
 
-    def forward(self) -> JobOutput:
-        """Let the server do it; nobody is told yet."""
+    def forward(self) -> Response:
+        """Forward the request to the server; return the response without sending it to the client."""
         connection = http.client.HTTPConnection(self._server, timeout=WAIT_S)
         headers = {name: value for name, value in self._handler.headers.items() if name.lower() != "expect"}
         try:
             connection.request(self._handler.command, self._handler.path, self.body, headers)
-            answer = connection.getresponse()
-            return JobOutput(answer.status, answer.getheaders(), answer.read())
+            response = connection.getresponse()
+            return Response(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
 
-    def answer(self, answered: JobOutput, *, cut: bool = False) -> None:
-        """Answer the request; a cut answer breaks off in its middle."""
-        size = next((value for name, value in answered.headers if name.lower() == "content-length"), None)
+    def answer(self, response: Response, *, cut: bool = False) -> None:
+        """Send a response to the client; with `cut`, close the connection after half of the content."""
+        size = next((value for name, value in response.headers if name.lower() == "content-length"), None)
         is_head = self._handler.command == "HEAD"
-        self._handler.send_response(answered.status)
-        for name, value in answered.headers:
+        self._handler.send_response(response.status)
+        for name, value in response.headers:
             if name.lower() not in NOT_PASSED_ON:
                 self._handler.send_header(name, value)
-        self._handler.send_header("Content-Length", size if is_head and size else str(len(answered.content)))
+        self._handler.send_header("Content-Length", size if is_head and size else str(len(response.content)))
         self._handler.end_headers()
         if not is_head:
-            self._handler.wfile.write(answered.content[: len(answered.content) // 2] if cut else answered.content)
+            self._handler.wfile.write(response.content[: len(response.content) // 2] if cut else response.content)
         if cut:
             self.reset()
 
     def reset(self) -> None:
-        """Close the connection without another word."""
+        """Close the connection without a response."""
         self._handler.wfile.flush()
         self._handler.connection.shutdown(socket.SHUT_RDWR)
         self._handler.close_connection = True
@@ -80,17 +80,17 @@ class _Rule(NamedTuple):
 
 
 class Proxy:
-    """Passes requests on to one server, but for those that a fault waits for.
+    """Forwards requests to one server, except requests for which a fault is configured.
 
     Args:
-        url: the server's.
+        url: the URL of the server.
     """
 
     def __init__(self, url: str) -> None:
         server = urlsplit(url).netloc
         self._rules: list[tuple[_Rule, list[str]]] = []
         self._seen: list[str] = []
-        self._under_way: list[str] = []
+        self._in_progress: list[str] = []
         self._changed = threading.Condition()
         outer = self
 
@@ -101,23 +101,23 @@ class Proxy:
                 try:
                     super().handle_one_request()
                 except (ConnectionError, OSError):
-                    # Whoever asked was killed.
+                    # The client was killed.
                     self.close_connection = True
 
-            def pass_on(self) -> None:
+            def handle_request(self) -> None:
                 size_bytes = int(self.headers.get("Content-Length", 0))
                 body = self.rfile.read(size_bytes)
                 if len(body) < size_bytes:
-                    # Whoever sent it was killed in its midst; the server would wait for the rest without end.
+                    # The client was killed while it sent the body; the server would wait for the rest forever.
                     self.close_connection = True
                     return
                 exchange = Exchange(self, server, body)
                 outer.act(f"{self.command} {self.path}", exchange)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = pass_on  # noqa: N815 - the base class names them so
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_request  # noqa: N815 - names of the base class
 
             def log_message(self, *_: object) -> None:
-                """Stay quiet."""
+                """Do not log requests."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -129,44 +129,44 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def on(self, request: str, number: int, fault: Fault, *, times: int = 1) -> None:
-        """Let a fault come over the `number`-th and `times - 1` further requests that match from now on.
+        """Apply a fault to requests that match from now on.
 
         Args:
-            request: a pattern of method and path, like ``POST .*/_bulk``.
-            number: counts from 1.
-            fault: what happens to it.
-            times: to how many in a row.
+            request: a pattern for method and path, like ``POST .*/_bulk``.
+            number: the first matching request to which the fault is applied; 1 is the next one.
+            fault: handles the request.
+            times: the number of consecutive matching requests to which the fault is applied.
         """
         with self._changed:
             self._rules.append((_Rule(re.compile(request), range(number, number + times), fault), []))
 
     def act(self, request: str, exchange: Exchange) -> None:
-        """Do what the rules say, or pass the request on."""
+        """Apply the fault that a rule selects, or forward the request."""
         with self._changed:
-            self._under_way.append(request)
+            self._in_progress.append(request)
             self._seen.append(request)
             fault = self._fault(request)
         try:
             fault(exchange)
         finally:
             with self._changed:
-                self._under_way.remove(request)
+                self._in_progress.remove(request)
                 self._changed.notify_all()
 
     def settle(self) -> None:
-        """Wait until the server has answered whatever was under way, and forget the faults."""
+        """Wait until all requests in progress have ended, then remove all faults."""
         with self._changed:
-            # A request that was passed on gives up by itself first.
-            assert self._changed.wait_for(lambda: not self._under_way, 2 * WAIT_S), self._under_way
+            # A forwarded request times out before this wait does.
+            assert self._changed.wait_for(lambda: not self._in_progress, 2 * WAIT_S), self._in_progress
             self._rules.clear()
 
     def count(self, request: str) -> int:
-        """Count the requests so far that match."""
+        """Return the number of requests so far that match."""
         with self._changed:
             return sum(bool(re.match(request, seen)) for seen in self._seen)
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the proxy."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -181,34 +181,34 @@ class Proxy:
 
 
 def passes(exchange: Exchange) -> None:
-    """Nothing happens to it."""
+    """Forward the request and its response unchanged."""
     exchange.answer(exchange.forward())
 
 
 def resets(exchange: Exchange) -> None:
-    """The connection breaks before the server saw the request."""
+    """Close the connection before the server receives the request."""
     exchange.reset()
 
 
 def resets_after(exchange: Exchange) -> None:
-    """The connection breaks after the server did what was asked."""
+    """Close the connection after the server has handled the request."""
     exchange.forward()
     exchange.reset()
 
 
 def cuts(exchange: Exchange) -> None:
-    """The server does what was asked, and its answer breaks off in the middle."""
+    """Let the server handle the request, and close the connection in the middle of its response."""
     exchange.answer(exchange.forward(), cut=True)
 
 
 def answers(status: int, content: bytes = b"{}") -> Fault:
-    """The server answers this and does nothing."""
+    """Send this response; the server does not receive the request."""
     headers = [("Content-Type", "application/xml" if content.startswith(b"<") else "application/json")]
-    return lambda exchange: exchange.answer(JobOutput(status, headers, content))
+    return lambda exchange: exchange.answer(Response(status, headers, content))
 
 
 def ignores(header: str) -> Fault:
-    """The server acts as if it did not know a header."""
+    """Remove a header from the request, like a server that does not support it."""
 
     def fault(exchange: Exchange) -> None:
         exchange.drop(header)
@@ -218,7 +218,7 @@ def ignores(header: str) -> Fault:
 
 
 def first(act: Callable[[], object], then: Fault = passes) -> Fault:
-    """Somebody does something before the request goes on."""
+    """Call `act` before the request is handled."""
 
     def fault(exchange: Exchange) -> None:
         act()
@@ -228,11 +228,11 @@ def first(act: Callable[[], object], then: Fault = passes) -> Fault:
 
 
 def afterwards(act: Callable[[], object]) -> Fault:
-    """Somebody does something after the server did what was asked and before it answers."""
+    """Call `act` after the server has handled the request and before the client receives the response."""
 
     def fault(exchange: Exchange) -> None:
-        answered = exchange.forward()
+        response = exchange.forward()
         act()
-        exchange.answer(answered)
+        exchange.answer(response)
 
     return fault

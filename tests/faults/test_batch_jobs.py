@@ -136,7 +136,7 @@ def test_marking_poll_cancels_the_job(run: Run, state: str) -> None:
     run.mark("poll", state)
     eventually(lambda: run.job_status() in {"Stopping", "Stopped"}, "the cancelled job")
     end = eventually(lambda: run.record().get("end"), "the recorded end")
-    assert (end["state"], end["reason"]) == ("CANCELLED", f"cancelled, because the task was marked {state}")
+    assert (end["state"], end["reason"]) == ("CANCELLED", f"cancelled, because the Airflow task was marked {state}")
     assert run.end() == "failed"
     assert run.jobs() == 1
 
@@ -161,7 +161,7 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
     run.began_two_days_ago()
     eventually(lambda: run.job_status() in {"Stopping", "Stopped"}, "the cancelled job")
     end = eventually(lambda: run.record().get("end"), "the recorded end")
-    assert (end["state"], end["reason"]) == ("CANCELLED", "cancelled, because the task was marked skipped")
+    assert (end["state"], end["reason"]) == ("CANCELLED", "cancelled, because the Airflow task was marked skipped")
     assert run.end() == "failed"
     assert (run.task("poll")["state"], run.jobs()) == ("skipped", 1)
 

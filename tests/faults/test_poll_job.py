@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+import requests
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.job_records import JobRecords
@@ -17,7 +19,7 @@ from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
 from tests.stored import present
-from tests.waiting import WAIT_S
+from tests.waiting import WAIT_S, eventually
 
 Begin = Callable[..., Wait]
 
@@ -99,9 +101,20 @@ def changed_connector(wait: Wait, **change: Any) -> Iterator[None]:
     connector = f"_plugins/_ml/connectors/{node('GET', model)['connector_id']}"
     key = wait.lab.stack.credentials.secret_key
     before = {"actions": node("GET", connector)["actions"], "credential": {"openAI_key": key}}
-    for values in (change, {name: before[name] for name in change}):
+
+    def is_changed(values: dict[str, Any]) -> bool:
+        """Change the connector, unless a node still deploys its model: a submission can do that."""
         node("POST", f"{model}/_undeploy")
-        node("PUT", connector, values)
+        try:
+            node("PUT", connector, values)
+        except requests.HTTPError as error:
+            if "deployed" not in error.response.text:
+                raise
+            return False
+        return True
+
+    for values in (change, {name: before[name] for name in change}):
+        eventually(partial(is_changed, values), "the connector was changed")
         node("POST", f"{model}/_deploy")
         if values is change:
             yield
@@ -137,7 +150,7 @@ def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     job_records = JobRecords(lab.objects, wait.folder)
     found = present(job_records.load())
-    assert job_records.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), etag=found[1])
     succeeds, result = wait.end()
     assert (succeeds, result["state"], result["outputs"]) == (False, "LOST", [])
     assert wait.recorded_end().state == "LOST"
@@ -170,6 +183,6 @@ def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: 
     job_records = JobRecords(wait.lab.objects, wait.folder)
     found = present(job_records.load())
     known: dict[str, Any] = wait.flow.client.describe(wait.submitted)
-    assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), etag=found[1])
     succeeds, result = wait.end(ml_task_id="")
     assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)

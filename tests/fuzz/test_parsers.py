@@ -28,7 +28,7 @@ from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.pipeline.file import PipelineFile
-from opensearch_batch.core.storage.dead_letters import DeadLetter, Origin, count_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetter, JoinedRow, count_letters
 from opensearch_batch.core.transform.field_map import FieldMap, Part
 from opensearch_batch.core.transform.json_path import PlainPath, RowReader
 from opensearch_batch.core.types.rows import ROW_LIMIT
@@ -261,8 +261,8 @@ LETTERS = [
     msgspec.json.encode(letter) + b"\n"
     for letter in (
         DeadLetter("ingest", "no", "s3://d/a", 1, '{"id":"1","a":2}'),
-        DeadLetter("ingest", "no", "s3://d/a", 1, None, "/w==", joined=[Origin(1, "s3://d/b", 2, 0, '{"id":"1"}')]),
-        DeadLetter("prepare", "no", "s3://d/a", 3, '{"id":"1"}', number=7, late=True),
+        DeadLetter("ingest", "no", "s3://d/a", 1, None, "/w==", joined=[JoinedRow(1, "s3://d/b", 2, 0, '{"id":"1"}')]),
+        DeadLetter("prepare", "no", "s3://d/a", 3, '{"id":"1"}', source_number=7, late=True),
     )
 ]
 

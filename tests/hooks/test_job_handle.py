@@ -53,7 +53,7 @@ class Sides:
         record = JobRecord(
             "k", "n", "openai", "m", "in", "out", time.time(), ml_task_id="t", remote_job={"id": "batch_1"}
         )
-        assert JobRecords(store, FOLDER).write(record, over=None)
+        assert JobRecords(store, FOLDER).write(record, etag=None)
 
     def end(self) -> tuple[bool, dict[str, Any]]:
         """Wait for the job."""

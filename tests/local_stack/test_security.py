@@ -59,7 +59,7 @@ def test_a_node_that_runs_is_neither_secured_nor_opened(options: StackOptions) -
     file = StateFile(options.home)
     state = present(file.read())
     file.record("opensearch", state.processes["s3"])
-    with pytest.raises(StackError, match=r"is up with SECURITY=on, now it is asked for SECURITY=off\. Run `make down`"):
+    with pytest.raises(StackError, match=r"is up with SECURITY=on, but SECURITY=off is requested\. Run `make down`"):
         Stack.up(msgspec.structs.replace(options, security=False), say=lambda _: None)
 
 

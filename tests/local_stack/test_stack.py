@@ -59,7 +59,7 @@ def test_a_running_stack_keeps_version_and_ports(options: StackOptions) -> None:
     """Another port for a stack that is up is refused with a remedy; a version is free until a node runs."""
     Stack.up(options, say=lambda _: None)
     moved = StackOptions(home=options.home, services=options.services, ports={"s3": 1})
-    with pytest.raises(StackError, match=r"S3_PORT asks for 1\. Run `make down` first"):
+    with pytest.raises(StackError, match=r"S3_PORT is 1\. Run `make down` first"):
         Stack.up(moved, say=lambda _: None)
 
 
@@ -70,7 +70,7 @@ def test_another_version_is_refused_while_a_node_is_recorded(options: StackOptio
     state = present(file.read())
     file.record("opensearch", state.processes["s3"])
     other = StackOptions(home=options.home, services=frozenset({"s3"}), opensearch_version="3.6.0")
-    with pytest.raises(StackError, match=r"2\.19\.1 is up, OPENSEARCH_VERSION asks for 3\.6\.0\. Run `make down`"):
+    with pytest.raises(StackError, match=r"2\.19\.1 is up, but OPENSEARCH_VERSION is 3\.6\.0\. Run `make down`"):
         Stack.up(other, say=lambda _: None)
 
 

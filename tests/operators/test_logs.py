@@ -117,7 +117,7 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [str(entry["event"]) for entry in entries]
     progress = [line for line in lines if "RUNNING (in_progress)" in line]
     assert progress
-    assert progress[-1].startswith("job books-1 (task t): RUNNING (in_progress), submitted ")
+    assert progress[-1].startswith("job books-1 (ML Commons task t): RUNNING (in_progress), submitted ")
     assert progress[-1].endswith("; 2 completed, 0 failed, 5 total")
 
 

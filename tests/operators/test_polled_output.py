@@ -40,7 +40,7 @@ def output_of(record: JobRecord | None, task: str | None, *uris: str, state: str
     """Return the outputs that `ingest` uses, given the record of its shard's job and the XCom of `poll`."""
     store = MemoryObjects()
     if record is not None:
-        JobRecords(store, FOLDER).write(record, over=None)
+        JobRecords(store, FOLDER).write(record, etag=None)
     polled = json.dumps({"task_id": task, "state": state, "outputs": list(uris)})
     ti = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: polled)  # noqa: ARG005 - one XCom
     context: Any = {"ti": ti}

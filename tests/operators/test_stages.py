@@ -381,7 +381,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
     save(store, found.manifest(run_key_of(context_of())), manifest)
     job = JobRecord("j", "j", "sagemaker", "m", "i", "o", intended_at=0.0, ml_task_id="t")
-    JobRecords(store, found.job("j")).write(job, over=None)
+    JobRecords(store, found.job("j")).write(job, etag=None)
     done = iter(attempts)
 
     def run(*_: Any, **__: Any) -> IngestReport:

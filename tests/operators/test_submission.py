@@ -45,7 +45,7 @@ def record(end: End | None = None, *, ml_task_id: str | None = "t", intended_at:
     ("holds", "is_taken_over"),
     [
         (record(), False),
-        (record(End("COMPLETED", time.time() + 3600)), True),
+        (record(End("COMPLETED", 4e9)), True),
         # It is about to be paid again; or its answer was lost; or it is on its way to its first submission.
         (record(End("FAILED", 1.0)), False),
         (record(ml_task_id=None), False),
@@ -56,7 +56,7 @@ def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None
     """A job holds its slot from before its submission until its end."""
     one, other = f"s3://{bucket}/jobs/one", f"s3://{bucket}/jobs/other"
     if holds is not None:
-        assert JobRecords(store, one).write(holds, over=None)
+        assert JobRecords(store, one).write(holds, etag=None)
     assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(one)
     assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(other) == is_taken_over
 
@@ -100,7 +100,7 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearch
 def test_a_reused_job_is_marked_as_taken(submits: tuple[OpenSearchBatchPredictOperator, LocalFiles]) -> None:
     """A job that is reused is marked as taken, so no other run removes its outputs before this run ingests them."""
     stage, store = submits
-    assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
+    assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), etag=None)
     done = stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
@@ -135,7 +135,7 @@ class Leaked:
         self.folder = Layout("s3://work", "p").slots("openai", "m")
         self.records = JobRecords(store, OTHER)
         known = msgspec.structs.replace(record(ml_task_id=None), remote_job={"id": "batch"})
-        assert self.records.write(known, over=None)
+        assert self.records.write(known, etag=None)
         save(store, f"{self.folder}/0000.json", Slot(OTHER, time.time() - held_for_s))
 
     def describe(self, record: JobRecord) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""Job store. One file per job, replaced as a whole: what was accepted outlives the app and the worker.
+"""Job store: one file per job, replaced atomically, so accepted jobs survive a crash of the app or the worker.
 
-The app accepts and stops jobs, the worker starts and ends them. Both change a job only under the store's
-lock, so neither overwrites what the other has just written.
+The app accepts and stops jobs; the worker starts and ends them. Both change a job only while they hold the store's
+lock, so neither overwrites a change of the other.
 
-Beside them lies one empty file for each job that has not ended; its name says when the job is due. Thousands of jobs
-that wait cost the worker one look into that folder and no file read.
+In a second folder, each job that has not ended has an empty file whose name contains the time when the job is due. So
+the worker finds the next of thousands of waiting jobs by listing one folder, without reading a file.
 """
 
 import bisect
@@ -24,7 +24,7 @@ from include.local_stack.ai_services.faults import Fault, FaultKind
 
 
 class State(StrEnum):
-    """Where a job stands; each service says it in its own words, and not each has a word for each."""
+    """The state of a job. Each service has its own names for these states, and no service has all of them."""
 
     ACCEPTED = "accepted"
     VALIDATING = "validating"
@@ -47,7 +47,7 @@ ENDED = frozenset({State.COMPLETED, State.PARTIAL, State.FAILED, State.STOPPED, 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One accepted job; times are seconds since the epoch.
 
-    `faults` are those it was accepted with. `result` is what its computation has to say beside its rows.
+    `faults` are the faults that apply to the job. `result` is the result of its computation, except the output rows.
     """
 
     service: str
@@ -62,21 +62,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def start_not_before_s(self) -> float:
-        """When the worker may begin."""
+        """The time from which the worker may start the job."""
         delay = self.fault(FaultKind.DELAY)
         return self.accepted_at_s + (delay.seconds if delay else 0.0)
 
     @property
     def ended_at_s(self) -> float | None:
-        """When it ended, if it has."""
+        """The time when the job ended, None if it has not."""
         return self.entered_at_s.get(self.state) if self.state in ENDED else None
 
     def fault(self, kind: FaultKind) -> Fault | None:
-        """The fault of this kind, if the job has it."""
+        """Return the fault of this kind, None if the job has none."""
         return next((fault for fault in self.faults if fault.fault is kind), None)
 
     def entered(self, state: State, now_s: float, **changes: str | dict[str, Any] | None) -> "Job":
-        """This job in another state from now on."""
+        """Return the job in a state that it enters now."""
         times = {**self.entered_at_s, state: now_s}
         return msgspec.structs.replace(self, state=state, entered_at_s=times, **changes)
 
@@ -103,9 +103,9 @@ class JobStore:
         self._ended: dict[tuple[str, str], Job] = {}
 
     def accept(self, job: Job) -> None:
-        """Keep a new job; its name must be new within its service."""
+        """Store a new job; raise JobExistsError if its service has a job of this name."""
         path = self._path(job.service, job.name)
-        self.accepted(job.service)  # what was there before is listed first
+        self.accepted(job.service)  # loads the jobs that were stored before
         with self._locked():
             if path.exists():
                 raise JobExistsError(job.name)
@@ -114,15 +114,15 @@ class JobStore:
             bisect.insort(self._accepted[job.service], job, key=_by_acceptance)
 
     def exists(self, service: str, name: str) -> bool:
-        """Whether a job of this name was ever accepted."""
+        """Return whether a job of this name was accepted."""
         return self._path(service, name).exists()
 
     def get(self, service: str, name: str) -> Job:
-        """The job as it stands on disk now."""
+        """Return the stored job."""
         return self._read(self._path(service, name))
 
     def update(self, service: str, name: str, change: Callable[[Job], Job]) -> Job:
-        """Replace a job by what `change` makes of it; nobody else writes in between."""
+        """Replace a job with the result of `change`, under the lock; return the new job."""
         with self._locked():
             job = self.get(service, name)
             changed = change(job)
@@ -130,7 +130,7 @@ class JobStore:
         return changed
 
     def count(self, service: str) -> int:
-        """Jobs ever accepted: ended ones stay."""
+        """Return the number of accepted jobs, including ended ones."""
         return len(self.accepted(service))
 
     def texts(self, service: str) -> int:
@@ -138,18 +138,18 @@ class JobStore:
         return sum(self.current(job).result.get(TEXTS, 0) for job in self.accepted(service))
 
     def accepted(self, service: str) -> list[Job]:
-        """All jobs of a service as they were when this store first saw them, in the order they were accepted.
+        """Return all jobs of a service in the order of acceptance, in the state in which this store first read them.
 
-        Only the store that accepts jobs knows them all: no other process adds any behind its back.
+        The list is complete only in the process that accepts jobs, because the list is read from disk only once.
         """
         with self._listing:
             if service not in self._accepted:
-                found = [self._read(path) for path in (self._jobs_dir / service).glob("*.json")]
-                self._accepted[service] = sorted(found, key=_by_acceptance)
+                stored = [self._read(path) for path in (self._jobs_dir / service).glob("*.json")]
+                self._accepted[service] = sorted(stored, key=_by_acceptance)
             return list(self._accepted[service])
 
     def current(self, job: Job) -> Job:
-        """The job as it stands now; one that has ended is not read again."""
+        """Return the current state of a job; an ended job is read only once."""
         ended = self._ended.get((job.service, job.name))
         if ended is None:
             job = self.get(job.service, job.name)
@@ -158,34 +158,34 @@ class JobStore:
         return ended or job
 
     def end_delays(self) -> None:
-        """Let every job that was told to wait be computed now."""
+        """Remove the delays of all jobs that have not ended, so that the worker computes them now."""
         for path in self._jobs_dir.glob("*/*.json"):
             job = self._read(path)
             if job.state not in ENDED and job.fault(FaultKind.DELAY):
                 self.update(job.service, job.name, _without_delay)
 
     def next_due(self, now_s: float) -> Job | None:
-        """The job to compute now: of those due or asked to stop the one accepted first."""
-        with os.scandir(self._pending_dir) as found:
-            entries = [_Pending.read(entry.name) for entry in found]
+        """Return the job to compute now, or None: of the jobs that are due or stopping, the one accepted first."""
+        with os.scandir(self._pending_dir) as files:
+            entries = [_Pending.read(file.name) for file in files]
         due = sorted(entry for entry in entries if entry.due_ms <= now_s * 1000)
         for entry in due:
             try:
                 job = self.get(entry.service, entry.name)
             except UnknownJobError:
-                continue  # its acceptance is not over, or was cut off by a kill
+                continue  # the job file is written after the pending file: not yet, or never because of a kill
             if job.state not in ENDED:
                 return job
             self._forget(entry)
         return None
 
     def _forget(self, entry: "_Pending") -> None:
-        """A kill came between the end of a job and this."""
+        """Delete the pending file of an ended job, which remains if the process is killed after the end."""
         with self._locked():
             (self._pending_dir / entry.file_name()).unlink(missing_ok=True)
 
     def _replace(self, old: Job | None, new: Job) -> None:
-        """In this order a kill leaves a name too many, never a job that nobody takes."""
+        """Write a job and its pending file, in this order: a kill may leave a superfluous file, but loses no job."""
         before, after = _Pending.of(old), _Pending.of(new)
         if after and after != before:
             (self._pending_dir / after.file_name()).touch()
@@ -227,7 +227,7 @@ def _by_acceptance(job: Job) -> tuple[float, str]:
 
 
 class _Pending(msgspec.Struct, frozen=True, order=True):
-    """The name of the empty file that stands for a job to be done; ordered as jobs are taken."""
+    """The name of the empty file of a job that has not ended; sorts in the order in which the worker takes the jobs."""
 
     accepted_us: int
     service: str

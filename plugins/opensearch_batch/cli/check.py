@@ -80,8 +80,8 @@ class Check(Command[CheckAccount]):
                 console.print(mistake)
             if not checked.mistakes:
                 console.print("\n".join(_lines_of(checked)))
-            if checked.plan:
-                console.print(f"  {_estimate_text(checked.plan)}")
+            if checked.estimate:
+                console.print(f"  {_estimate_text(checked.estimate)}")
         files, tests = _count(len(account.pipelines), "file"), _count(account.tests, "test")
         console.print(f"{files}, {tests}, {_count(account.mistakes, 'mistake')}")
 

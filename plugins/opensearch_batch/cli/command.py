@@ -37,7 +37,7 @@ A = TypeVar("A", bound=Account)
 class Command(Generic[A]):
     """Base of the commands. `account` is the result so far, so that an error does not lose it.
 
-    Subclasses define `execute`, `show` and `when_stopped`, which ends the message after Ctrl-C.
+    Subclasses define `execute` and `show`, and may define `when_stopped`, the advice in the message after Ctrl-C.
     """
 
     when_stopped = "run the same command again"

@@ -57,12 +57,12 @@ class TooLarge(FatalError):
 class OutputUnusable(FatalError):
     """The output of a completed job is missing or incomplete; only a new job helps.
 
-    `job` is the folder of the job record, empty if the job is not the cause; `ml_task_id` is its ML Commons task.
+    `folder` is the folder of the job's record, empty if the job is not the cause; `ml_task_id` is its ML Commons task.
     """
 
-    def __init__(self, message: str, *, job: str = "", ml_task_id: str | None = None) -> None:
+    def __init__(self, message: str, *, folder: str = "", ml_task_id: str | None = None) -> None:
         super().__init__(message)
-        self.job = job
+        self.folder = folder
         self.ml_task_id = ml_task_id
 
 

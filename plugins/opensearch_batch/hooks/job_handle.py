@@ -60,11 +60,11 @@ class JobResult(msgspec.Struct, frozen=True):
         record = JobRecords(objects, folder).read()
         if record is None or not self._belongs_to(record, service):
             raise ConfigError(
-                f"the result of poll (task {self.ml_task_id}) does not belong to this shard's job {folder}: poll was "
-                "marked as success by hand after a clear; clear batch_predict"
+                f"the result of poll (ML Commons task {self.ml_task_id}) does not belong to this shard's job {folder}: "
+                "poll was marked as success by hand after a clear; clear batch_predict"
             )
         submission = record.submission_of(self.ml_task_id)
-        return JobOutput(self.outputs, job=folder, ml_task_id=self.ml_task_id, submission=submission)
+        return JobOutput(self.outputs, folder=folder, ml_task_id=self.ml_task_id, submission=submission)
 
     def _belongs_to(self, record: JobRecord, service: str) -> bool:
         if self.ml_task_id == record.ml_task_id:
@@ -194,7 +194,7 @@ class JobHandle(msgspec.Struct, frozen=True):
 
     def remove_and_list_remaining(self, waiter: Waiter) -> list[Waiter]:
         """Remove a waiter; return the remaining ones."""
-        return self._waiters().remaining_without(waiter)
+        return self._waiters().remove_and_list_remaining(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Remove a waiter; if that fails, its registration expires."""

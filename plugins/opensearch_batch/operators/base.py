@@ -187,8 +187,8 @@ def is_forced(context: Context) -> bool:
 def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
     """Return the new submission that a user requested by a clear or by ``force``, if any.
 
-    A clear raises the task's max_tries, a retry does not (Airflow 3.3). The run id identifies the request, because two
-    manual runs may have the same partition key or logical date.
+    A clear increases the task's max_tries, a retry does not (Airflow 3.3). The run id identifies the request, because
+    two manual runs may have the same partition key or logical date.
     """
     dag_run, max_tries = context["dag_run"], context["ti"].max_tries
     run = run_key(dag_run.dag_id, dag_run.run_id)
@@ -196,8 +196,8 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
     return ResubmitRequest(clear=clear, force=run if is_forced(context) else "")
 
 
-def run_is_over(context: Context) -> Callable[[str], bool]:
-    """Return a function from a run id to whether this run of the DAG has ended or was deleted."""
+def run_end_check(context: Context) -> Callable[[str], bool]:
+    """Return a function that returns whether the run of the DAG with a given run id has ended or was deleted."""
     ti = context["ti"]
 
     def is_over(run_id: str) -> bool:

@@ -180,7 +180,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         if record is None or record.end is None or record.end.state in BAD_ENDS:
             raise ConfigError(f"{folder}: this job of repair has not completed; clear repair")
         outputs = adapter_of(self.service).outputs(record, record.remote_job)
-        return JobOutput(outputs, job=folder, ml_task_id=record.ml_task_id, submission=record.submission)
+        return JobOutput(outputs, folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
 
 
 class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.runs.outbox import pending_events
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_is_over
+from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_end_check
 
 
 class OpenSearchPublishOperator(BaseOperator):
@@ -67,7 +67,7 @@ class OpenSearchPublishOperator(BaseOperator):
         """Return the outbox entries for the index; entries of another run only if that run has ended."""
         if self.work_prefix is None:
             return []
-        run_id, is_over = context["dag_run"].run_id, run_is_over(context)
+        run_id, is_over = context["dag_run"].run_id, run_end_check(context)
         return [
             uri
             for uri, event in pending_events(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))

@@ -214,9 +214,9 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         self._copy_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
             self.log.info("deleted %d objects that are done", delete_read(store, compiled.layout, manifest))
-        if account.undone:
-            reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
-            raise FatalError(f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}")
+        if account.unfinished:
+            reasons = "; ".join(sorted({unfinished.reason for unfinished in account.unfinished}))
+            raise FatalError(f"{len(account.unfinished)} of {account.work_items} work items are not done: {reasons}")
         self._refuse_dead_letters(account, store, compiled.file.settings.max_dead_letters)
         return account
 
@@ -226,13 +226,13 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
         if compiled.ml is None or compiled.ml.dlq is None:
             return
-        for undone in account.undone:
-            if undone.failed:
+        for unfinished in account.unfinished:
+            if unfinished.failed:
                 write_failed_inputs(
                     self._store(MODEL, "dlq"),
                     compiled.ml.dlq,
-                    undone.work_item.objects,
+                    unfinished.work_item.objects,
                     pipeline=self.pipeline,
-                    reason=undone.reason,
+                    reason=unfinished.reason,
                     at=manifest.at,
                 )

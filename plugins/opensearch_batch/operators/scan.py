@@ -25,7 +25,7 @@ from opensearch_batch.operators.base import (
     is_dry_run,
     is_forced,
     refuse_too_many,
-    run_is_over,
+    run_end_check,
     run_key_of,
 )
 from opensearch_batch.operators.log_tables import log_counts
@@ -112,7 +112,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             run=context["dag_run"].run_id,
             at=scanned_at,
             processing_digest=self._check_indexes(compiled, run_key, scanned_at),
-            is_over=run_is_over(context),
+            is_over=run_end_check(context),
         )
         work_items, counts = scan.plan(force=force, writes=not dry_run)
         log_counts(self.log, "objects of the scan", counts)

@@ -48,7 +48,7 @@ class BedrockAdapter(BaseAdapter):
             }
         ),
         exists=frozenset({"ConflictException"}),
-        # Bedrock sends error codes only in the header x-amzn-ErrorType.
+        # Bedrock sends error codes only in the header x-amzn-ErrorType, which ML Commons does not return.
         phrases={
             "quota": "ServiceQuotaExceededException",
             "too many requests": "ThrottlingException",

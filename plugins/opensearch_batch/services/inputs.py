@@ -49,9 +49,9 @@ def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
 
 def with_member(record: bytes, name: str, value: bytes) -> bytes:
     """Return a JSON object with one more member appended; its other bytes are unchanged."""
-    opened = record.rstrip()[:-1].rstrip()
-    comma = b"" if opened.endswith(b"{") and opened.strip() == b"{" else b","
-    return b"%b%b%b:%b}" % (opened, comma, msgspec.json.encode(name), value)
+    unclosed = record.rstrip()[:-1].rstrip()
+    comma = b"" if unclosed.endswith(b"{") and unclosed.strip() == b"{" else b","
+    return b"%b%b%b:%b}" % (unclosed, comma, msgspec.json.encode(name), value)
 
 
 def check_input_number(inputs: Sequence[str], number: int | None) -> None:

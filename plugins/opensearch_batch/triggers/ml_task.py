@@ -42,7 +42,7 @@ SHARED_ARGUMENTS = (
 )
 # Airflow calls on_kill for a clear too; only these states mean that a user ended the wait.
 ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed"})
-MAX_NAMES = 3
+MAX_NAMED_WAITERS = 3
 # A poller belongs to an event loop; a triggerer has one loop, `dag.test` one for each trigger.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, StatusPoller]] = WeakKeyDictionary()
 
@@ -54,7 +54,8 @@ class MLTaskTrigger(BaseTrigger):
         job: the folder of the job's record.
         ml_task_id: the ML Commons task; None or empty if there is none (Airflow renders a template to text, never to
             None).
-        service, poll_every_s, poll_at_most_s, deadline_s, opensearch_conn_id, aws_conn_id, ai_conn_id: as in `poll`.
+        service, poll_every_s, poll_at_most_s, deadline_s, opensearch_conn_id, aws_conn_id, ai_conn_id: as in
+            `OpenSearchMLTaskSensor`.
     """
 
     def __init__(
@@ -89,13 +90,13 @@ class MLTaskTrigger(BaseTrigger):
         return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", *SHARED_ARGUMENTS)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the job's end; yield the event that marks the task itself as success or failed."""
+        """Wait for the job's end; yield the event with which Airflow marks the task as success or failed."""
         try:
             record = await self._load_record()
             record = record if record.end else await self._wait(record)
             end = cast("End", record.end)
         except BatchError as error:
-            self.log.error("%s", error)  # noqa: TRY400 - the message is complete; a trace would bury it
+            self.log.error("%s", error)  # noqa: TRY400 - the message is complete; a traceback would bury it
             yield TaskFailedEvent()
             return
         job_result = await asyncio.to_thread(self._handle().result, record, end)
@@ -104,14 +105,14 @@ class MLTaskTrigger(BaseTrigger):
             self.log.error(bad_end_message(record))
             yield TaskFailedEvent(xcoms=xcoms)
         else:
-            self.log.info("job %s (task %s) ended %s", record.name, record.ml_task_id, end.state)
+            self.log.info("job %s (ML Commons task %s) ended %s", record.name, record.ml_task_id, end.state)
             yield TaskSuccessEvent(xcoms=xcoms)
 
     async def on_kill(self) -> None:
         """Cancel the job if a user ended the wait and no other run waits for the job.
 
-        After a clear, the job continues and the next attempt reattaches to it. All work runs in one thread, because the
-        triggerer (3.3.2) cancels this coroutine again after a second, and a thread continues.
+        After a clear, the job continues and the next attempt reattaches to it. All work runs in one thread, because
+        Airflow's triggerer (3.3.2) cancels this coroutine again after a second, which does not interrupt a thread.
         """
         await asyncio.to_thread(self._cancel_unless_awaited)
 
@@ -128,9 +129,9 @@ class MLTaskTrigger(BaseTrigger):
             # Another run submitted the job again (`force`); cancel only the ML Commons task of this wait.
             handle.cancel(self.ml_task_id)
         elif record.end is None:
-            end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
+            end = End("CANCELLED", time.time(), f"cancelled, because the Airflow task was marked {state}")
             handle.conclude(record, end, cancel=True)
-            self.log.info("job %s (task %s) %s", record.name, record.ml_task_id, end.reason)
+            self.log.info("job %s (ML Commons task %s) %s", record.name, record.ml_task_id, end.reason)
 
     async def _load_record(self) -> JobRecord:
         """Return the job's record; retry while the store does not respond."""
@@ -225,7 +226,7 @@ class MLTaskTrigger(BaseTrigger):
                 return await poll(partial(handle.task_status, record.ml_task_id))
             except (ConfigError, FatalError) as error:
                 refused = error
-                # Warn once: a log that fills up while Airflow hands over triggers stops the triggerer.
+                # Warn once: the log lines of many triggers can block the triggerer (see `status_poller`).
                 if not self._has_warned:
                     self.log.warning("%s; polling the service itself", error)
                 self._has_warned = True
@@ -234,7 +235,7 @@ class MLTaskTrigger(BaseTrigger):
         except NotFound as error:
             if refused is None or isinstance(refused, NotFound):
                 raise
-            raise RetriableError(f"{refused}; and with the connection's key: {error}") from error
+            raise RetriableError(f"{refused}; the service itself, with the connection's key: {error}") from error
         except ConfigError as error:
             raise RetriableError(f"{error}" if refused is None else f"{refused}; {error}") from error
 
@@ -299,5 +300,5 @@ def status_poller(opensearch_conn_id: str) -> StatusPoller:
 
 def _names_of(waiters: Sequence[Waiter]) -> str:
     """Return the first few waiters as text for a log line."""
-    more = len(waiters) - MAX_NAMES
-    return ", ".join(map(str, waiters[:MAX_NAMES])) + (f" and {more} more" if more > 0 else "")
+    more = len(waiters) - MAX_NAMED_WAITERS
+    return ", ".join(map(str, waiters[:MAX_NAMED_WAITERS])) + (f" and {more} more" if more > 0 else "")

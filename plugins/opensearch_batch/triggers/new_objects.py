@@ -26,7 +26,8 @@ from opensearch_batch.hooks.job_handle import shared_object_storage
 from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
-# Seconds until the trigger fires again for the same objects: fewer if no run has begun than if one runs or has failed.
+# Seconds until the trigger fires again for the same objects. "new": no run has started for them. "started": a run is in
+# progress or has failed.
 REPEAT_AFTER_S = {"new": 60.0, "started": 3600.0}
 # The maximum number of messages in one response of SQS.
 MAX_MESSAGES = 10
@@ -95,7 +96,7 @@ class NewObjectsTrigger(BaseEventTrigger):
             await asyncio.sleep(self.poll_every_s)
 
     def _poll(self, *, always: bool) -> tuple[SourceChange, str]:
-        """Return whether a run has prepared the current state of the source, and a digest of that state.
+        """Compare the source with the state that a run last prepared; return the change, and a digest of the new state.
 
         With a queue, the source is listed only if there are messages about it, or if `always` is set: objects that are
         older than the queue have no message.

@@ -75,7 +75,7 @@ def test_rows_are_counted_once_and_writes_for_each_sink(runs: Runs) -> None:
     runs.done(two, IngestCounts(read=2, unchanged=1, dropped=1), IngestCounts(read=2, elsewhere=1, dropped=1))
     account = account_of(runs.store, runs.work_prefix, runs.manifest(one, two), sinks=2)
     assert account.counts == RunCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
-    assert (account.work_items, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
+    assert (account.work_items, account.jobs, account.unfinished, account.all_unrouted) == (2, 1, [], False)
 
 
 def test_a_unit_that_was_taken_afresh_is_not_done_by_what_was_done_before(runs: Runs) -> None:
@@ -84,7 +84,7 @@ def test_a_unit_that_was_taken_afresh_is_not_done_by_what_was_done_before(runs: 
     runs.done(one, IngestCounts(read=5, indexed=5))
     later = msgspec.structs.replace(one, at=AT + timedelta(minutes=6))
     assert [
-        each.work_item for each in account_of(runs.store, runs.work_prefix, runs.manifest(later), sinks=1).undone
+        each.work_item for each in account_of(runs.store, runs.work_prefix, runs.manifest(later), sinks=1).unfinished
     ] == [later]
     assert delete_read(runs.store, runs.work_prefix, runs.manifest(later)) == 0
 
@@ -111,10 +111,10 @@ def test_what_is_undone_has_a_reason(runs: Runs) -> None:
     ):
         fields = {name: getattr(record, name) for name in record.__struct_fields__}
         assert JobRecords(runs.store, runs.work_prefix.job(work_item.id)).write(
-            JobRecord(**{**fields, **more}), over=None
+            JobRecord(**{**fields, **more}), etag=None
         )
     manifest = runs.manifest(rows, earlier, none, refused, failed, running)
-    undone = account_of(runs.store, runs.work_prefix, manifest, sinks=1).undone
+    undone = account_of(runs.store, runs.work_prefix, manifest, sinks=1).unfinished
     assert [(each.work_item.id, each.reason, each.failed) for each in undone] == [
         ("rows", "its ingest failed", False),
         ("earlier", "its ingest failed", False),

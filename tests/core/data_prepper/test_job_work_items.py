@@ -14,7 +14,7 @@ from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanMani
 from opensearch_batch.core.data_prepper.work_item_ingest import GONE, UNREAD
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.opensearch.cluster import Cluster
-from tests.core.data_prepper.work_items import AT, Units
+from tests.core.data_prepper.work_items import AT, PipelineLab
 from tests.lab import Lab
 from tests.waiting import WAIT_S
 
@@ -32,9 +32,9 @@ ENRICH = """- s3_enrich:
 
 
 @pytest.fixture
-def work_items(lab: Lab, tmp_path: Path) -> Units:
+def work_items(lab: Lab, tmp_path: Path) -> PipelineLab:
     """A pipeline of the test's own."""
-    return Units(lab, tmp_path)
+    return PipelineLab(lab, tmp_path)
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def others(lab: Lab, index: str) -> Iterator[str]:
     lab.http.delete(f"{lab.stack.addresses.opensearch}/{index}-other*", timeout=WAIT_S)
 
 
-def manifest_of(work_items: Units, *taken: WorkItem) -> ScanManifest:
+def manifest_of(work_items: PipelineLab, *taken: WorkItem) -> ScanManifest:
     """Return what the run has in hand."""
     return ScanManifest("books", f"run-{work_items.runs}", AT, ScanCounts(), list(taken))
 
 
-def test_an_answer_to_what_has_changed_since_is_left_out(work_items: Units, index: str) -> None:
+def test_an_answer_to_what_has_changed_since_is_left_out(work_items: PipelineLab, index: str) -> None:
     """Its newer job has the newer rows, and both may come in at once, the older one last."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"_id": "a", "v": "old"})
@@ -61,12 +61,12 @@ def test_an_answer_to_what_has_changed_since_is_left_out(work_items: Units, inde
     work_items.ingest().run(second, work_items.answer(second, "job-2"))
     brought = work_items.ingest().run(first, old)
     assert [report.counts.indexed for report in brought.reports] == [1]
-    assert "1 of 2 inputs have changed since" in brought.remarks[0]
+    assert "1 of 2 inputs have changed since the scan that selected them" in brought.remarks[0]
     assert work_items.documents(index) == {"a": {"v": "new", "answered": "job-2"}, "b": {"answered": "job-1"}}
     assert work_items.work_items() == []
 
 
-def test_what_is_set_back_comes_in_again_and_is_not_paid_again(work_items: Units, index: str) -> None:
+def test_what_is_set_back_comes_in_again_and_is_not_paid_again(work_items: PipelineLab, index: str) -> None:
     """The job of the earlier version is found again by its work item, and its answer is written over the later one."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     for name in ("good", "bad", "good"):
@@ -78,7 +78,7 @@ def test_what_is_set_back_comes_in_again_and_is_not_paid_again(work_items: Units
     assert work_items.work_items() == []
 
 
-def test_rows_that_are_set_back_come_in_again(work_items: Units, index: str) -> None:
+def test_rows_that_are_set_back_come_in_again(work_items: PipelineLab, index: str) -> None:
     """Over what came between."""
     work_items.write(work_items.opensearch(f"index: {index}"))
     for name in ("good", "bad", "good"):
@@ -89,7 +89,9 @@ def test_rows_that_are_set_back_come_in_again(work_items: Units, index: str) -> 
     assert work_items.run() == []
 
 
-def test_an_input_that_changed_or_went_does_not_hold_up_the_others_of_its_job(work_items: Units, index: str) -> None:
+def test_an_input_that_changed_or_went_does_not_hold_up_the_others_of_its_job(
+    work_items: PipelineLab, index: str
+) -> None:
     """Rows of one that is gone come in without its record, and are tagged; the changed one's are its newer job's."""
     work_items.write_jobs(
         work_items.opensearch(f"index: {index}\ndocument_id: '${{id}}'\ntags_target_key: tags"),
@@ -115,7 +117,7 @@ def test_an_input_that_changed_or_went_does_not_hold_up_the_others_of_its_job(wo
     assert work_items.work_items() == []
 
 
-def test_rows_are_joined_with_the_records_of_their_own_input(work_items: Units, index: str) -> None:
+def test_rows_are_joined_with_the_records_of_their_own_input(work_items: PipelineLab, index: str) -> None:
     """Inputs of one job, and objects of one work item, may have the same keys."""
     enrich = ENRICH.format(bucket=work_items.bucket)
     work_items.write_jobs(work_items.opensearch(f"index: {index}\ndocument_id: '${{of}}-${{id}}'"), processors=enrich)
@@ -138,7 +140,9 @@ def test_rows_are_joined_with_the_records_of_their_own_input(work_items: Units, 
     }
 
 
-def test_rows_without_an_id_are_the_same_documents_whichever_job_answers_them(work_items: Units, index: str) -> None:
+def test_rows_without_an_id_are_the_same_documents_whichever_job_answers_them(
+    work_items: PipelineLab, index: str
+) -> None:
     """Their ids come from where they stand in the input."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"text": "x"}, {"text": "y"})
@@ -158,7 +162,7 @@ def away(number: int) -> Cluster:
     raise RetriableError(f"sink {number} is away")
 
 
-def test_what_fails_after_it_was_asked_again_is_not_done(work_items: Units, index: str, others: str) -> None:
+def test_what_fails_after_it_was_asked_again_is_not_done(work_items: PipelineLab, index: str, others: str) -> None:
     """Nothing of it is deleted, though an earlier run did it for another index, and the next run goes on with it."""
     work_items.write(work_items.opensearch(f"index: {index}"))
     uri = work_items.put("in/a.json", {"_id": "a"})
@@ -169,13 +173,13 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: Units, inde
     with pytest.raises(RetriableError, match="sink 0 is away"):
         work_items.ingest(away).run(work_item)
     manifest, work_prefix = manifest_of(work_items, work_item), work_items.compiled().layout
-    assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).undone) == 1
+    assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).unfinished) == 1
     assert delete_read(work_items.lab.objects, work_prefix, manifest) == 0
     assert work_items.lab.objects.head(uri) is not None
     assert [report.counts.indexed for report in work_items.run()] == [1]
 
 
-def test_what_is_forced_and_fails_is_not_done_by_what_was_before(work_items: Units, index: str) -> None:
+def test_what_is_forced_and_fails_is_not_done_by_what_was_before(work_items: PipelineLab, index: str) -> None:
     """The job that was paid again is read by the next run."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"_id": "a"})
@@ -190,7 +194,9 @@ def test_what_is_forced_and_fails_is_not_done_by_what_was_before(work_items: Uni
     assert work_items.work_items() == []
 
 
-def test_an_index_named_by_a_date_keeps_what_it_has_and_gets_nothing_twice(work_items: Units, others: str) -> None:
+def test_an_index_named_by_a_date_keeps_what_it_has_and_gets_nothing_twice(
+    work_items: PipelineLab, others: str
+) -> None:
     """A work item's date is that of the scan that took it, whoever brings it in on another day."""
     work_items.write(work_items.opensearch(f"index: '{others}-%{{yyyy.MM.dd}}'"))
     work_items.put("in/a.json", {"_id": "a"})
@@ -206,7 +212,7 @@ def test_an_index_named_by_a_date_keeps_what_it_has_and_gets_nothing_twice(work_
     assert list(work_items.documents(f"{others}-2026.11.23")) == ["b"]
 
 
-def test_outputs_that_nobody_looked_at_are_read_when_a_bucket_does(work_items: Units, index: str) -> None:
+def test_outputs_that_nobody_looked_at_are_read_when_a_bucket_does(work_items: PipelineLab, index: str) -> None:
     """The job is not paid again."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"), outputs="elsewhere/")
     work_items.put("in/a.json", {"_id": "a"})
@@ -219,7 +225,7 @@ def test_outputs_that_nobody_looked_at_are_read_when_a_bucket_does(work_items: U
     assert [report.counts.indexed for report in work_items.ingest().run(work_item, answered).reports] == [1]
 
 
-def test_pipelines_that_share_a_job_each_read_its_answer(work_items: Units, index: str) -> None:
+def test_pipelines_that_share_a_job_each_read_its_answer(work_items: PipelineLab, index: str) -> None:
     """Where another one had it written; to neither of them the outputs are news."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"_id": "a"})
@@ -234,7 +240,7 @@ def test_pipelines_that_share_a_job_each_read_its_answer(work_items: Units, inde
     assert work_items.documents(index) == {"a": {"answered": "job-1"}}
 
 
-def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: Units, index: str) -> None:
+def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: PipelineLab, index: str) -> None:
     """An index that was deleted cannot be filled with them; the run says so once."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"_id": "a"})
@@ -255,7 +261,7 @@ def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: Unit
     assert work_items.work_items() == []
 
 
-def test_what_a_job_is_asked_stays_when_the_pipeline_changes(work_items: Units, index: str) -> None:
+def test_what_a_job_is_asked_stays_when_the_pipeline_changes(work_items: PipelineLab, index: str) -> None:
     """Its manifest is the same, though ml_when would take one of its inputs, or none, by now."""
     work_items.write_jobs(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"_id": "a"})

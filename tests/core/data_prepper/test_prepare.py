@@ -139,7 +139,7 @@ def test_a_job_that_ended_badly_is_not_asked_for_again_by_itself(scans: Scans) -
     (work_item,), _ = scan.plan()
     folder = f"s3://{scans.bucket}/work/jobs/{work_item.id}"
     record = JobRecord(work_item.id, "n", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t", end=End("FAILED", 0.0))
-    assert JobRecords(scans.store, folder).write(record, over=None)
+    assert JobRecords(scans.store, folder).write(record, etag=None)
     assert scan.shards([work_item], lambda name: name, force=False) == ([], [folder])
     assert [shard.id for shard in scan.shards([work_item], lambda name: name, force=True)[0]] == [work_item.id]
 
@@ -155,7 +155,7 @@ def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> 
     ScanStateFile(scans.store, others).record_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
     record = JobRecord("other", "n", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t")
     job_records = JobRecords(scans.store, folders["other"])
-    assert job_records.write(record, over=None)
+    assert job_records.write(record, etag=None)
     work_items, counts = scans.scan().plan()
     assert (scans.keys(work_items), counts.held_back) == ([["out/free.out"]], 2)
     job_records.end(1, End("COMPLETED", 0.0))

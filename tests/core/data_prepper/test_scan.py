@@ -100,7 +100,7 @@ def test_an_object_that_changed_under_its_key_is_new() -> None:
 
 
 def test_the_newest_version_is_known() -> None:
-    """Units of earlier ones stay, because their jobs are paid, and are outdated."""
+    """PipelineLab of earlier ones stay, because their jobs are paid, and are outdated."""
     first = plan(ScanState(), found(item("a"), item("b")))
     second = plan(first.state, found(item("a", "2"), item("b")), run="next", done=first.work_items)
     assert keys(claim.work_item for claim in second.state.claims) == [["b/a", "b/b"], ["b/a"]]

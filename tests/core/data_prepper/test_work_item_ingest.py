@@ -14,7 +14,7 @@ from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.services.registry import row_errors
-from tests.core.data_prepper.work_items import Units
+from tests.core.data_prepper.work_items import PipelineLab
 from tests.lab import Lab
 from tests.stored import present
 from tests.waiting import WAIT_S
@@ -35,9 +35,9 @@ _ENRICH = """- s3_enrich:
 
 
 @pytest.fixture
-def work_items(lab: Lab, tmp_path: Path) -> Units:
+def work_items(lab: Lab, tmp_path: Path) -> PipelineLab:
     """A pipeline of the test's own."""
-    return Units(lab, tmp_path)
+    return PipelineLab(lab, tmp_path)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def other(lab: Lab, index: str) -> Iterator[str]:
 
 
 def test_rows_go_to_the_sinks_of_their_routes_and_the_rest_is_counted(
-    work_items: Units, index: str, other: str
+    work_items: PipelineLab, index: str, other: str
 ) -> None:
     """Each row is read once for each sink, written where a route leads, and unrouted where none does."""
     work_items.write(
@@ -66,7 +66,7 @@ def test_rows_go_to_the_sinks_of_their_routes_and_the_rest_is_counted(
     assert work_items.documents(other) == {str(n): {"colour": colours[n]} for n in (1, 3)}
 
 
-def test_what_is_done_is_not_read_again_until_the_pipeline_changes(work_items: Units, index: str) -> None:
+def test_what_is_done_is_not_read_again_until_the_pipeline_changes(work_items: PipelineLab, index: str) -> None:
     """A second scan finds nothing to do; other processors do the same objects anew."""
     work_items.write(work_items.opensearch(f"index: {index}"))
     work_items.put("in/a.json", {"_id": "1", "n": 1})
@@ -82,7 +82,7 @@ def test_what_is_done_is_not_read_again_until_the_pipeline_changes(work_items: U
 
 
 def test_an_index_made_anew_while_another_sink_is_written_gets_its_rows_by_the_next_run(
-    work_items: Units, index: str, other: str
+    work_items: PipelineLab, index: str, other: str
 ) -> None:
     """What was done is done to the index that was there."""
     work_items.write(work_items.opensearch(f"index: {index}"), work_items.opensearch(f"index: {other}"))
@@ -103,7 +103,7 @@ def test_an_index_made_anew_while_another_sink_is_written_gets_its_rows_by_the_n
     assert set(work_items.documents(index)) == {"1"}
 
 
-def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(work_items: Units, index: str) -> None:
+def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(work_items: PipelineLab, index: str) -> None:
     """The document's own broken rows: each is kept with its line, also as Data Prepper writes its dead letters."""
     work_items.write(
         work_items.opensearch(f"index: {index}\ndlq: {{s3: {{bucket: {work_items.bucket}, key_path_prefix: dlq}}}}")
@@ -125,7 +125,7 @@ def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(work_items: Units, in
         replay(report.dead_letters or "", work_items.lab.objects, work_items.lab.cluster(), row_errors=row_errors())
 
 
-def test_a_row_that_the_index_refuses_is_a_dead_letter(work_items: Units, index: str) -> None:
+def test_a_row_that_the_index_refuses_is_a_dead_letter(work_items: PipelineLab, index: str) -> None:
     """Its reason is the index's own."""
     work_items.lab.node("PUT", index, {"mappings": {"properties": {"n": {"type": "integer"}}}})
     work_items.write(work_items.opensearch(f"index: {index}"))
@@ -136,7 +136,7 @@ def test_a_row_that_the_index_refuses_is_a_dead_letter(work_items: Units, index:
     assert set(work_items.documents(index)) == {"1"}
 
 
-def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(work_items: Units, index: str) -> None:
+def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(work_items: PipelineLab, index: str) -> None:
     """It has something else in that place; the rows beside it go on, and know their object."""
     work_items.write(work_items.opensearch(f"index: {index}"), selection="data_and_metadata")
     work_items.put("in/a.json", {"_id": "1", "s3": "mine"}, {"_id": "2"})
@@ -149,7 +149,7 @@ def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(work_ite
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_an_array_that_is_no_json_is_a_dead_letter_when_a_processor_looks_at_it(
-    work_items: Units, index: str, *, joined: bool
+    work_items: PipelineLab, index: str, *, joined: bool
 ) -> None:
     """Also behind a join, and the rows beside it go on."""
     work_items.write(
@@ -167,7 +167,7 @@ def test_an_array_that_is_no_json_is_a_dead_letter_when_a_processor_looks_at_it(
     assert work_items.documents(index) == {"1": {"first": 0.5}}
 
 
-def test_an_output_row_without_room_for_its_record_is_tagged(work_items: Units, index: str) -> None:
+def test_an_output_row_without_room_for_its_record_is_tagged(work_items: PipelineLab, index: str) -> None:
     """As one without a record is."""
     work_items.lab.node("PUT", index, {"mappings": {"properties": {"a": {"type": "object", "enabled": False}}}})
     work_items.write(
@@ -184,7 +184,7 @@ def test_an_output_row_without_room_for_its_record_is_tagged(work_items: Units, 
     }
 
 
-def test_ids_come_from_the_format_else_the_body_else_the_place(work_items: Units, index: str) -> None:
+def test_ids_come_from_the_format_else_the_body_else_the_place(work_items: PipelineLab, index: str) -> None:
     """A key that is missing leaves the id to the place, so that reading again makes no duplicates."""
     rows = [{"_id": "own", "k": "a"}, {"_id": "other"}]
     work_items.put("in/a.json", *rows)
@@ -197,7 +197,7 @@ def test_ids_come_from_the_format_else_the_body_else_the_place(work_items: Units
     assert len(work_items.documents(index)) == 2
 
 
-def test_actions_decide_row_by_row(work_items: Units, index: str) -> None:
+def test_actions_decide_row_by_row(work_items: PipelineLab, index: str) -> None:
     """The first action whose condition holds is taken, else the last one's."""
     for number in "1234":
         work_items.lab.node("PUT", f"{index}/_doc/{number}?refresh=true", {"old": True})
@@ -228,7 +228,7 @@ actions:
     assert (letter.id, letter.status) == ("6", 404)
 
 
-def test_an_event_may_name_its_index(work_items: Units, index: str, other: str) -> None:
+def test_an_event_may_name_its_index(work_items: PipelineLab, index: str, other: str) -> None:
     """Each index is made when it is first named, with the template's mappings; a name that is none is a dead letter."""
     template = json.dumps({"mappings": {"properties": {"n": {"type": "keyword"}}}})
     work_items.write(work_items.opensearch(f"index: '{index}${{/suffix}}'\ntemplate_content: '{template}'"))
@@ -241,7 +241,7 @@ def test_an_event_may_name_its_index(work_items: Units, index: str, other: str) 
     assert mappings["properties"]["n"] == {"type": "keyword"}
 
 
-def test_a_document_is_what_the_sink_takes_of_the_event(work_items: Units, index: str, other: str) -> None:
+def test_a_document_is_what_the_sink_takes_of_the_event(work_items: PipelineLab, index: str, other: str) -> None:
     """Keys are included or excluded, a root is taken, a routing value is given."""
     work_items.write(
         work_items.opensearch(f"index: {index}\ndocument_id: '${{id}}'\nexclude_keys: [id, b]\nrouting: '${{id}}'"),
@@ -254,7 +254,7 @@ def test_a_document_is_what_the_sink_takes_of_the_event(work_items: Units, index
     assert work_items.lab.node("GET", f"{index}/_doc/1?routing=1")["_routing"] == "1"
 
 
-def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(work_items: Units, index: str) -> None:
+def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(work_items: PipelineLab, index: str) -> None:
     """Its field can be searched; a later vector of another length, of zeros or no JSON is a dead letter, each alone."""
     work_items.write(work_items.opensearch(f"index: {index}\nnumber_of_shards: 2"))
     work_items.put(
@@ -274,7 +274,7 @@ def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(work_ite
     assert [hit["_id"] for hit in found["hits"]["hits"]] == ["1"]
 
 
-def test_an_index_whose_vectors_are_plain_numbers_is_refused(work_items: Units, index: str) -> None:
+def test_an_index_whose_vectors_are_plain_numbers_is_refused(work_items: PipelineLab, index: str) -> None:
     """It is told before anything is paid."""
     work_items.lab.node("PUT", index, {"mappings": {"properties": {"v": {"type": "float"}}}})
     found = present(work_items.lab.cluster().index(index))
@@ -282,7 +282,7 @@ def test_an_index_whose_vectors_are_plain_numbers_is_refused(work_items: Units, 
         refuse_plain_vectors(found, ["v"])
 
 
-def test_events_become_objects_of_the_same_names_each_time(work_items: Units) -> None:
+def test_events_become_objects_of_the_same_names_each_time(work_items: PipelineLab) -> None:
     """A pipeline that prepares: rows by their folder, packed; a repetition writes the same objects."""
     options = "codec: {ndjson: {extension: jsonl}}\ncompression: gzip\nobject_key: {path_prefix: 'out/${/kind}/'}"
     work_items.write(work_items.s3(options), processors="- delete_entries: {with_keys: [secret]}")
@@ -298,7 +298,7 @@ def test_events_become_objects_of_the_same_names_each_time(work_items: Units) ->
     assert work_items.keys("out/") == keys
 
 
-def test_rows_of_another_jobs_output_find_their_records_by_name(work_items: Units, index: str) -> None:
+def test_rows_of_another_jobs_output_find_their_records_by_name(work_items: PipelineLab, index: str) -> None:
     """s3_enrich merges the record's keys; a record that no row answers is a dead letter."""
     work_items.write(
         work_items.opensearch(f"index: {index}\ndocument_id: '${{recordId}}'"),

@@ -1,4 +1,4 @@
-"""Pipelines of a test's own, whose rows lie in the stack's store and go into its node, without Airflow."""
+"""Runs a Data Prepper pipeline without Airflow, with the S3 server and the OpenSearch node of the local stack."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.stored import content, dead_letters
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-class Units:
-    """One pipeline in a bucket of its own."""
+class PipelineLab:
+    """One pipeline with its own bucket, whose scans, jobs and ingests a test runs."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.bucket, self._path = lab, lab.new_bucket(), folder / "books.yaml"
@@ -44,7 +44,7 @@ class Units:
         selection: str = "data_only",
         buckets: str = "",
     ) -> None:
-        """Write the pipeline's file; sinks are their options in YAML, an opensearch sink's without hosts."""
+        """Write the pipeline file; each sink is YAML, as `opensearch` and `s3` return it."""
         buckets = buckets or (
             f"[{{bucket: {{name: {self.bucket}, data_selection: {selection}, filter: {{include_prefix: [in/]}}}}}}]"
         )
@@ -72,7 +72,7 @@ books:
     def write_jobs(
         self, *sinks: str, processors: str = "", outputs: str = "out/", when: str = "/bucket != null"
     ) -> None:
-        """Write a file whose objects below ``in/`` go to a model, and whose outputs are looked for at a prefix."""
+        """Write a pipeline file whose jobs read the objects below ``in/``; job outputs are read below `outputs`."""
         inputs, read = (
             f"{{bucket: {{name: {self.bucket}, data_selection: {selection}, filter: {{include_prefix: [{prefix}]}}}}}}"
             for selection, prefix in (("metadata_only", "in/"), ("data_only", outputs))
@@ -84,20 +84,20 @@ books:
         self.write(*sinks, processors=model + processors, buckets=f"[{inputs}, {read}]")
 
     def answer(self, work_item: WorkItem, name: str, *more: dict[str, Any]) -> JobOutput:
-        """Write the outputs of a work item's job, as SageMaker does: each input's rows, `answered` by this job."""
+        """Write the outputs of a work item's job as SageMaker does: the rows of each input, with the job's name."""
         for uri in work_item.inputs:
             stored = self.lab.objects.read(uri)
             rows = stored.content.decode().splitlines() if stored is not None else []
-            said = [{**json.loads(row), "answered": name} for row in rows]
-            self.put(f"out/{name}/{uri.removeprefix(f's3://{self.bucket}/')}.out", *said, *more)
+            output_rows = [{**json.loads(row), "answered": name} for row in rows]
+            self.put(f"out/{name}/{uri.removeprefix(f's3://{self.bucket}/')}.out", *output_rows, *more)
         folder = self.compiled().layout.job(work_item.id)
         record = JobRecord(
             work_item.id, name, "sagemaker", "m", "i", "o", 0.0, ml_task_id="t", end=End("COMPLETED", 1.0)
         )
-        JobRecords(self.lab.objects, folder).write(record, over=None)
+        JobRecords(self.lab.objects, folder).write(record, etag=None)
         output = f"s3://{self.bucket}/out/{name}/"
         ScanStateFile(self.lab.objects, self.compiled().layout).record_writer(output, folder)
-        return JobOutput([output], job=folder, ml_task_id="t")
+        return JobOutput([output], folder=folder, ml_task_id="t")
 
     def opensearch(self, options: str) -> str:
         """Return an opensearch sink."""
@@ -109,7 +109,7 @@ books:
         return f"s3:\n{textwrap.indent(common + options, '  ')}"
 
     def put(self, key: str, *rows: Any) -> str:
-        """Write an object of rows; a text is written as it is."""
+        """Write an object with one row per line; a string is written unchanged."""
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         return self.put_bytes(key, "".join(f"{line}\n" for line in lines).encode())
 
@@ -120,7 +120,7 @@ books:
         return uri
 
     def work_items(self, *, force: bool = False) -> list[WorkItem]:
-        """Return the work items of a scan by a run of its own."""
+        """Return the work items of a new run's scan."""
         compiled = self.compiled()
         self.runs += 1
         at = AT + self.later
@@ -131,18 +131,18 @@ books:
             run=str(self.runs),
             at=at,
             processing_digest=ingest.processing_digest(ingest.indexes(at)),
-            is_over=lambda run: True,  # noqa: ARG005 - one after the other
+            is_over=lambda run: True,  # noqa: ARG005 - no two runs overlap
         )
         return self.scan.plan(force=force)[0]
 
     def run(self, *, force: bool = False) -> list[IngestReport]:
-        """Scan, and bring in what is new; return the reports of all work items, sink by sink."""
+        """Scan and ingest the new work items; return the report of each work item and sink."""
         return [
             report for work_item in self.work_items() for report in self.ingest().run(work_item, force=force).reports
         ]
 
     def ingest(self, cluster: Callable[[int], Cluster] | None = None) -> WorkItemIngest:
-        """Return what brings work items in, to the node unless another cluster is given."""
+        """Return the ingest of work items, into the node or another cluster."""
         compiled = self.compiled()
         return WorkItemIngest(
             compiled,
@@ -155,11 +155,11 @@ books:
         )
 
     def compiled(self) -> CompiledPipeline:
-        """Read the file."""
+        """Return the pipeline, compiled from its file."""
         return CompiledPipeline.load(self._path, "books")
 
     def documents(self, index: str) -> dict[str, Any]:
-        """Return the documents of an index by their ids."""
+        """Return the documents of an index by id."""
         return self.lab.documents(index)
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
@@ -172,5 +172,5 @@ books:
         return [item.uri.removeprefix(start) for item in self.lab.objects.list(f"{start}{prefix}")]
 
     def content(self, key: str) -> bytes:
-        """Return an object."""
+        """Return the content of an object."""
         return content(self.lab.objects, f"s3://{self.bucket}/{key}")

@@ -107,6 +107,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "field_map.a: '$.a * 1000000000': regular expressions and arithmetic are not supported in a path",
     ),
     (
+        {"field_map": {"a": "$.a | $.b"}},
+        (
+            "field_map.a: '$.a | $.b' is not a JSONPath (The `|` (union) operator is deprecated. It will be removed in "
+            "version 2.0.0.); write it like $.content[0]"
+        ),
+    ),
+    (
         {"field_map": {"a": "$..*..*..*"}},
         "field_map.a: '$..*..*..*' has more than 2 '..'; name the members between them",
     ),

@@ -207,7 +207,7 @@ def test_who_lost_an_intent_leaves_the_record_alone(job_records: JobRecords) -> 
 
     def superseded(record: JobRecord) -> Accepted:
         found = present(job_records.load())
-        job_records.write(msgspec.structs.replace(record, intended_at=2000.0, ml_task_id="theirs"), over=found[1])
+        job_records.write(msgspec.structs.replace(record, intended_at=2000.0, ml_task_id="theirs"), etag=found[1])
         return submit(record)
 
     service.submit = superseded  # type: ignore[method-assign] # the same, later
@@ -226,7 +226,7 @@ def test_a_refused_job_is_staged_anew(job_records: JobRecords) -> None:
 
 def test_an_intent_that_never_reached_the_service_is_taken_over(job_records: JobRecords) -> None:
     """A worker that died before the paid call leaves an intent; the next attempt submits under the same name."""
-    job_records.write(draft(1), over=None)
+    job_records.write(draft(1), etag=None)
     service = Service()
     _, record = attempt(job_records, service)
     assert (record.ml_task_id, service.accepted) == ("task-job-1", ["job-1"])
@@ -243,7 +243,7 @@ def test_a_live_intent_is_waited_for(job_records: JobRecords) -> None:
 
     service.find = timed  # type: ignore[method-assign] # the same, with its time
     intent = msgspec.structs.replace(draft(1), intended_at=clock.now)
-    job_records.write(intent, over=None)
+    job_records.write(intent, etag=None)
     Submission(job_records, service, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
     assert searches[0] == intent.intended_at + INTENT_GRACE_S
     assert service.accepted == ["job-1"]
@@ -253,13 +253,13 @@ def test_who_waits_for_a_live_intent_reattaches_to_its_job(job_records: JobRecor
     """The owner submits a moment before its intent is old: one job."""
     clock, service = Clock(), Service()
     intent = msgspec.structs.replace(draft(1), intended_at=clock.now)
-    job_records.write(intent, over=None)
+    job_records.write(intent, etag=None)
 
     def sleep(seconds: float) -> None:
         clock.sleep(seconds)
         if clock.now == intent.intended_at + INTENT_GRACE_S - 1:
             found = present(job_records.load())
-            job_records.write(msgspec.structs.replace(found.value, ml_task_id="theirs"), over=found.etag)
+            job_records.write(msgspec.structs.replace(found.value, ml_task_id="theirs"), etag=found.etag)
 
     decision, record = Submission(job_records, service, clock=clock, sleep=sleep).run(draft, ResubmitRequest())
     assert (decision, record.ml_task_id, service.accepted) == ("reattach", "theirs", [])
@@ -292,7 +292,7 @@ def test_a_record_that_is_deleted_during_the_paid_call_is_named(job_records: Job
         return submit(record)
 
     service.submit = deleting  # type: ignore[method-assign] # the same, later
-    with pytest.raises(RetriableError, match="was removed while its job job-1 was being submitted"):
+    with pytest.raises(RetriableError, match="was removed or replaced while its job job-1 was being submitted"):
         attempt(job_records, service)
     assert service.accepted == ["job-1"]
 
@@ -325,8 +325,8 @@ class Stalled(Service):
             self._stall()
         return super().submit(record)
 
-    def _write_and_stall(self, record: JobRecord, *, over: str | None) -> bool:
-        is_written = self._write(record, over=over)
+    def _write_and_stall(self, record: JobRecord, *, etag: str | None) -> bool:
+        is_written = self._write(record, etag=etag)
         self._stall()
         return is_written
 
@@ -368,7 +368,7 @@ def test_an_intent_that_is_taken_over_keeps_its_name(job_records: JobRecords) ->
 
 def test_a_job_that_was_accepted_while_its_intent_is_taken_over_is_recorded(job_records: JobRecords) -> None:
     """Its file was deleted to refuse a late call, but the call had just arrived: nothing more is paid."""
-    job_records.write(msgspec.structs.replace(draft(1), staged={"file": "job-1-0"}), over=None)
+    job_records.write(msgspec.structs.replace(draft(1), staged={"file": "job-1-0"}), etag=None)
     service = Service()
     unstage = service.unstage
 

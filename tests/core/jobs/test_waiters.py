@@ -66,8 +66,8 @@ def test_the_first_to_end_sees_the_other_and_the_last_sees_none(store: S3Objects
     folder = Folder(store, bucket)
     for run in ("monday", "tuesday"):
         folder.waiters.register(waiter(run))
-    assert [other.run_id for other in folder.waiters.remaining_without(waiter("monday"))] == ["tuesday"]
-    assert folder.waiters.remaining_without(waiter("tuesday")) == []
+    assert [other.run_id for other in folder.waiters.remove_and_list_remaining(waiter("monday"))] == ["tuesday"]
+    assert folder.waiters.remove_and_list_remaining(waiter("tuesday")) == []
 
 
 def test_a_waiter_expires_after_half_an_hour_without_a_refresh(store: S3Objects, bucket: str) -> None:
@@ -75,11 +75,11 @@ def test_a_waiter_expires_after_half_an_hour_without_a_refresh(store: S3Objects,
     folder = Folder(store, bucket)
     folder.waiters.register(waiter("monday"))
     folder.now += EXPIRES_AFTER_S
-    assert len(folder.waiters.remaining_without(waiter("tuesday"))) == 1
+    assert len(folder.waiters.remove_and_list_remaining(waiter("tuesday"))) == 1
     folder.now += 1
-    assert folder.waiters.remaining_without(waiter("tuesday")) == []
+    assert folder.waiters.remove_and_list_remaining(waiter("tuesday")) == []
     folder.waiters.register(waiter("monday"))
-    assert len(folder.waiters.remaining_without(waiter("tuesday"))) == 1
+    assert len(folder.waiters.remove_and_list_remaining(waiter("tuesday"))) == 1
 
 
 def test_removing_twice_or_without_registration_is_no_error(store: S3Objects, bucket: str) -> None:
@@ -89,7 +89,7 @@ def test_removing_twice_or_without_registration_is_no_error(store: S3Objects, bu
     folder.waiters.register(waiter("monday"))
     folder.waiters.remove(waiter("monday"))
     folder.waiters.remove(waiter("monday"))
-    assert folder.waiters.remaining_without(waiter("tuesday")) == []
+    assert folder.waiters.remove_and_list_remaining(waiter("tuesday")) == []
 
 
 def test_a_waiter_is_named_as_airflow_names_its_task(store: S3Objects, bucket: str) -> None:
@@ -97,5 +97,5 @@ def test_a_waiter_is_named_as_airflow_names_its_task(store: S3Objects, bucket: s
     folder = Folder(store, bucket)
     folder.waiters.register(waiter("monday", map_index=-1))
     folder.waiters.register(waiter("monday", map_index=3))
-    found = folder.waiters.remaining_without(waiter("tuesday"))
+    found = folder.waiters.remove_and_list_remaining(waiter("tuesday"))
     assert sorted(map(str, found)) == ["books monday poll", "books monday poll[3]"]

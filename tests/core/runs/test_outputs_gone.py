@@ -17,8 +17,8 @@ from opensearch_batch.core.jobs.output_rows import (
     JobOutput,
     OutputRows,
     UsedJobs,
-    read_known_outputs,
-    record_outputs_read,
+    read_recorded_outputs,
+    record_ingested_outputs,
 )
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
@@ -67,7 +67,7 @@ class Jobs:
         folder = self.work_prefix.job(key)
         output = f"{folder}/output/1/input.jsonl.out"
         record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, ml_task_id=key)
-        JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
+        JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), etag=None)
         self.objects.write(output, b"\n".join(json.dumps(row).encode() for row in rows))
         return JobOutput([output], positions, folder, key)
 
@@ -106,7 +106,7 @@ class Jobs:
 
     def ends(self) -> list[str]:
         """Return how the jobs are recorded to have ended."""
-        found = [JobRecords(self.objects, one.job).load() for one in (self.own, self.repair)]
+        found = [JobRecords(self.objects, one.folder).load() for one in (self.own, self.repair)]
         return [record[0].end.state for record in found if record and record[0].end]
 
 
@@ -144,7 +144,9 @@ def test_a_pipeline_without_repair_keeps_its_own_account(jobs: Jobs) -> None:
 def test_an_output_that_no_ingest_read_is_lost(jobs: Jobs) -> None:
     """Its job is of no use, as one of another submission that was read does not tell what this one answered."""
     rows = OutputRows(jobs.objects, SAGEMAKER, "beside_record")
-    record_outputs_read(jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, uris=["s3://work/older.out"])], []))
+    record_ingested_outputs(
+        jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, uris=["s3://work/older.out"])], [])
+    )
     jobs.objects.delete(jobs.own.uris[0])
     with pytest.raises(OutputUnusable, match="the job's output was deleted"):
         rows.source([jobs.own])
@@ -157,6 +159,6 @@ def test_a_newer_generation_takes_the_place_of_the_older(jobs: Jobs) -> None:
     """What is noted is what was read last."""
     newer = msgspec.structs.replace(jobs.own, uris=["s3://work/newer.out"], ml_task_id="newer")
     for used in (jobs.own, newer):
-        record_outputs_read(jobs.objects, UsedJobs([used], []))
-    assert read_known_outputs(jobs.objects, jobs.own) is None
-    assert present(read_known_outputs(jobs.objects, newer)).used.job_outputs == [newer]
+        record_ingested_outputs(jobs.objects, UsedJobs([used], []))
+    assert read_recorded_outputs(jobs.objects, jobs.own) is None
+    assert present(read_recorded_outputs(jobs.objects, newer)).used.job_outputs == [newer]

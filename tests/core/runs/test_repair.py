@@ -118,7 +118,7 @@ def test_too_many_records_without_a_prediction_fail_the_run(run: Run) -> None:
     part = run.ingest("x", "y", reasons={"too long": 1, "odd": 1})
     for shard in (whole, part):
         record = JobRecord(shard.job, "j", "openai", "m", shard.input, "", 0.0, end=End("COMPLETED", 1.0))
-        JobRecords(run.objects, LAYOUT.job(shard.job)).write(record, over=None)
+        JobRecords(run.objects, LAYOUT.job(shard.job)).write(record, etag=None)
     message = "12 of 20 records that were paid for have no prediction: 6 x busy; 4 x too long; 1 x one. repair_at_most"
     with pytest.raises(FatalError, match=re.escape(message)):
         run.repair().shard()

@@ -59,12 +59,12 @@ class Runs:
             ml_task_id="t",
             end=End("COMPLETED", 1.0),
         )
-        JobRecords(self.objects, folder).write(record, over=None)
+        JobRecords(self.objects, folder).write(record, etag=None)
         return JobOutput([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
 
     def use(self, pipeline: str, run: str, answered: list[JobOutput], *, at: float, for_ever: bool = False) -> Manifest:
         """Let a successful run use a shard's jobs."""
-        work_prefix, shard = self.work_prefix(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
+        work_prefix, shard = self.work_prefix(pipeline), Shard("0000", f"{answered[0].folder}/input.jsonl", "k", 1, 28)
         prepared = PreparedShard(shard, [SourceRange("s3://d/a", 1, 1)])
         manifest = Manifest(pipeline, run, "s3://d/", "openai", "m", PrepareCounts(1, 1), [prepared])
         rows = OutputRows(self.objects, OPENAI, "by_id")
@@ -120,8 +120,8 @@ def test_outputs_outside_the_folder_of_their_job_go_too(runs: Runs, uri: str, re
     """The service keeps them, or the user has chosen their place; what lies beside them stays."""
     runs.objects = objects = MemoryObjects()
     answered = msgspec.structs.replace(runs.job("a"), uris=[uri])
-    record, etag = present(JobRecords(objects, answered.job).load())
-    assert JobRecords(objects, answered.job).write(msgspec.structs.replace(record, **recorded), over=etag)
+    record, etag = present(JobRecords(objects, answered.folder).load())
+    assert JobRecords(objects, answered.folder).write(msgspec.structs.replace(record, **recorded), etag=etag)
     for name in (uri, f"{uri}-of-another-job"):
         objects.write(name, b'{"custom_id":"r0000000000"}\n')
     runs.use("p", "r", [answered], at=NOW)
@@ -136,7 +136,7 @@ def test_files_of_a_job_whose_record_is_gone_go_too(runs: Runs) -> None:
     """Nobody can be waiting for such a job, and nothing names what it uploaded."""
     answered = runs.job("a")
     runs.use("p", "r", [answered], at=NOW)
-    runs.objects.delete(f"{answered.job}/job.json")
+    runs.objects.delete(f"{answered.folder}/job.json")
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
     assert (runs.names("a"), runs.unstaged) == (LEFT - {"job.json"}, [])
 
@@ -180,7 +180,7 @@ def test_what_a_run_took_and_used_goes_by_its_own_note(runs: Runs) -> None:
     """The older note of the files is over then, and nothing is removed twice."""
     answered = runs.job("a")
     runs.use("p", "r", [answered], at=NOW)
-    mark_in_use(runs.objects, answered.job, now=NOW + KEEP_S)
+    mark_in_use(runs.objects, answered.folder, now=NOW + KEEP_S)
     runs.use("p", "r2", [answered], at=NOW + KEEP_S + DAY_S)
     assert runs.clean("p", now=NOW + KEEP_S + DAY_S) == 0
     assert len(list(runs.objects.list(runs.work_prefix("p").retention()))) == 1
@@ -201,10 +201,10 @@ def test_what_a_job_under_way_reads_stays(runs: Runs, end: End | None, refused: 
     """It was paid for once more; also when it has ended and its rows are not yet ingested."""
     answered = runs.job("a")
     runs.use("p", "r", [answered], at=NOW)
-    job_records = JobRecords(runs.objects, answered.job)
+    job_records = JobRecords(runs.objects, answered.folder)
     found = present(job_records.load())
     record = msgspec.structs.replace(found[0], submission=2, end=end, refused=refused)
-    assert job_records.write(record, over=found[1])
+    assert job_records.write(record, etag=found[1])
     assert runs.clean("p", now=NOW + KEEP_S + 1) == (0 if stays else 1)
     assert (runs.names("a"), runs.unstaged) == ((WHOLE, []) if stays else (LEFT, ["a"]))
     if stays:
@@ -306,14 +306,14 @@ def test_only_recorded_outputs_are_deleted(
 ) -> None:
     """Files below the job's folder or output location, and service files that its record names, of any submission."""
     answered, deleted = runs.job("a"), list[str]()
-    record, etag = present(JobRecords(runs.objects, answered.job).load())
+    record, etag = present(JobRecords(runs.objects, answered.folder).load())
     before = msgspec.structs.replace(record, remote_job={"output_file_id": "file-before"})
     record = msgspec.structs.replace(
         next_submission(before, record, ResubmitRequest()),
         remote_job={"output_file_id": "file-now"},
         output="s3://elsewhere/out",
     )
-    assert JobRecords(runs.objects, answered.job).write(record, over=etag)
+    assert JobRecords(runs.objects, answered.folder).write(record, etag=etag)
     used = UsedJobs([answered], [ObjectInfo(uri, 1, "e")])
     save(runs.objects, f"{runs.work_prefix('p').retention()}20000101T000000-r.json", RunUse(NOW, [used]))
     delete = runs.objects.delete

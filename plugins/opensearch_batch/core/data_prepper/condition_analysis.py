@@ -28,15 +28,15 @@ from opensearch_batch.core.transform.processors.rename_keys import RenameKeys
 # Possible results of a condition; None is an error or null.
 Outcomes = set[bool | None]
 _ANY: Outcomes = {True, False}
-_JOINS = ("and", "or")
+_LOGICAL_OPERATORS = ("and", "or")
 
 
-class KnownRow:
-    """A row with all known keys, before and after the processors of a pipeline.
+class KnownKeys:
+    """The known keys of rows, before and after the processors of a pipeline.
 
     Args:
         pipeline: the pipeline.
-        extra_keys: further keys of the row.
+        extra_keys: further known keys.
     """
 
     def __init__(self, pipeline: DataPrepperPipeline, *extra_keys: Key) -> None:
@@ -140,7 +140,7 @@ def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
         return _outcomes(node.operand, absent)
     if isinstance(node, grammar.Inverted):
         return {each is False for each in _outcomes(node.operand, absent)}
-    if isinstance(node, grammar.Chain) and node.operations[0][0] in _JOINS:
+    if isinstance(node, grammar.Chain) and node.operations[0][0] in _LOGICAL_OPERATORS:
         outcomes = _outcomes(node.first, absent)
         for sign, operand in node.operations:
             others = _outcomes(operand, absent)

@@ -12,7 +12,7 @@ from typing import Any
 
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted, node_at
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
-from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, missing_keys
+from opensearch_batch.core.data_prepper.condition_analysis import KnownKeys, missing_keys
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference, input_event
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -102,17 +102,17 @@ class _Lint:
     def _unmatched_routes(self) -> Iterator[Finding]:
         """Find routes that no row with known keys can match."""
         sink_routes = [sink.routes for _, sink in self._pipeline.sinks]
-        row = KnownRow(self._pipeline)
-        if row.has_dynamic_keys or any(not routes or DEFAULT_ROUTE in routes for routes in sink_routes):
+        known = KnownKeys(self._pipeline)
+        if known.has_dynamic_keys or any(not routes or DEFAULT_ROUTE in routes for routes in sink_routes):
             return
         name = "route" if node_at(self._tree, (*self._pipeline.keys, "route")) is not None else "routes"
         routes = [
-            ((*self._pipeline.keys, name, number, route), missing_keys(text, row.has))
+            ((*self._pipeline.keys, name, number, route), missing_keys(text, known.has))
             for number, (route, text) in enumerate(self._pipeline.routes)
             if any(route in routes for routes in sink_routes)
         ]
         for keys, missing in routes if all(missing for _, missing in routes) else ():
-            why = "; ".join(_why_missing(key, removed=row.existed(key)) for key in missing)
+            why = "; ".join(_why_missing(key, removed=known.existed(key)) for key in missing)
             text = (
                 f"{why}. A row without this key matches no route: Data Prepper drops it silently; here it is counted "
                 "as unrouted and logged. Correct the condition if rows do not have the key"
@@ -140,7 +140,10 @@ class _Lint:
         codec = self._pipeline.source.codec
         name = next((name for name, kind in _STOPPING_CODECS.items() if isinstance(codec, kind)), None)
         if name is not None and self._buckets_read_for("data_only", "data_and_metadata"):
-            text = "Data Prepper stops reading an object at an invalid row: the rest is lost, or read again forever"
+            text = (
+                "Data Prepper stops reading an object at an invalid row: the rest is lost, or the object is read again "
+                "forever"
+            )
             here = (
                 "the task fails and names the row" if name == "json" else "the row is a dead letter, the rest is read"
             )
@@ -176,7 +179,7 @@ class _Lint:
                 yield self._unread_outputs(ml.output_path, among_inputs=number is not None)
             else:
                 output_buckets = [number]
-        if not output_buckets and KnownRow(self._pipeline).reads_predictions:
+        if not output_buckets and KnownKeys(self._pipeline).reads_predictions:
             output_buckets = [at for at, bucket in self._buckets if bucket.selection != "metadata_only"]
         for at, bucket in self._buckets:
             if at in output_buckets and not bucket.processing_conditions:
@@ -222,7 +225,7 @@ class _Lint:
         if not sink.sends_ids:
             return
         in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
-        if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
+        if in_body and sink.document_root_key is None and KnownKeys(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
             text = f"Data Prepper sends the {ID_FIELD} of a row in the body of its document, which OpenSearch rejects"
             yield self._finding(3, keys, f"{text}. Here it becomes the id of the document")
         text = "without document_id OpenSearch generates ids, so Data Prepper duplicates rows that it reads again"

@@ -70,7 +70,11 @@ class WorkItem(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A work item that a run has claimed, or that is done; `done_for` is the digest of the processing that was done."""
+    """A work item that a run has claimed, or that is done.
+
+    `run` is the id of the DAG run, empty if the work item is done; `done_for` is the digest of the processing that was
+    done.
+    """
 
     work_item: WorkItem
     run: str = ""
@@ -144,12 +148,12 @@ def plan_scan(
     Args:
         state: the state after earlier scans.
         listed: the listed objects, without outputs of running jobs.
-        run: the key of this run.
+        run: the id of this DAG run.
         at: the time of the scan.
         processing_digest: digest of the routes, processors and sinks, and of the indexes of the sinks.
         objects_per_job: maximum number of inputs of a job.
         is_done: whether a work item is done for this digest; called only if the state does not record the item as done.
-        is_over: whether another run has ended.
+        is_over: returns whether the DAG run with an id has ended.
     """
     existing = {(entry.item.uri, entry.item.etag) for entry in listed}
     kept, resumed, released = list[Claim](), list[WorkItem](), set[str]()

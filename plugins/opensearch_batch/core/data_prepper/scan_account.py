@@ -35,7 +35,7 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
     objects: ScanCounts
     work_items: int
     jobs: int
-    undone: list[UnfinishedWorkItem] = msgspec.field(default_factory=list)
+    unfinished: list[UnfinishedWorkItem] = msgspec.field(default_factory=list)
     gone: int = 0
 
     def alerts(self) -> Iterator[tuple[str, str]]:
@@ -53,16 +53,16 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
 def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
     """Return the account of a run: the sum of the reports of completed work items, and the unfinished work items."""
     state_file, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
-    done, undone, gone = list[WorkItem](), list[UnfinishedWorkItem](), 0
+    done, unfinished, gone = list[WorkItem](), list[UnfinishedWorkItem](), 0
     for work_item in manifest.work_items:
         mark = state_file.done(work_item)
         if mark is not None and mark.run == manifest.run_key:
             done.append(work_item)
             gone += mark.gone
         elif shard := shards.get(work_item.id):
-            undone.append(_unfinished(objects, layout.job(shard.job), work_item))
+            unfinished.append(_unfinished(objects, layout.job(shard.job), work_item))
         else:
-            undone.append(UnfinishedWorkItem(work_item, "its ingest failed"))
+            unfinished.append(UnfinishedWorkItem(work_item, "its ingest failed"))
     total, dead_letters = add_up(_reports(objects, layout, manifest.run_key, work_item, sinks) for work_item in done)
     return ScanAccount(
         manifest.pipeline,
@@ -72,7 +72,7 @@ def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sink
         objects=manifest.counts,
         work_items=len(manifest.work_items),
         jobs=len(manifest.shards),
-        undone=undone,
+        unfinished=unfinished,
         gone=gone,
     )
 
@@ -108,8 +108,8 @@ def delete_read(objects: Objects, layout: Layout, manifest: ScanManifest) -> int
     for work_item in manifest.work_items:
         done = state_file.done(work_item)
         for item in (*work_item.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
-            now = objects.head(item.uri)
-            if now is not None and now.etag == item.etag:
+            current = objects.head(item.uri)
+            if current is not None and current.etag == item.etag:
                 objects.delete(item.uri)
                 deleted += 1
     return deleted

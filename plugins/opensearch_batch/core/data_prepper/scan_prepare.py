@@ -32,8 +32,8 @@ MANIFEST_INDENT = 4
 class ScanCounts(msgspec.Struct, frozen=True):
     """Counts of the objects of a scan: `found` in total, `new` ones claimed by this run.
 
-    `not_for_jobs` counts objects that ml_inference does not receive. `held_back` counts objects that a later scan
-    reads, or that the run of the job that writes them ingests.
+    `not_for_jobs` counts objects that ml_inference does not receive. `held_back` counts objects that this scan must not
+    read yet: a later scan reads them, or, if they are outputs of a job of this pipeline, the job's own run.
     """
 
     found: int = 0
@@ -69,10 +69,10 @@ class Scan:
     Args:
         compiled: the pipeline.
         objects: the store.
-        run: the key of the run.
+        run: the id of the DAG run.
         at: the time of the scan.
         processing_digest: digest of the routes, processors, sinks and indexes.
-        is_over: whether another run has ended.
+        is_over: returns whether the DAG run with an id has ended.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class _Conditions:
         self._results: dict[tuple[str, str], bool] = {}
 
     def must_skip(self, listed: ListedObject) -> bool:
-        """Return whether the scan must skip an object: a condition does not hold yet, or evaluates this object."""
+        """Return whether the scan must skip an object: a condition on it does not hold yet, or a condition reads it."""
         bucket, key = split_uri(listed.item.uri)
         folder, _, name = listed.item.uri.rpartition("/")
         for condition in self._by_bucket.get(bucket, ()):

@@ -41,12 +41,15 @@ from opensearch_batch.core.types.rows import Row, Source
 # SageMaker and Bedrock write ``<job folder>/<input key>.out``.
 OUTPUT_SUFFIX = ".out"
 _EMPTY: Mapping[str, str] = MappingProxyType({})
-UNREAD = "no bucket of the scan contains the outputs of the job; another pipeline reads them"
+UNREAD = "the scan does not read the outputs of the job; a pipeline that scans their location ingests them"
 GONE = (
     "an earlier run ingested outputs of the job that no longer exist; only a run with force writes them again, "
     "and pays for a new job"
 )
-OUTDATED = "{left_out} of {all} inputs have changed since; their outputs are skipped, because newer jobs replace them"
+OUTDATED = (
+    "{outdated} of {all} inputs have changed since the scan that selected them; their outputs are skipped, because "
+    "newer jobs replace them"
+)
 UNJOINED = "{missing} of {all} record objects are missing or have changed; their rows are tagged and not joined"
 
 
@@ -72,9 +75,9 @@ class Origins(msgspec.Struct, frozen=True):
 
 
 def input_of(output: str, inputs: Sequence[str]) -> str | None:
-    """Return the input of an output, or None if no input matches or several do.
+    """Return the input whose key ends the output's name; if several match, the one with the longest key.
 
-    The output ends with the key of the input; the longest matching key wins.
+    If none matches, return the only input with the same file name, or None if there is not exactly one.
     """
     if len(inputs) == 1:
         return inputs[0]
@@ -219,15 +222,17 @@ class WorkItemIngest:
         if self._compiled.enrich_options is None:
             return _SelectedSources([rows])
         records = {item.uri: self._compiled.enrich_options.record_object_of(item) for item in work_item.objects}
-        names = list(dict.fromkeys(records.values()))
-        inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
-        if not inputs:
+        record_uris = list(dict.fromkeys(records.values()))
+        existing = [item for uri in record_uris if (item := self._objects.head(uri)) is not None]
+        if not existing:
             raise ConfigError(
                 f"no record object exists for any of {len(work_item.objects)} objects; {work_item.objects[0].uri} "
-                f"needs {names[0]}; correct s3_object_name_pattern or include_prefix of s3_enrich"
+                f"needs {record_uris[0]}; correct s3_object_name_pattern or include_prefix of s3_enrich"
             )
         return _SelectedSources(
-            [Source("inputs", tuple(inputs)), rows], Origins(records=records), _unjoined(len(inputs), len(names))
+            [Source("inputs", tuple(existing)), rows],
+            Origins(records=records),
+            _unjoined(len(existing), len(record_uris)),
         )
 
     def _select_outputs(self, work_item: WorkItem, job_output: JobOutput) -> _SelectedSources:
@@ -249,7 +254,7 @@ class WorkItemIngest:
             uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if state.is_outdated(item)
         }
         current = tuple(item for item in read if inputs.get(item.uri) not in outdated)
-        remarks = [OUTDATED.format(left_out=len(outdated), all=len(work_item.inputs))] if outdated else []
+        remarks = [OUTDATED.format(outdated=len(outdated), all=len(work_item.inputs))] if outdated else []
         if gone:
             remarks.append(GONE)
         if not current:
@@ -302,5 +307,5 @@ class WorkItemIngest:
         raise OutputUnusable(str(error)) from error
 
 
-def _unjoined(existing: int, names: int) -> list[str]:
-    return [UNJOINED.format(missing=names - existing, all=names)] if existing < names else []
+def _unjoined(usable: int, total: int) -> list[str]:
+    return [UNJOINED.format(missing=total - usable, all=total)] if usable < total else []

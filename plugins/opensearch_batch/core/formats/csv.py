@@ -147,8 +147,8 @@ class CsvFile(StreamedFile):
             raise RecordRejected("codec csv: the first event of an object has no members, so it defines no columns")
         if unknown := members.keys() - set(names):
             raise RecordRejected(
-                f"codec csv: there is no column {', '.join(sorted(unknown))}; list all columns in header, or exclude "
-                "these members with include_keys"
+                f"codec csv: there is no column {', '.join(sorted(unknown))}; list all columns in header, or select "
+                "the columns with include_keys"
             )
         row = [_value(members[name]) if name in members else "" for name in names]
         if not self._names:

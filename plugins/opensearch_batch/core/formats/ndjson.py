@@ -68,18 +68,19 @@ class NdjsonFile(StreamedFile):
 def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_bytes: int) -> Iterator[SourceEntry]:
     """Yield a line that is one object as a row, and pass every other line to the scanner.
 
-    The largest sources are read here, so this function reads the stream itself and inlines function calls.
+    `pending` is such a row until the next line shows that the object ends with its line. The largest
+    sources are read here, so this function reads the stream itself and inlines function calls.
     """
-    readline, in_value, held, number, offset = stream.readline, False, None, 0, 0
+    readline, in_value, pending, number, offset = stream.readline, False, None, 0, 0
     while raw := readline(max_bytes + len(b"\r\n")):
         number += 1
         # The quote shows that the object is not empty.
         if raw.startswith(b'{"') and raw.endswith(_ENDS) and not in_value:
             end = raw.find(b"}", 2, -_MIN_OBJECT_BYTES)
             if end < 0 or not _may_have_second_object(raw, end):
-                if held is not None:
-                    yield held
-                held = Row(source, uri, number, offset, raw[:-1] if raw[-2] == _CLOSE else raw[:-2])
+                if pending is not None:
+                    yield pending
+                pending = Row(source, uri, number, offset, raw[:-1] if raw[-2] == _CLOSE else raw[:-2])
                 offset += len(raw)
                 continue
         line = _line(raw, number, offset, max_bytes)
@@ -89,13 +90,13 @@ def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_byt
         if not line.content or line.content.isspace():
             yield Blank(source)
             continue
-        if held is not None:
-            yield from scanner.scan(Line(held.line, held.content, offset=held.offset))
-            held = None
+        if pending is not None:
+            yield from scanner.scan(Line(pending.line, pending.content, offset=pending.offset))
+            pending = None
         yield from scanner.scan(line)
         in_value = scanner.is_in_value
-    if held is not None:
-        yield held
+    if pending is not None:
+        yield pending
 
 
 def _line(raw: bytes, number: int, offset: int, max_bytes: int) -> Line:

@@ -42,23 +42,24 @@ _LONG, _EXACT = 1 << 63, 1 << 53
 # An inferred type: the name of a scalar type, a tuple with the element type of a list, a mapping with the member types
 # of an object, or None for null.
 Kind = str | tuple[Any] | Mapping[str, Any] | None
+# "long" is an integer that a double does not represent exactly, so it has no common kind with "number".
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
 class ParquetEncoding(msgspec.Struct, frozen=True):
-    """Writes Parquet. Without an Avro schema, the columns of an object are the members of all its events."""
+    """Writes Parquet. Without an Avro schema, a file has a column for each member of any of its events."""
 
     extension = "parquet"
 
     schema: str | None = None
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
-        """Return a writer for the events of one object."""
+        """Return a writer for the events of one file."""
         return ParquetFile(file, compression, self)
 
 
 class ParquetFile:
-    """Writes the events of one object as a Parquet file."""
+    """Writes events as one Parquet file."""
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: ParquetEncoding) -> None:
         self._file, self._compression = file, compression
@@ -68,7 +69,7 @@ class ParquetFile:
 
     @property
     def buffered_bytes(self) -> int:
-        """The number of buffered bytes."""
+        """The size of the buffered events as JSON."""
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
@@ -107,7 +108,7 @@ class ParquetFile:
 
 
 def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    """Return the columns of an Avro schema.
+    """Return the Arrow schema for an Avro schema.
 
     Raises:
         ConfigError: the string is not an Avro schema, or contains an unsupported type.

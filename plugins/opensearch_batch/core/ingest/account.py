@@ -16,7 +16,7 @@ from opensearch_batch.core.ingest.sinks.base import WrittenBody
 from opensearch_batch.core.ledger.dead_records import LedgerScope
 from opensearch_batch.core.ledger.rows import RecordState, record_hash
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
-from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
+from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, JoinedRow, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
@@ -92,7 +92,7 @@ class RowAccount:
             raise RetriableError(
                 f"{self._file.uri}: another run of this request is in progress; run again when it has ended"
             )
-        self.dead.clear()
+        self.dead.delete_uncounted_parts()
 
     def settle(self, written: WrittenBody) -> None:
         """Count the verdicts of one body."""
@@ -226,10 +226,10 @@ class RowAccount:
                 output=None if source == first.uri else first.uri,
                 output_line=None if source == first.uri else first.line,
                 offset=first.offset,
-                number=first.source,
+                source_number=first.source,
                 status=status,
                 late=late,
-                joined=[_origin(row) for row in rows[1:]],
+                joined=[_joined_row(row) for row in rows[1:]],
                 record_hash=None if first.record is None else record_hash(first.record).hex(),
             )
         )
@@ -295,6 +295,6 @@ class _SourceTally:
         return [SourceCounts(name, **counts) for name, counts in zip(self._names, self._sources, strict=True)]
 
 
-def _origin(row: Row) -> Origin:
+def _joined_row(row: Row) -> JoinedRow:
     text, coded = as_text(row.content)
-    return Origin(row.source, row.uri, row.line, row.offset, text, coded)
+    return JoinedRow(row.source, row.uri, row.line, row.offset, text, coded)

@@ -102,7 +102,7 @@ class MappedDocuments(SourceRows):
 
     def _unjoined(self) -> Iterator[Entry]:
         """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
-        seen, has_ids, keeps_first = SeenKeys(), self._map.joins, self._request.op_type == "create"
+        seen, has_ids, keeps_first = SeenKeys(), self._map.has_key, self._request.op_type == "create"
         for row in self._rows(0):
             if not isinstance(row, Row):
                 yield row

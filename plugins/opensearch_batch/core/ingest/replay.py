@@ -287,8 +287,8 @@ def _hash_of(letter: DeadLetter) -> bytes:
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:
     uri, line = letter.output or letter.source, letter.output_line or letter.line
-    first = Row(letter.number, uri, line, letter.offset, as_bytes(letter))
-    others = [Row(other.number, other.source, other.line, other.offset, as_bytes(other)) for other in letter.joined]
+    first = Row(letter.source_number, uri, line, letter.offset, as_bytes(letter))
+    others = [Row(row.source_number, row.source, row.line, row.offset, as_bytes(row)) for row in letter.joined]
     return (first, *others)
 
 

@@ -16,9 +16,9 @@ def check_input(objects: Objects, record: JobRecord) -> None:
     """Raise FatalError if the input changed since prepare read it. An input that prepare wrote never changes."""
     if not record.input_etag:
         return
-    found = objects.head(record.input)
-    if found is None or found.etag != record.input_etag:
-        change = "was deleted" if found is None else "changed"
+    current = objects.head(record.input)
+    if current is None or current.etag != record.input_etag:
+        change = "was deleted" if current is None else "changed"
         raise FatalError(
             f"{record.input} {change} since prepare read it; no job was submitted; clear prepare, or run again"
         )
@@ -31,8 +31,8 @@ def checked_end(objects: Objects, record: JobRecord, end: End) -> End:
     """
     if end.state != "COMPLETED" or not record.input_etag:
         return end
-    found = objects.head(record.input)
-    if found is None or found.etag == record.input_etag:
+    current = objects.head(record.input)
+    if current is None or current.etag == record.input_etag:
         return end
     reason = f"{record.input} changed while the job could read it; run again to predict its current content"
     return End("UNUSABLE", end.at, reason)

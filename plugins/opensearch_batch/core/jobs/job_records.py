@@ -85,12 +85,12 @@ class JobRecords:
         """Return the record, None if there is none."""
         return self._document.read()
 
-    def write(self, record: JobRecord, *, over: str | None) -> bool:
-        """Replace the version with ETag `over`, or create the record if `over` is None.
+    def write(self, record: JobRecord, *, etag: str | None) -> bool:
+        """Replace the version of the record that has this ETag; create the record if `etag` is None.
 
         Return False, and write nothing, if another writer changed or created the record first.
         """
-        return self._document.swap(record, etag=over)
+        return self._document.swap(record, etag=etag)
 
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
         """Record how a submission ended, unless its end is recorded or the record is of a later submission.
@@ -112,10 +112,10 @@ class JobRecords:
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
     """Record that the completed job that caused an error is UNUSABLE; return False if its record is gone or newer."""
-    record = JobRecords(objects, error.job).read() if error.job else None
+    record = JobRecords(objects, error.folder).read() if error.folder else None
     if record is None or record.ml_task_id != error.ml_task_id:
         return False
-    JobRecords(objects, error.job).end(record.submission, End("UNUSABLE", now, str(error)))
+    JobRecords(objects, error.folder).end(record.submission, End("UNUSABLE", now, str(error)))
     return True
 
 
@@ -144,4 +144,4 @@ def bad_end_message(record: JobRecord, remedy: str = CLEAR_TO_PAY) -> str:
 
 
 def _name(record: JobRecord) -> str:
-    return f"job {record.name}" + (f" (task {record.ml_task_id})" if record.ml_task_id else "")
+    return f"job {record.name}" + (f" (ML Commons task {record.ml_task_id})" if record.ml_task_id else "")

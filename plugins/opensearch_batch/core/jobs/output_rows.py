@@ -26,30 +26,31 @@ from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_o
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 
-# No shard has more records. A larger position, which an id of another system may have, must not allocate memory.
+# No shard has more records. A larger position in an id, which only another program can have written, must not allocate
+# memory.
 MAX_POSITION = 10_000_000
 
 
 class JobOutput(msgspec.Struct, frozen=True):
     """The output of one job: the locations of its rows, and the positions of its records in the shard (None: all).
 
-    `job` is the folder of the job's record, `ml_task_id` the job's ML Commons task, `submission` the number of the
+    `folder` is the folder of the job's record, `ml_task_id` the job's ML Commons task, `submission` the number of the
     submission that wrote the output.
     """
 
     uris: list[str]
     positions: list[int] | None = None
-    job: str = ""
+    folder: str = msgspec.field(default="", name="job")
     ml_task_id: str | None = None
     submission: int = 1
 
     def unusable(self, reason: str) -> OutputUnusable:
         """Return the error that names this job as the cause."""
-        return OutputUnusable(reason, job=self.job, ml_task_id=self.ml_task_id)
+        return OutputUnusable(reason, folder=self.folder, ml_task_id=self.ml_task_id)
 
 
 class UsedJobs(msgspec.Struct, frozen=True):
-    """The outputs of a shard's jobs, and their objects."""
+    """The outputs of the jobs that an ingest of a shard used, and the objects of these outputs."""
 
     job_outputs: list[JobOutput]
     objects: list[ObjectInfo]
@@ -62,7 +63,7 @@ class RemovedOutputs(msgspec.Struct, frozen=True):
     used: UsedJobs
 
 
-class KnownOutputs(msgspec.Struct, frozen=True):
+class RecordedOutputs(msgspec.Struct, frozen=True):
     """Outputs that an ingest read, and when retention removed them (None: not removed by retention)."""
 
     used: UsedJobs
@@ -73,8 +74,8 @@ def list_output(objects: Objects, uri: str) -> list[ObjectInfo]:
     """Return the objects of an output, which is one object or a folder; none if it was deleted."""
     if uri.endswith("/"):
         return list(objects.list(uri))
-    found = objects.head(uri)
-    return [] if found is None else [found]
+    item = objects.head(uri)
+    return [] if item is None else [item]
 
 
 def removed_uri(folder: str) -> str:
@@ -87,29 +88,29 @@ def read_removed(objects: Objects, folder: str) -> RemovedOutputs | None:
     return JsonDocument(objects, removed_uri(folder), RemovedOutputs).read() if folder else None
 
 
-def read_known_outputs(objects: Objects, first: JobOutput) -> KnownOutputs | None:
+def read_recorded_outputs(objects: Objects, first: JobOutput) -> RecordedOutputs | None:
     """Return the recorded outputs of a shard's jobs; None if no ingest has read them.
 
     `first` is the output of the shard's own job. Pipelines that share this job may run different numbers of repairs;
     the record with the most jobs is returned.
     """
-    if not first.job:
+    if not first.folder:
         return None
     recorded = []
-    if removed := read_removed(objects, first.job):
-        recorded.append(KnownOutputs(removed.used, removed.at))
-    if read := _read_outputs_document(objects, first.job).read():
-        recorded.append(KnownOutputs(read))
+    if removed := read_removed(objects, first.folder):
+        recorded.append(RecordedOutputs(removed.used, removed.at))
+    if read := _ingested_outputs_document(objects, first.folder).read():
+        recorded.append(RecordedOutputs(read))
     # A record may belong to another submission of the job, which has other outputs.
-    matching = [known for known in recorded if known.used.job_outputs[0].uris == first.uris]
-    return max(matching, key=lambda known: len(known.used.job_outputs), default=None)
+    matching = [each for each in recorded if each.used.job_outputs[0].uris == first.uris]
+    return max(matching, key=lambda each: len(each.used.job_outputs), default=None)
 
 
-def record_outputs_read(objects: Objects, used: UsedJobs) -> None:
+def record_ingested_outputs(objects: Objects, used: UsedJobs) -> None:
     """Record that an ingest read these outputs completely, so that it counts as done even if they are deleted."""
-    if not used.job_outputs[0].job:
+    if not used.job_outputs[0].folder:
         return
-    document = _read_outputs_document(objects, used.job_outputs[0].job)
+    document = _ingested_outputs_document(objects, used.job_outputs[0].folder)
     recorded = document.read()
     if (
         recorded is None
@@ -119,7 +120,7 @@ def record_outputs_read(objects: Objects, used: UsedJobs) -> None:
         document.write(used)
 
 
-def _read_outputs_document(objects: Objects, folder: str) -> JsonDocument[UsedJobs]:
+def _ingested_outputs_document(objects: Objects, folder: str) -> JsonDocument[UsedJobs]:
     """Return the document, in a job's folder, that records the outputs that an ingest read completely."""
     return JsonDocument(objects, f"{folder}/read.json", UsedJobs)
 
@@ -167,8 +168,8 @@ class OutputRows(msgspec.Struct, frozen=True):
 
     def _recorded_objects(self, first: JobOutput, uri: str) -> list[ObjectInfo]:
         """Return the objects of an output that an ingest recorded in the folder of the shard's first job."""
-        known = read_known_outputs(self.objects, first)
-        return [item for item in known.used.objects if item.uri.startswith(uri)] if known else []
+        recorded = read_recorded_outputs(self.objects, first)
+        return [item for item in recorded.used.objects if item.uri.startswith(uri)] if recorded else []
 
     def all_exist(self, job_outputs: Sequence[JobOutput]) -> bool:
         """Return whether all outputs exist."""
@@ -212,14 +213,14 @@ class OutputRows(msgspec.Struct, frozen=True):
             index += 1
 
     def _refuse_if_ingested(self, first: JobOutput) -> None:
-        known = read_known_outputs(self.objects, first)
-        if known is None:
+        recorded = read_recorded_outputs(self.objects, first)
+        if recorded is None:
             return
         event = "was ingested and then deleted (by its service, or by a lifecycle rule of the bucket)"
-        if known.removed_at is not None:
-            event = f"was removed on {datetime.fromtimestamp(known.removed_at, UTC).date()} (retention_days)"
+        if recorded.removed_at is not None:
+            event = f"was removed on {datetime.fromtimestamp(recorded.removed_at, UTC).date()} (retention_days)"
         raise FatalError(
-            f"{first.job}: the job's output {event}, but this run must read it again; a run with force pays for the "
+            f"{first.folder}: the job's output {event}, but this run must read it again; a run with force pays for the "
             "job again"
         )
 
@@ -254,8 +255,8 @@ class LatestRows:
 
     def read(self, number: int) -> Iterator[Row | Blank | Rejected]:
         """Yield the rows in the order of the jobs."""
-        for job, job_output in enumerate(self._job_outputs):
-            later = set[int]().union(*self._repaired_positions[job + 1 :])
+        for index, job_output in enumerate(self._job_outputs):
+            later = set[int]().union(*self._repaired_positions[index + 1 :])
             for entry in self._rows.read(job_output, number, first=self._job_outputs[0]):
                 if isinstance(entry, Blank):
                     yield entry

@@ -1,9 +1,10 @@
-"""Submits a job with at most one paid call: intent, call, record, each a conditional write.
+"""Submits a job with at most one paid call: writes the intent, calls the service, records the job.
 
-An attempt that finds only an intent searches for an orphan before it submits: among ML Commons' tasks, then at the
-service. The attempt that wrote the intent may only be stalled, and may call the service after the grace period. Two
-rules fence off this late call: the job keeps its name, so a service that identifies jobs by name or token refuses a
-second one; and the file that was uploaded for the late call is deleted, so a service that needs it refuses the call.
+Both writes are conditional. An attempt that finds only an intent searches for an orphan before it submits: among ML
+Commons' tasks, then at the service. The attempt that wrote the intent may have stalled, and may still call the service
+after the grace period. Two rules fence off this late call: the job keeps its name, so a service that identifies jobs by
+name or token refuses a second one; and the file that was uploaded for the late call is deleted, so a service that needs
+it refuses the call.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Submission(msgspec.Struct, frozen=True):
     check: Callable[[JobRecord], None] = lambda record: None  # noqa: ARG005 - by default any job may be paid for
 
     def run(self, draft: Callable[[int], JobRecord], request: ResubmitRequest) -> tuple[SubmitDecision, JobRecord]:
-        """Submit once, or find what was submitted; return the decision and the record ("refuse" for a bad end).
+        """Submit once, or find what was submitted; return the decision and the record.
+
+        The decision is "refuse" if the job ended badly.
 
         Args:
             draft: creates the record of the submission with this number.
@@ -105,11 +108,11 @@ class Submission(msgspec.Struct, frozen=True):
         """Do one step; return None if another attempt changed the record, so that the caller reads it again."""
         if stored is None:
             first = msgspec.structs.replace(draft(1), consumed_requests=consumed_requests([], request))
-            return self._intend(first, over=None)
+            return self._intend(first, etag=None)
         old, etag = stored
         if decision == "resubmit":
-            return self._intend(next_submission(old, draft(old.submission + 1), request), over=etag)
-        # A new draft uses a corrected model or connector; it keeps the job's name, even if another pipeline drafted it.
+            return self._intend(next_submission(old, draft(old.submission + 1), request), etag=etag)
+        # The new draft uses a corrected model or connector. The job keeps its name, even from another pipeline.
         fresh = msgspec.structs.replace(
             draft(old.submission),
             name=old.name,
@@ -120,7 +123,7 @@ class Submission(msgspec.Struct, frozen=True):
         )
         return self._recover(old, fresh, etag)
 
-    def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
+    def _intend(self, record: JobRecord, *, etag: str | None) -> JobRecord | None:
         """Stage, write the intent, submit. The intent names the staged file, which identifies an orphan."""
         self.check(record)
         is_staged = bool(record.staged) and not record.restage
@@ -129,7 +132,7 @@ class Submission(msgspec.Struct, frozen=True):
         staged = record.staged if is_staged else self.submitter.stage(record)
         # Set after the upload, which may be slow: the age of the intent counts from the paid call.
         record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self.clock())
-        if not self.job_records.write(record, over=over):
+        if not self.job_records.write(record, etag=etag):
             if not is_staged:
                 self.submitter.unstage(record)
             return None
@@ -167,11 +170,11 @@ class Submission(msgspec.Struct, frozen=True):
             return None
         else:
             orphan = self.submitter.find(record) or self._fence(record)
-            # The late call may arrive first: the job of this name then reads and writes the locations of that call.
+            # If the late call arrives before ours, the job of this name reads and writes the locations of that call.
             fresh = msgspec.structs.replace(
                 fresh, input=record.input, output=record.output, input_etag=record.input_etag, staged={}
             )
-        return self._accept(record, orphan) if orphan else self._intend(fresh, over=etag)
+        return self._accept(record, orphan) if orphan else self._intend(fresh, etag=etag)
 
     def _fence(self, record: JobRecord) -> Accepted | None:
         """Delete the file of a call that may still arrive; return the job if the call arrived before."""
@@ -186,13 +189,15 @@ class Submission(msgspec.Struct, frozen=True):
         if intent is None:
             return None
         updated = msgspec.structs.replace(record, **changes)
-        return updated if self.job_records.write(updated, over=intent.etag) else None
+        return updated if self.job_records.write(updated, etag=intent.etag) else None
 
     def _own_intent(self, record: JobRecord) -> Version[JobRecord] | None:
         """Return the stored intent of this record, None if another attempt took it over."""
         stored = self.job_records.load()
         if stored is None or stored.value.submission != record.submission:
-            raise RetriableError(f"{self.job_records.uri} was removed while its job {record.name} was being submitted")
+            raise RetriableError(
+                f"{self.job_records.uri} was removed or replaced while its job {record.name} was being submitted"
+            )
         is_own = stored.value.status == "intent" and stored.value.intended_at == record.intended_at
         return stored if is_own else None
 
@@ -231,9 +236,9 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
 
     def submit(self, record: JobRecord) -> Accepted:
         """Submit the job: the paid call."""
-        of_job = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
+        job_parameters = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
         try:
-            return self.ml.batch_predict(record.model_id, {**self.overrides, **of_job})
+            return self.ml.batch_predict(record.model_id, {**self.overrides, **job_parameters})
         except RemoteError as error:
             raise explain(self.adapter, error) from error
 

@@ -22,7 +22,7 @@ EXPIRES_AFTER_S = 1800.0
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """A run that waits for a task of a job, or is about to; `ml_task_id` is None if ML Commons does not know the job.
+    """A run that waits for a job, or is about to; `ml_task_id` is None if ML Commons does not know the job.
 
     `refreshed_at` is in epoch seconds.
     """
@@ -46,7 +46,7 @@ class Waiter(msgspec.Struct, frozen=True):
 
 
 def others(waiters: Iterable[Waiter], mine: Waiter, *, now: float) -> list[Waiter]:
-    """Return the other waiters for the same task of the job that have not expired."""
+    """Return the other waiters for the same ML Commons task that have not expired."""
     return [
         waiter
         for waiter in waiters
@@ -83,14 +83,14 @@ class Waiters:
         """Remove a waiter, if it is registered."""
         self._objects.delete(self._uri(waiter))
 
-    def remaining_without(self, waiter: Waiter) -> list[Waiter]:
-        """Remove a waiter; return the others that wait for the same task."""
+    def remove_and_list_remaining(self, waiter: Waiter) -> list[Waiter]:
+        """Remove a waiter; return the others that wait for the same ML Commons task."""
         self.remove(waiter)
         waiters = (other for _, other in read_all(self._objects, f"{self._folder}/", Waiter))
         return others(waiters, waiter, now=self._clock())
 
     def is_awaited(self) -> bool:
-        """Return whether any run waits for a task of the job."""
+        """Return whether any run waits for the job."""
         waiters = (waiter for _, waiter in read_all(self._objects, f"{self._folder}/", Waiter))
         return any(self._clock() - waiter.refreshed_at <= EXPIRES_AFTER_S for waiter in waiters)
 

@@ -47,7 +47,7 @@ def add_answers(
         OutputUnusable: the output was deleted, or its rows have no ids and are too few or too many.
         AnswersUnusable: the keys of the job's records are lost.
     """
-    document = JsonDocument(rows.objects, f"{output.job}/failures-{output.submission}.json", JobFailures, indent=-1)
+    document = JsonDocument(rows.objects, f"{output.folder}/failures-{output.submission}.json", JobFailures, indent=-1)
     keys = store.shard_keys(job_key)
     if keys is not None:
         store.add(job_key, output.submission, _answers(output, keys, rows, form, document))

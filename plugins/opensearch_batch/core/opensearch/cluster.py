@@ -150,12 +150,12 @@ class Cluster:
     def index(self, name: str) -> Index | None:
         """Return an index by name or alias, None if it does not exist; raise ConfigError for several indexes."""
         try:
-            found: dict[str, Any] = self.call("GET", f"/{name}")
+            indexes: dict[str, Any] = self.call("GET", f"/{name}")
         except NotFound:
             return None
-        if len(found) != 1:
-            raise ConfigError(f"OpenSearch {self.name}: {name} is an alias of {len(found)} indexes; give one of them")
-        (body,) = found.values()
+        if len(indexes) != 1:
+            raise ConfigError(f"OpenSearch {self.name}: {name} is an alias of {len(indexes)} indexes; give one of them")
+        (body,) = indexes.values()
         settings, mappings = body["settings"]["index"], body.get("mappings", {})
         return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings, "data_stream" in body)
 
@@ -189,10 +189,10 @@ def reason_of(info: object) -> str:
 def remote_code(reason: str) -> str:
     """Return the error code in an AI service's response as ML Commons quotes it, ``""`` if it has none."""
     try:
-        answer = msgspec.json.decode(reason.removeprefix(REMOTE_ERROR_PREFIX))
+        response = msgspec.json.decode(reason.removeprefix(REMOTE_ERROR_PREFIX))
     except msgspec.DecodeError:
         return ""
-    code = answer.get("__type") or answer.get("error") if isinstance(answer, dict) else None
+    code = response.get("__type") or response.get("error") if isinstance(response, dict) else None
     if isinstance(code, dict):
         code = code.get("code") or code.get("type")
     return str(code or "").rpartition("#")[2]

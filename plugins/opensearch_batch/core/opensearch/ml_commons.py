@@ -29,7 +29,7 @@ DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
 COMPARED_MEMBERS = ("name", "version", "protocol", "parameters", "actions")
 # An update is repeated if the model was deployed again after it was undeployed: by a query, or by its registration.
 UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 15, 2.0
-KEY_MARK = " (key "
+HASH_MARK = " (key "
 HASH_ROUNDS, HASH_BYTES = 100_000, 8
 
 
@@ -95,10 +95,10 @@ class MLCommons:
         """Return the id of the newest deployed model of this name; raise ConfigError if there is none."""
         query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": name}}}
         wanted = {"name": name, "model_state": "DEPLOYED"}
-        found = [hit for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
-        if not found:
+        hits = [hit for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
+        if not hits:
             raise ConfigError(f"OpenSearch {self._cluster.name}: no deployed model {name!r}; run the pipeline first")
-        return str(max(found, key=lambda hit: hit["_source"].get("created_time", 0))["_id"])
+        return str(max(hits, key=lambda hit: hit["_source"].get("created_time", 0))["_id"])
 
     def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
         """Submit a batch job: the paid call.
@@ -108,8 +108,8 @@ class MLCommons:
             RetriableError: the response was lost. Throttled: ML Commons has too many batch jobs.
         """
         path = f"{ML}/models/{model_id}/_batch_predict"
-        answer = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
-        return Accepted(answer["task_id"], answer.get("remote_job") or {})
+        response = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
+        return Accepted(response["task_id"], response.get("remote_job") or {})
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
         """Return a task; for a batch job ML Commons asks the AI service, whose response is in `remote_job`."""
@@ -159,7 +159,7 @@ class MLCommons:
             hit
             for hit in self._search("connectors", query)
             if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED_MEMBERS)
-            and _without_key(hit["_source"].get("description")) == _without_key(body["description"])
+            and _without_hash(hit["_source"].get("description")) == _without_hash(body["description"])
         ]
         return min((str(hit["_id"]) for hit in hits), default=None)
 
@@ -203,10 +203,10 @@ class MLCommons:
 
     def _register(self, name: str, connector_id: str) -> str:
         body = {"name": name, "function_name": "remote", "connector_id": connector_id}
-        answer = self._cluster.call("POST", f"{ML}/models/_register", body, params={"deploy": "true"})
-        if "model_id" not in answer:
+        response = self._cluster.call("POST", f"{ML}/models/_register", body, params={"deploy": "true"})
+        if "model_id" not in response:
             raise RetriableError(f"OpenSearch {self._cluster.name}: model {name!r} is still being registered")
-        return str(answer["model_id"])
+        return str(response["model_id"])
 
     def _search(self, kind: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -248,12 +248,12 @@ def _description(connector: Mapping[str, Any], conn_id: str) -> str:
     # A slow hash: every user who may read connectors sees it, and a key may be short.
     hashed = hashlib.pbkdf2_hmac("sha256", values, str(connector["name"]).encode(), HASH_ROUNDS, HASH_BYTES).hex()
     connection = f"{conn_id}: " if conn_id else ""
-    return f"{connector.get('description', '')} ({connection}{', '.join(sorted(credential))}){KEY_MARK}{hashed})"
+    return f"{connector.get('description', '')} ({connection}{', '.join(sorted(credential))}){HASH_MARK}{hashed})"
 
 
-def _without_key(description: object) -> str:
+def _without_hash(description: object) -> str:
     """Return a stored description without the hash of the credential, ``""`` for one without a hash."""
-    return str(description or "").rpartition(KEY_MARK)[0]
+    return str(description or "").rpartition(HASH_MARK)[0]
 
 
 def _normalized(value: object) -> object:

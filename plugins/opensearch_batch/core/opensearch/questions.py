@@ -58,11 +58,11 @@ def ask(cluster: Cluster, question: Question, *, size: int) -> list[Answer]:
     for kind, members in question.queries():
         body = {"size": size, "_source": [question.text_field], **members}
         try:
-            found = cluster.call("POST", f"/{question.index}/_search", body)
+            response = cluster.call("POST", f"/{question.index}/_search", body)
         except BatchError as error:
             answers.append(Answer(kind, error=str(error)))
         else:
-            answers.append(Answer(kind, [_hit(hit, question.text_field) for hit in found["hits"]["hits"]]))
+            answers.append(Answer(kind, [_hit(hit, question.text_field) for hit in response["hits"]["hits"]]))
     return answers
 
 

@@ -46,8 +46,8 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 class CheckResult(msgspec.Struct, frozen=True):
     """Result of checking one file.
 
-    `mode` tells what absence from the source means, and why. Each of the `mistakes` names file and line. `plan` is the
-    estimate, if a listing was passed. A Data Prepper file has `pipelines` instead of source, service and index.
+    `mode` tells what absence from the source means, and why. Each of the `mistakes` names file and line. `estimate`
+    is set if a listing was passed. A Data Prepper file has `pipelines` instead of source, service and index.
     `remarks`, and the `findings` on a Data Prepper file, are not mistakes.
     """
 
@@ -58,7 +58,7 @@ class CheckResult(msgspec.Struct, frozen=True):
     mode: str = ""
     tests: int = 0
     mistakes: list[str] = []
-    plan: Estimate | None = None
+    estimate: Estimate | None = None
     pipelines: list[PipelineSummary] = []
     remarks: list[str] = []
     findings: list[Finding] = []
@@ -84,11 +84,12 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
         mistakes = [str(file.error(keys, text)) for keys, text in lint.mistakes(spec, adapter, index_body)]
         for name, model in spec.batch_predict.models.items():
             mistakes += _model_mistakes(file, adapter_of(name), model)
-        plan = _estimate(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
+        limits = adapter_of(spec.batch_predict.service).limits
+        estimated = None if listing is None else _estimate(file, limits, listing)
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
     remarks = [str(file.error(keys, text)) for keys, text in lint.remarks(spec, index_body)]
-    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan, remarks=remarks)
+    return msgspec.structs.replace(checked, mistakes=mistakes, estimate=estimated, remarks=remarks)
 
 
 def _model_mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec) -> Iterator[str]:

@@ -223,7 +223,7 @@ class Preparation:
         if options.dry_run:
             return
         reasons = [letter.reason for letter in islice(dead.unwritten(), SHOWN_REASONS)]
-        dead.clear()
+        dead.delete_uncounted_parts()
         dead.write()
         if is_new and reader.read == reader.rejected:
             raise FatalError(

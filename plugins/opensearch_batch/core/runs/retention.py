@@ -156,7 +156,7 @@ def _delete(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[
 
 def _folders(jobs: Sequence[UsedJobs]) -> Iterator[str]:
     for used in jobs:
-        yield from (job_output.job for job_output in used.job_outputs)
+        yield from (job_output.folder for job_output in used.job_outputs)
 
 
 def _last_use(objects: Objects, folder: str, name: str) -> float:

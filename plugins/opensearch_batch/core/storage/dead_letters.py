@@ -31,10 +31,10 @@ MAX_COUNTED_LETTERS, SHOWN_REASONS, MAX_REASON_CHARS = 10_000, 3, 300
 _VARYING = re.compile(r"""\d+|'[^']*'|"[^"]*\"""")
 
 
-class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+class JoinedRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """A further row of a record that is joined from several sources: its source number, position and bytes."""
 
-    number: int
+    source_number: int = msgspec.field(name="number")
     source: str
     line: int
     offset: int = 0
@@ -47,7 +47,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `record` is its text, or `record_base64` its bytes if they are not UTF-8. `source` and `line` locate the user's
     document if it is known; `output` and `output_line` locate the service's row in stage ingest. `offset` is the start
-    of the record in the decompressed `output` if set, else in `source`. `number` is the source's number in the request;
+    of the record in the decompressed `output` if set, else in `source`. `source_number` is the position of the source in the request;
     `joined` are the record's rows in other sources. `late`: the row was read after its document was written. `status`
     is the HTTP status of the index operation. `record_hash` is the digest of the user's record in the record ledger
     (hexadecimal), if `record` is composed of it and of a prediction.
@@ -63,10 +63,10 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str | None = None
     output_line: int | None = None
     offset: int = 0
-    number: int = 0
+    source_number: int = msgspec.field(default=0, name="number")
     status: int = 0
     late: bool = False
-    joined: list[Origin] = []
+    joined: list[JoinedRow] = []
     record_hash: str | None = None
 
 
@@ -84,7 +84,7 @@ def as_text(content: bytes) -> tuple[str | None, str | None]:
         return None, base64.b64encode(content).decode()
 
 
-def as_bytes(letter: DeadLetter | Origin) -> bytes:
+def as_bytes(letter: DeadLetter | JoinedRow) -> bytes:
     """Return the record's bytes."""
     if letter.record_base64 is not None:
         try:
@@ -101,7 +101,7 @@ class DeadLetters:
 
     Args:
         attempt: prefix of the parts' names, so that two attempts never write the same part; later attempts sort later.
-        parts: the number of valid parts of each earlier attempt.
+        parts: for each earlier attempt, the number of its parts that the stage's progress counts.
         count: the number of letters in those parts.
     """
 
@@ -134,9 +134,9 @@ class DeadLetters:
         return self.prefix if self.count else None
 
     def write(self) -> int:
-        """Write the letters added since the last call as a new part; return the number of all parts, 0 if none is new.
+        """Write the letters added since the last call as a new part; return the number of all parts.
 
-        Call this method before the stage records its counts.
+        Return 0 if no letters were added. Call this method before the stage records its counts.
         """
         if not self._spooled:
             return 0
@@ -149,7 +149,7 @@ class DeadLetters:
         return sum(self.parts.values())
 
     def unwritten(self) -> Iterator[DeadLetter]:
-        """Yield the letters that were added since the last write; add none before all are read."""
+        """Yield the letters that were added since the last write; the caller must not add letters meanwhile."""
         self._spool.seek(0)
         for line in self._spool:
             yield msgspec.json.decode(line, type=DeadLetter)
@@ -158,11 +158,11 @@ class DeadLetters:
         """Delete the last part, because another attempt counts its letters."""
         self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))
 
-    def clear(self) -> None:
-        """Delete the invalid parts of earlier attempts; keep the parts of later attempts."""
-        valid = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
+    def delete_uncounted_parts(self) -> None:
+        """Delete the parts of earlier attempts that the progress does not count; keep the parts of later attempts."""
+        counted = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
         for uri in list_parts(self._objects, self.prefix):
-            if uri not in valid and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
+            if uri not in counted and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
                 self._objects.delete(uri)
 
     def _part(self, attempt: str, number: int) -> str:
@@ -198,7 +198,7 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
     for uri in list_parts(objects, prefix):
         for letter in read_letters(objects, uri):
             count += 1
-            rows.update([letter.number, *(origin.number for origin in letter.joined)])
+            rows.update([letter.source_number, *(row.source_number for row in letter.joined)])
     return count, rows
 
 
@@ -244,20 +244,20 @@ def write_summary(objects: Objects, prefix: str) -> str:
 
     A browser displays this file. It only downloads the parts, which are JSON Lines with whole records.
     """
-    lines = [
+    text = [
         f"Dead letters in {prefix}",
         f"The most common reasons of the first {MAX_COUNTED_LETTERS:,}, each with its first record:",
     ]
     for letter, count in most_common_reasons(objects, [prefix]):
         record = letter.record if letter.record is not None else f"base64 {letter.record_base64}"
-        lines += [
+        text += [
             "",
             f"{count:,} x {letter.reason[:MAX_REASON_CHARS]}",
             f"    {letter.source} line {letter.line}",
             f"    {record[:MAX_REASON_CHARS]}",
         ]
     uri = f"{prefix.rstrip('/')}/{SUMMARY}"
-    objects.write(uri, "\n".join([*lines, ""]).encode())
+    objects.write(uri, "\n".join([*text, ""]).encode())
     return uri
 
 

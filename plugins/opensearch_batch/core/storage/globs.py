@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from opensearch_batch.core.errors import ConfigError
 
 MAX_GLOB_CHARS = 1024
-# The maximum size of a glob's cache of steps; the names of one source share nearly all of their steps.
+# The maximum number of results of `_step` that a glob caches; nearly all names of a source need the same few.
 MAX_CACHED_STEPS = 10_000
 _WILDCARD = re.compile(r"[*?]")
 _ANY, _IN_FOLDER, _ONE = "**", "*", "?"

@@ -61,8 +61,8 @@ class JsonDocument(Generic[T]):
 
     def read(self) -> T | None:
         """Return the value, None if the document is absent."""
-        found = self.load()
-        return None if found is None else found.value
+        stored = self.load()
+        return None if stored is None else stored.value
 
     def require(self, absent: BatchError) -> T:
         """Return the value; raise `absent` if the document is absent."""
@@ -96,9 +96,9 @@ class JsonDocument(Generic[T]):
             RetriableError: other processes changed the document at every attempt.
         """
         for _ in count() if attempts is None else range(attempts):
-            found = self.load()
-            value = change(None if found is None else found.value)
-            if value is None or self.swap(value, etag=None if found is None else found.etag):
+            stored = self.load()
+            value = change(None if stored is None else stored.value)
+            if value is None or self.swap(value, etag=None if stored is None else stored.etag):
                 return value
         raise RetriableError(f"{self.uri}: other runs changed this document at every attempt; run again")
 

@@ -77,8 +77,8 @@ class LocalFiles:
         if self.head(uri) is None:
             return False
         with _errors(uri), _locked(self._path(uri).parent):
-            found = self.head(uri)
-            if found is None or found.etag != etag:
+            current = self.head(uri)
+            if current is None or current.etag != etag:
                 return False
             self.upload(uri, io.BytesIO(content))
             return True

@@ -70,7 +70,11 @@ class Objects(Protocol):
         """Delete an object if it exists."""
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its extension; with `etag`, only that version."""
+        """Open an object for streaming, decompressed by its extension.
+
+        Raises:
+            FatalError: the object no longer has this `etag`.
+        """
 
 
 class CompressedObjects(Objects, Protocol):
@@ -99,10 +103,10 @@ def list_objects(
     """
     source = SourceUri(uri, include, exclude)
     if source.is_object:
-        found = objects.head(uri)
-        if found is None and next(iter(objects.list(f"{uri}/")), None):
+        item = objects.head(uri)
+        if item is None and next(iter(objects.list(f"{uri}/")), None):
             raise ConfigError(f"{uri}: no such object; a prefix ends in a slash: write {uri}/")
-        return [found] if found and source.contains(uri) else []
+        return [item] if item and source.contains(uri) else []
     own_folders = [f"/{folder}" for folder in OWN_FOLDERS]
     return [
         item
@@ -180,7 +184,10 @@ def ends_in_cr(stream: IO[bytes]) -> bool:
 
 
 class _CrAsLf(RawStream):
-    """A stream with each CR replaced by LF, which is safe because JSON values contain no raw CR."""
+    """A stream with each CR replaced by LF.
+
+    JSON values contain no raw CR, so only a line break inside a CSV value changes with the ends of lines.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

@@ -30,7 +30,7 @@ _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
 TEXT = ".txt"
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
-_LOST_RACE = frozenset({"PreconditionFailed", "412"})
+_PRECONDITION_FAILED = frozenset({"PreconditionFailed", "412"})
 _REFUSED = {
     *("AccessDenied", "403", "Forbidden"),
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
@@ -87,17 +87,17 @@ class S3Objects:
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""
         with self._errors(uri):
-            found = self._call(self._client.head_object, uri, _ABSENT)
-        if found is None:
+            response = self._call(self._client.head_object, uri, _ABSENT)
+        if response is None:
             return None
-        modified = found["LastModified"].timestamp()
-        return ObjectInfo(uri, found["ContentLength"], found["ETag"].strip('"'), modified)
+        modified = response["LastModified"].timestamp()
+        return ObjectInfo(uri, response["ContentLength"], response["ETag"].strip('"'), modified)
 
     def read(self, uri: str) -> Stored | None:
         """Return the content of a small object, None if it is absent."""
         with self._errors(uri):
-            found = self._call(self._client.get_object, uri, _ABSENT)
-            return Stored(found["Body"].read(), found["ETag"].strip('"')) if found else None
+            response = self._call(self._client.get_object, uri, _ABSENT)
+            return Stored(response["Body"].read(), response["ETag"].strip('"')) if response else None
 
     def write(self, uri: str, content: bytes) -> None:
         """Write an object; overwrite an existing one."""
@@ -153,15 +153,15 @@ class S3Objects:
         if first_byte:
             arguments["Range"] = f"bytes={first_byte}-"
         with self._errors(uri):
-            found = self._call(self._client.get_object, uri, _LOST_RACE if etag else _NONE, **arguments)
-        if found is None or (etag and found["ETag"].strip('"') != etag):
+            response = self._call(self._client.get_object, uri, _PRECONDITION_FAILED if etag else _NONE, **arguments)
+        if response is None or (etag and response["ETag"].strip('"') != etag):
             raise ObjectChanged(f"{uri} changed while it was being read; run again")
-        if first_byte and not found.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
+        if first_byte and not response.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
             raise FatalError(
                 f"{uri}: the download was interrupted at byte {first_byte}, and S3 at {self._client.meta.endpoint_url} "
                 "does not support Range requests to resume it; run again, or use a store that does"
             )
-        return found["Body"], found["ETag"].strip('"')
+        return response["Body"], response["ETag"].strip('"')
 
     def _put_if(self, uri: str, content: bytes, **condition: str) -> bool:
         """Write an object under a condition; return False if the condition does not hold.
@@ -172,7 +172,7 @@ class S3Objects:
         """
         mark = secrets.token_hex(16)
         with self._errors(uri):
-            refused = _LOST_RACE | _ABSENT
+            refused = _PRECONDITION_FAILED | _ABSENT
             write = {"Body": content, "Metadata": {WRITE_MARK: mark}, **condition}
             if self._call(self._client.put_object, uri, refused, **write) is not None:
                 return True

@@ -2,7 +2,7 @@
 
 The syntax is that of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``. With several
 sources, paths have the form ``source[N].$.path``, and ``_id`` is a list of paths. Each path in ``ingest_fields`` is
-mapped to a field with the last name of the path.
+mapped to the field that its last name names: ``$.a.b`` to ``b``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FieldMap:
 
     Args:
         field_map: the path of each field by field name; ``_id`` is the document id (one path, or one for each source).
-        ingest_fields: paths that are mapped to fields with the last name of the path; as in ML Commons, they override
+        ingest_fields: paths that are mapped to the fields that their last names name; as in ML Commons, they override
             `field_map`.
         sources: the number of sources of the request; rows of several sources are joined by ``_id``.
         vectors: the vector fields of the index; documents with values that do not fit are rejected before sending.
@@ -90,8 +90,9 @@ class FieldMap:
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
-        routes = paths_of("routing", routing, sources) if routing is not None else []
-        self._compile(list(zip(locations.values(), fields.values(), strict=True)), routes)
+        routing_paths = paths_of("routing", routing, sources) if routing is not None else []
+        located_fields = list(zip(locations.values(), fields.values(), strict=True))
+        self._compile(located_fields, routing_paths)
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
@@ -106,8 +107,8 @@ class FieldMap:
                 )
 
     @property
-    def joins(self) -> bool:
-        """Whether rows are joined by an id; a map of one source may have no id."""
+    def has_key(self) -> bool:
+        """Whether each row has a join key (see `key`); only a map of one source may have none."""
         return self.id_paths != [None]
 
     def read(self, source: int, row: bytes) -> Values:
@@ -184,26 +185,26 @@ class FieldMap:
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(self, fields: Sequence[tuple[str, list[SourcePath]]], routes: list[SourcePath]) -> None:
+    def _compile(self, fields: Sequence[tuple[str, list[SourcePath]]], routing: list[SourcePath]) -> None:
         """Create one reader per source, and assign each path a slot in the values of its source."""
-        named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
+        located: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
 
         def slots_of(location: str, paths: list[SourcePath]) -> list[tuple[int, int]]:
             slots = []
             for path in paths:
-                slots.append((path.source, len(named[path.source])))
-                named[path.source].append((location, path.path))
+                slots.append((path.source, len(located[path.source])))
+                located[path.source].append((location, path.path))
             return slots
 
         self._slots = [slots_of(location, paths) for location, paths in fields]
-        self._paths_of = [[path for _, path in mapped] for mapped in named]
+        self._paths_of = [[path for _, path in pairs] for pairs in located]
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
         self._id_slot_of = dict(slots_of(f"field_map.{ID_FIELD}", keys))
-        self._route_slots = slots_of("routing", routes)
-        self._readers = [RowReader(paths) for paths in named]
+        self._routing_slots = slots_of("routing", routing)
+        self._readers = [RowReader(pairs) for pairs in located]
 
     def _value(self, position: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
-        """Return the value of a field, and whether there is a row from one of the sources of the field."""
+        """Return the value of a field, and whether any row is from a source that the field reads."""
         merged: Text | None = None
         has_row = False
         for part in parts:
@@ -231,9 +232,9 @@ class FieldMap:
         return b"null"
 
     def _routing(self, parts: Sequence[Part]) -> str | None:
-        if not self._route_slots:
+        if not self._routing_slots:
             return None
-        value = _first(parts, self._route_slots)
+        value = _first(parts, self._routing_slots)
         if value is None:
             raise RecordRejected("the routing value is missing")
         return document_id(value, what="routing value")

@@ -6,6 +6,7 @@ Paths whose time or memory is not bounded by the size of a row are refused.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,8 +41,11 @@ def jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | N
 
     function = _FUNCTION.search(path)
     try:
-        compiled = parse(path[: function.start()] if function else path)
-    except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        with warnings.catch_warnings():
+            # jsonpath-ng is going to remove the operators `|` and `&`, which the JSONPaths of ML Commons do not have.
+            warnings.simplefilter("error", DeprecationWarning)
+            compiled = parse(path[: function.start()] if function else path)
+    except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError, Warning) as error:
         # For some strings, the parser raises errors of other types than JSONPathError.
         raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
     _refuse_unbounded(name, path, compiled)

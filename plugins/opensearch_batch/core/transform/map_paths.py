@@ -75,9 +75,9 @@ def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | No
     shared = set(by_source.values())
     for source in range(sources):
         if source not in by_source and len(shared) != 1:
-            found = "different paths" if shared else "no path at all"
+            paths = "different paths" if shared else "no path at all"
             raise ConfigError(
-                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others have {found}; "
+                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others have {paths}; "
                 f'add one, like "source[{source}].$.custom_id"'
             )
     return [by_source.get(source) or next(iter(shared)) for source in range(sources)]

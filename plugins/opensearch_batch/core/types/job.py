@@ -16,8 +16,8 @@ BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 class End(msgspec.Struct, frozen=True):
     """The outcome of a job: its final state, the time it ended (epoch seconds), and the service's reason.
 
-    LOST means that ML Commons no longer has the task of the job. UNUSABLE means that the job completed, but its output
-    cannot be ingested: the output was deleted or lacks rows, or the input changed while the job ran.
+    LOST means that neither ML Commons nor the service knows the job. UNUSABLE means that the job completed, but its
+    output cannot be ingested: the output was deleted or lacks rows, or the input changed while the job ran.
     """
 
     state: State
@@ -28,12 +28,12 @@ class End(msgspec.Struct, frozen=True):
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The newest submission of one job key; earlier submissions stay in `history`.
 
-    `intended_at` is the time at which the record was written, before the job was submitted (epoch seconds). `refused`
-    is the error with which the service refused the submission; the next attempt submits again if it finds no job.
-    `staged` identifies the uploaded file of the shard, for services that require an upload. `restage` means that this
-    file may have caused the refusal, so the next attempt uploads it again. `consumed_requests` are the keys of the
-    resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input if the input
-    is the user's own object. `region` is the region of the connector, empty for a service without regions.
+    `job` is the job key. `intended_at` is the time at which the record was written, before the job was submitted (epoch
+    seconds). `refused` is the error with which the service refused the submission; the next attempt submits again if it
+    finds no job. `staged` identifies the uploaded file of the shard, for services that require an upload. `restage`
+    means that this file may have caused the refusal, so the next attempt uploads it again. `consumed_requests` are the
+    keys of the resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input
+    if that is the user's own object. `region` is the region of the connector, empty for a service without regions.
     """
 
     job: str

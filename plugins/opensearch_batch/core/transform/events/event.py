@@ -324,14 +324,14 @@ def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
             raise EventError(f"the array has no element {name}")
         if index == len(holder):
             holder.append({})
-        opened = _parse_if_raw(holder[index])
-        holder[index] = opened if type(opened) is dict else {}
+        parsed = _parse_if_raw(holder[index])
+        holder[index] = parsed if type(parsed) is dict else {}
         return holder[index]
-    opened = _parse_if_raw(holder.get(name, {}))
-    if type(opened) not in (dict, list):
+    parsed = _parse_if_raw(holder.get(name, {}))
+    if type(parsed) not in (dict, list):
         raise EventError(f"{name} is not an object, so it cannot contain a key")
-    holder[name] = opened
-    return opened
+    holder[name] = parsed
+    return parsed
 
 
 def _parse_if_raw(node: Node) -> Node:
