@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from opensearch_batch.core.errors import ConfigError, ObjectChanged
@@ -15,10 +15,16 @@ from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 
 class MemoryObjects:
-    """A store of one process; an ETag is the digest of the content. `test_json_document` runs over it, too."""
+    """A store of one process; an ETag is the digest of the content. `test_json_document` runs over it, too.
 
-    def __init__(self) -> None:
+    Args:
+        clock: returns the time in epoch seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._contents: dict[str, bytes] = {}
+        self._modified: dict[str, float] = {}
+        self._clock = clock
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects with a prefix in key order."""
@@ -30,7 +36,7 @@ class MemoryObjects:
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""
         stored = self.read(uri)
-        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag)
+        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag, self._modified[uri])
 
     def read(self, uri: str) -> Stored | None:
         """Return an object, None if it is absent."""
@@ -40,6 +46,7 @@ class MemoryObjects:
     def write(self, uri: str, content: bytes) -> None:
         """Write an object."""
         self._contents[uri] = content
+        self._modified[uri] = self._clock()
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent."""

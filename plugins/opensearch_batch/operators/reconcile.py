@@ -11,8 +11,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError, FatalError
 from opensearch_batch.core.ledger.commit import commit
+from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.pipeline.spec import Alerts
-from opensearch_batch.core.runs.retention import delete_expired, record_use
+from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.dead_letters import SUMMARY, refuse_dead_letters
@@ -33,6 +34,7 @@ from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
 from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.scan import ScanOperator
+from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
@@ -100,13 +102,13 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run, and commit it to the record ledger; skipped if `prepare` found nothing to do.
 
     Returns ``{counts, dead_letters}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of locations.
-    Inputs, outputs and uploaded files are removed `retention_days` after the last run that used them.
+    The files of jobs and runs are removed after `retention_days`, and answers that no ledger names any more.
 
     Args:
         work_prefix: the same as in `prepare`.
         index: the index that `ingest` writes, for the link to it; no link if empty.
         opensearch_conn_id: the cluster of the index.
-        retention_days: how long files are kept; None keeps them forever.
+        retention_days: how long files and answers that are not needed any more are kept; None keeps them forever.
         alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
         prepare: the task id of `prepare`.
         repair: the task id of `repair`; its XCom has the shards of `ingest_repaired`, if there are any.
@@ -158,24 +160,28 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         self._conclude(account, object_storage(self.aws_conn_id), layout, context)
         if head is not None:
             self.log.info("committed: %d documents of %d objects", head.documents, len(head.objects))
-        record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
-        if self.retention_days is not None:
-            self._clean_up(store, layout, self.retention_days)
+        self._clean_up(store, layout, manifest)
         # A replay may leave any share of dead letters: each record that it writes is a success.
         self._refuse_dead_letters(account, store, ALL if layout.is_prepare_dead_letters(manifest.source) else None)
         return account
 
-    def _clean_up(self, store: Stores, layout: Layout, retention_days: int) -> None:
+    def _clean_up(self, store: Stores, layout: Layout, manifest: Manifest) -> None:
         """Remove expired files; an error is logged and does not fail the run."""
+        retention = Retention(
+            store,
+            layout,
+            PredictionStore(store, manifest.predictions),
+            outputs=lambda record, response: adapter_of(record.service).outputs(record, response),
+            unstage=self._unstage,
+        )
+        keep_s = None if self.retention_days is None else self.retention_days * DAY_S
         try:
-            removed = delete_expired(
-                store, layout, keep_s=retention_days * DAY_S, now=time.time(), unstage=self._unstage
-            )
+            removed = retention.run(keep_s, now=time.time())
         except BatchError as error:
             self.log.warning("could not remove all expired files: %s", error)
             return
         if removed:
-            self.log.info("removed the files of %d jobs that no run used for %s days", removed, retention_days)
+            self.log.info("removed the files of %d jobs (retention_days: %s)", removed, self.retention_days)
 
     def _unstage(self, record: JobRecord) -> None:
         if record.staged:

@@ -18,7 +18,6 @@ from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, d
 from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
-from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import DEADLINE_S, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
@@ -90,7 +89,6 @@ class JobOperator(PipelineOperator):
         slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         shared: dict[str, Any] = {"holder": folder} | {name: getattr(self, name) for name in HANDLE_ARGUMENTS}
-        mark_in_use(store, folder, now=time.time())
         job_records = JobRecords(store, folder)
         may_pay = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
         if may_pay and slots and not self._acquire(slots, folder):
@@ -170,4 +168,5 @@ class JobOperator(PipelineOperator):
             submission=number,
             input_etag=shard.etag,
             region=region,
+            pipeline=layout.pipeline,
         )

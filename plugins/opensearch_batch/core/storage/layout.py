@@ -66,10 +66,6 @@ class Layout:
         """Return the folder of the prediction store: the pipeline's own, or the one that pipelines share on request."""
         return f"{self.root if shared else self._folder}/predictions"
 
-    def retention(self) -> str:
-        """Return the folder of the lists of jobs that successful runs used, named by time."""
-        return f"{self._folder}/retention/"
-
     def outbox(self) -> str:
         """Return the folder of index writes whose asset event has not been emitted yet."""
         return f"{self._folder}/outbox/"

@@ -143,7 +143,7 @@ def _raise_unless_absent(error: OSError) -> None:
 
 def _info(uri: str, path: Path) -> ObjectInfo:
     status = path.stat()
-    return ObjectInfo(uri, status.st_size, _etag(status))
+    return ObjectInfo(uri, status.st_size, _etag(status), status.st_mtime)
 
 
 def _etag(status: os.stat_result) -> str:
