@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
 
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
@@ -24,6 +23,7 @@ from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.head import Head, ScopeHead
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.runs.preparation import Preparation
+from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
 from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.sharding.listing import Listing

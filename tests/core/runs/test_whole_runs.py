@@ -166,8 +166,9 @@ edits = st.one_of(
     st.tuples(st.just("restore"), st.sampled_from(NAMES)),
 )
 # How many steps each process lives, and whether the run goes on after the last death.
-runs = st.tuples(st.just("run"), st.lists(st.integers(0, 60), max_size=3), st.booleans())
-events = st.one_of(edits, runs, st.tuples(st.just("continue")), st.tuples(st.just("forget")), st.tuples(st.just("lose")))
+runs = st.tuples(st.just("run"), st.lists(st.integers(0, 90), max_size=3), st.booleans())
+late = st.sampled_from([("continue",), ("forget",), ("lose",)])
+events = st.one_of(edits, runs, late)
 
 
 class History:
@@ -236,19 +237,29 @@ class History:
 
 @pytest.mark.parametrize("service", SERVICES)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(history=st.lists(events, max_size=12))
-def test_the_index_is_what_the_source_says_and_each_text_is_paid_once(service: str, history: list[Any]) -> None:
-    """For any edits, moves, deletions, crashes, late writes of older runs, and losses of the index."""
+@given(history=st.lists(events, max_size=12), failing=st.sampled_from([(), (), ("text 1",), ("text 1", "text 2")]))
+def test_the_index_is_what_the_source_says_and_each_text_is_paid_once(
+    service: str, history: list[Any], failing: tuple[str, ...]
+) -> None:
+    """For any edits, moves, deletions, crashes, late writes of older runs, losses of the index, and failing texts."""
     happened = History(service)
+    pipeline = happened.pipeline
+    pipeline.service.fails = dict.fromkeys(failing, 1_000_000)
     for event in history:
         happened.happen(event)
-    pipeline = happened.pipeline
     last = pipeline.run()
-    assert pipeline.documents == expected(happened.source)
-    assert set(pipeline.service.paid.values()) == {1}
+    # A document whose new text has no prediction stays as it was.
+    dead = {name for name, document in expected(happened.source).items() if document["text"] in failing}
+    assert without(pipeline.documents, dead) == without(expected(happened.source), dead)
+    assert {count for text, count in pipeline.service.paid.items() if text not in failing} == {1}
     writes = pipeline.cluster.found.writes
     assert pipeline.run().manifest is None
     assert (pipeline.cluster.found.writes, last.stages) == (writes, [])
+
+
+def without(documents: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return documents without some."""
+    return {name: document for name, document in documents.items() if name not in names}
 
 
 @pytest.mark.parametrize("steps", range(0, 90, 3))
@@ -266,3 +277,52 @@ def test_a_source_that_returns_to_an_earlier_state_after_a_crash(steps: int) -> 
     pipeline.remove("b.jsonl")
     pipeline.run()
     assert pipeline.documents == expected({"a": before, "z": [record(9, "permanent")]})
+
+
+DAYS = ("dt=1/", "dt=2/", "dt=3/")
+arrivals = st.tuples(st.just("put"), st.sampled_from(DAYS), st.sampled_from(NAMES), records)
+day_runs = st.tuples(st.just("run"), st.sampled_from(DAYS), st.lists(st.integers(0, 90), max_size=2), st.booleans())
+
+
+class Days:
+    """Partitions of a source, to which objects are added, and in which records change."""
+
+    def __init__(self) -> None:
+        self.pipeline = Pipeline(mode="append")
+        self.days: dict[str, dict[str, list[Record]]] = {day: {} for day in DAYS}
+
+    def put(self, day: str, name: str, rows: list[Record]) -> None:
+        """Write an object; each record of an object that is written again is still there, or changed."""
+        known, before = {each["id"] for each in rows}, self.days[day].get(name, [])
+        rows = [each for each in before if each["id"] not in known] + rows
+        # An object with the same ETag counts as the same object.
+        if rows == before:
+            return
+        # As the last one of the dictionary, it is the newest object.
+        self.days[day].pop(name, None)
+        self.days[day][name] = rows
+        self.pipeline.put(f"{day}{name}", *rows)
+
+    def run(self, day: str, lives: list[int] | None = None, goes_on: bool = True) -> None:  # noqa: FBT001, FBT002 - hypothesis gives it
+        """Run a partition that has records."""
+        if any(self.days[day].values()):
+            run = self.pipeline.new_run(day, float(day.strip("dt=/")) * 86_400)
+            if not all(run.killed_after(steps) for steps in lives or ()) or goes_on:
+                run.finish()
+
+    def expected(self) -> dict[str, Any]:
+        """Return the documents: of the newest partition that has an id, its newest object counts."""
+        return {each["id"]: document_of(each) for day in DAYS for rows in self.days[day].values() for each in rows}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=st.lists(st.one_of(arrivals, day_runs), max_size=12), order=st.permutations(DAYS))
+def test_the_newest_partition_wins_in_any_order_of_runs(history: list[Any], order: list[str]) -> None:
+    """Partitions share the prediction store, so a text is paid for once in all of them."""
+    happened = Days()
+    for kind, *arguments in history:
+        getattr(happened, kind)(*arguments)
+    for day in order:
+        happened.run(day)
+    assert happened.pipeline.documents == happened.expected()
+    assert set(happened.pipeline.service.paid.values()) <= {1}
