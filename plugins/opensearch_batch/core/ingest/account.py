@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.documents import OriginOf
+from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import WrittenBody
@@ -50,7 +50,7 @@ class RowAccount:
         queue: the prefix of the dead letters.
         fingerprint: identifies the work.
         before: the progress of an earlier attempt that this one continues.
-        origin_of: returns the URI and line of the source document of a row.
+        reading: how the rows are read.
         replay: what a replay needs; stored beside the dead letters.
         exceptions: the records that were not indexed, which are appended to it; None to collect none.
     """
@@ -63,7 +63,7 @@ class RowAccount:
         queue: str,
         fingerprint: str,
         before: Progress | None,
-        origin_of: OriginOf,
+        reading: Reading,
         replay: ReplayRequest,
         exceptions: list[RecordVerdict] | None = None,
     ) -> None:
@@ -72,7 +72,8 @@ class RowAccount:
         self.attempt = file.attempt
         self._file = file
         self._fingerprint = fingerprint
-        self._origin_of = origin_of
+        self._origin_of = reading.origin_of
+        self._composer = reading.composer
         self._replay = replay
         self._objects = objects
         earlier = before.counts
@@ -213,7 +214,8 @@ class RowAccount:
         first = rows[0]
         source, line = self._origin_of(first)
         self._add_exception((source, line), RecordState.DEAD)
-        text, coded = as_text(first.content)
+        content = first.content if self._composer is None else self._composer.content(first)
+        text, coded = as_text(content)
         self.dead.add(
             DeadLetter(
                 "ingest",
@@ -230,7 +232,7 @@ class RowAccount:
                 status=status,
                 late=late,
                 joined=[_joined_row(row) for row in rows[1:]],
-                record_hash=None if first.record is None else record_hash(first.record).hex(),
+                record_hash=None if self._composer is None else record_hash(first.content).hex(),
             )
         )
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from opensearch_batch.core.ingest.composed_values import ComposedValues
+from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.job_answers import JobFailures
@@ -22,6 +24,8 @@ from opensearch_batch.core.ledger.store_head import Located
 from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS, kind_of
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.transform.field_map import FieldMap
+from opensearch_batch.core.transform.json_path import Values
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, record_id
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Rejected, Row
@@ -80,15 +84,54 @@ def row_composer(
     return wrapped
 
 
+class RowComposer:
+    """Composes the rows of staged records.
+
+    Args:
+        adapter: the adapter of the service.
+        parameters: the parameters of the connector, overridden by those of the pipeline.
+        inputs: the paths of the model's inputs.
+        form: converts answers to output rows.
+        unique_ids: whether no two rows have the same document id.
+    """
+
+    def __init__(
+        self,
+        adapter: ServiceAdapter,
+        parameters: Mapping[str, Any],
+        inputs: tuple[str, ...],
+        form: AnswerForm,
+        *,
+        unique_ids: bool,
+    ) -> None:
+        self.unique_ids = unique_ids
+        self._compose = row_composer(adapter, parameters, inputs, form)
+        self._output_members = adapter.output_members if contains_record(adapter, parameters) else None
+        # With several inputs, output rows have members that records lack.
+        self._adds_members = self._output_members is not None and len(inputs) > 1
+
+    def content(self, row: Row) -> bytes:
+        """Return the text of the composed row."""
+        answer = row.answer
+        if isinstance(answer, str):
+            return error_row(row.content, answer)
+        return self._compose(row.content, answer if isinstance(answer, StoredAnswer) else None, 0)
+
+    def values(self, field_map: FieldMap) -> Callable[[Row], Values]:
+        """Return the function that reads the values of a field map over composed rows."""
+        if self._adds_members:
+            return lambda row: field_map.read(0, self.content(row))
+        return ComposedValues(field_map, self.content, self._output_members).read
+
+
 class ComposedRows:
-    """The rows of the staged records of a shard, in their order.
+    """The rows of the staged records of a shard, in their order; `RowComposer` composes them.
 
     Args:
         objects: the store of the staged records.
         uri: the file of the staged records.
         store: the prediction store.
         located: where the answers of the records are; `NO_KEY` of records that need none is found nowhere.
-        compose: the function of `row_composer`.
         failures: the failures of the shard's job.
         has_job: whether the shard has a job.
     """
@@ -100,7 +143,6 @@ class ComposedRows:
         *,
         store: PredictionStore,
         located: Located,
-        compose: Callable[[bytes, StoredAnswer | None, int], bytes],
         failures: JobFailures,
         has_job: bool,
     ) -> None:
@@ -108,7 +150,6 @@ class ComposedRows:
         self._uri = uri
         self._store = store
         self._located = located
-        self._compose = compose
         self._failures = failures
         self._absent = NO_ROW if has_job else NOT_STORED
         self._is_located = (located.source >= 0).tolist()
@@ -129,19 +170,18 @@ class ComposedRows:
             rejects: whether records that lack an answer are rejected with the reasons; otherwise they are left out.
             indexes_absent: do not reject records for which the job returned no row.
         """
-        compose = self._compose
         with self._store.reader() as reader:
             answers = reader.read(self._located.locations())
             records = zip(read_staged(self._objects, self._uri), self._is_located, strict=True)
-            for position, ((uri, line, offset, record, key, reason), is_located) in enumerate(records):
+            for (uri, line, offset, record, key, reason), is_located in records:
                 if is_located:
-                    yield Row(number, uri, line, offset, compose(record, next(answers), position), record)
+                    yield Row(number, uri, line, offset, record, next(answers))
                     continue
                 lacks = "" if key is None else self._reason(key, reason)
                 if not lacks or (rejects and indexes_absent and lacks == NO_ROW):
-                    yield Row(number, uri, line, offset, compose(record, None, position), record)
+                    yield Row(number, uri, line, offset, record)
                 elif rejects:
-                    yield Rejected((Row(number, uri, line, offset, error_row(record, lacks), record),), lacks)
+                    yield Rejected((Row(number, uri, line, offset, record, lacks),), lacks)
 
     def _reason(self, content_key: bytes, earlier: str) -> str:
         """Return why a record lacks an answer: the reason of the shard's job, else of an earlier job."""

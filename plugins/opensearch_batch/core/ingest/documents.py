@@ -16,6 +16,8 @@ from opensearch_batch.core.formats.reading import Read, read_rows
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.sinks.base import Entry
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.transform.field_map import FieldMap
+from opensearch_batch.core.transform.json_path import Values
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Blank, KeyedRow, Rejected, Row, Source
@@ -31,6 +33,21 @@ def row_position(row: Row) -> tuple[str, int]:
     return row.uri, row.line
 
 
+class Composer(Protocol):
+    """Composes the rows of one source, whose contents are records, with their answers.
+
+    `unique_ids`: no two rows have the same document id.
+    """
+
+    unique_ids: bool
+
+    def content(self, row: Row) -> bytes:
+        """Return the text of the composed row."""
+
+    def values(self, field_map: FieldMap) -> Callable[[Row], Values]:
+        """Return the function that reads the values of a field map over composed rows."""
+
+
 class Reading(msgspec.Struct, frozen=True):
     """How rows are read and joined, and how their origin is found.
 
@@ -41,6 +58,7 @@ class Reading(msgspec.Struct, frozen=True):
         origin_of: returns the URI and line of the user's document that a row comes from, for dead letters.
         memory_bytes: maximum size of rows in memory that wait for rows of other sources.
         folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
+        composer: composes the rows; None for rows that are read as they are.
     """
 
     objects: Objects
@@ -49,6 +67,7 @@ class Reading(msgspec.Struct, frozen=True):
     origin_of: OriginOf = row_position
     memory_bytes: int = MEMORY_BYTES
     folder: Path | None = None
+    composer: Composer | None = None
 
 
 class DocumentStream(Protocol):

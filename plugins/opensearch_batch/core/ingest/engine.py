@@ -144,7 +144,7 @@ class Ingest:
             queue=self._locations.dead_letters,
             fingerprint=fingerprint,
             before=before,
-            origin_of=self._documents.reading.origin_of,
+            reading=self._documents.reading,
             replay=ReplayRequest([source.name for source in sources], self._sink.request, self._ledger),
             exceptions=None if self._ledger is None else self.exceptions,
         ) as account:

@@ -71,6 +71,7 @@ class EventDocuments(SourceRows):
         # Different input objects may have the same keys, so a key includes the number of its object.
         self._numbers = {uri: str(number) for number, uri in enumerate(dict.fromkeys(options.records.values()))}
         self._parse = Event.with_unparsed_array if options.passes_arrays else Event.of
+        self._composer = reading.composer
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -97,7 +98,7 @@ class EventDocuments(SourceRows):
         Raises:
             RecordRejected: the row is not a JSON object or is an error of the AI service, or adding metadata failed.
         """
-        event = self._parse(row.content)
+        event = self._parse(row.content if self._composer is None else self._composer.content(row))
         errors = self._row_errors
         if errors is not None and _may_be_error(event.fields, errors) and (reason := errors.find(row.content)):
             raise RecordRejected(reason)

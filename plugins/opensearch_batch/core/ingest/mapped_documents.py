@@ -14,6 +14,7 @@ from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of, version_memb
 from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
 from opensearch_batch.core.ingest.spill import digest as digest_of
 from opensearch_batch.core.transform.field_map import FieldMap, Part
+from opensearch_batch.core.transform.json_path import Values
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
@@ -42,6 +43,9 @@ class MappedDocuments(SourceRows):
         self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
         self._refused_keys = KeyTable()
         self._version = version_members(request.version)
+        composer = reading.composer
+        self._values = self._read_values if composer is None else composer.values(field_map)
+        self._unique_ids = composer is not None and composer.unique_ids
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the documents, and rows that are rejected or blank."""
@@ -57,7 +61,7 @@ class MappedDocuments(SourceRows):
         Raises:
             RecordRejected: the row is not a JSON object, or has no id.
         """
-        values = self._map.read(row.source, row.content)
+        values = self._values(row)
         return KeyedRow(self._map.key(row.source, values) or "", row, values)
 
     def reason(self, rows: Sequence[Row], error: RecordRejected) -> str:
@@ -103,21 +107,25 @@ class MappedDocuments(SourceRows):
     def _unjoined(self) -> Iterator[Entry]:
         """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
         seen, has_ids, keeps_first = SeenKeys(), self._map.has_key, self._request.op_type == "create"
+        has_unique_ids = self._unique_ids
         for row in self._rows(0):
             if not isinstance(row, Row):
                 yield row
                 continue
             key, late = "", False
             try:
-                values = self._map.read(0, row.content)
+                values = self._values(row)
                 if has_ids:
                     key = self._map.key(0, values) or ""
-                    late = not seen.add(digest_of(key))
+                    late = not (has_unique_ids or seen.add(digest_of(key)))
                     if late and keeps_first:
                         raise _duplicate_id(key)
                 yield self._document(key, (row,), (Part(0, values),), late=late)
             except RecordRejected as error:
                 yield self._rejected(key, (row,), error, late=late)
+
+    def _read_values(self, row: Row) -> Values:
+        return self._map.read(row.source, row.content)
 
     def _groups(self) -> Iterator[Group | Rejected | Blank]:
         return self._joined(self._keyed)

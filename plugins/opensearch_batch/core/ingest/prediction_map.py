@@ -53,7 +53,7 @@ def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> 
 
 def reads_prediction(path: str, adapter: ServiceAdapter) -> bool:
     """Return whether a path in a field map reads a prediction instead of the record."""
-    return _PREDICTION.fullmatch(path) is not None or _first_name(path) in adapter.output_members
+    return _PREDICTION.fullmatch(path) is not None or first_name(path) in adapter.output_members
 
 
 def with_source_paths(
@@ -135,7 +135,7 @@ def written_fields(
         from opensearch_batch.core.ingest.row_documents import vector_fields_of
 
         predictions = adapter.prediction_path(parameters, inputs, 0 if inputs else None)
-        return vector_fields_of(mapped.processors, [_first_name(predictions) or ""])
+        return vector_fields_of(mapped.processors, [first_name(predictions) or ""])
     return compile_map(mapped, sources=1).fields
 
 
@@ -144,7 +144,8 @@ def _fields(request: IngestRequest) -> dict[str, Any]:
     return request.field_map | {last_name(path): path for path in request.ingest_fields if path is not None}
 
 
-def _first_name(path: str) -> str | None:
+def first_name(path: str) -> str | None:
+    """Return the name of the member with which a path starts, None if it starts in another way."""
     match = _FIRST_NAME.match(path)
     return match and (match["quoted"] or match["plain"])
 
@@ -162,7 +163,7 @@ def _output_path(
     if match := _PREDICTION.fullmatch(path):
         number = None if match["number"] is None else int(match["number"])
         return adapter.prediction_path(parameters, inputs, number) + match["rest"]
-    return path if _first_name(path) in adapter.output_members else None
+    return path if first_name(path) in adapter.output_members else None
 
 
 def _only_vectors(path: str, readers: Sequence[tuple[str, bool]]) -> bool:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.ingest.composed_rows import COMPOSED, ComposedRows, Unanswered, row_composer
+from opensearch_batch.core.ingest.composed_rows import COMPOSED, ComposedRows, RowComposer, Unanswered
 from opensearch_batch.core.ingest.deletions import delete_documents
 from opensearch_batch.core.ingest.documents import DocumentFactory, Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
-from opensearch_batch.core.ingest.prediction_map import vector_paths, with_source_paths
+from opensearch_batch.core.ingest.prediction_map import reads_prediction, vector_paths, with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import ServiceAdapter
@@ -36,6 +36,7 @@ from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.types.counts import DONE, IngestCounts
 from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Manifest, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -117,17 +118,12 @@ class StagedIngest(msgspec.Struct, frozen=True):
 
     def _composed_rows(self, shard: Shard, output: JobOutput | None, store: PredictionStore) -> ComposedRows:
         """Add the answers of the job to the store, and find those of all records."""
-        manifest, adapter = self.manifest, self.adapter
-        is_own_store = manifest.predictions == self.layout.predictions()
-        paths = vector_paths(
-            self.request, adapter, manifest.parameters, manifest.inputs, manifest.vectors if is_own_store else ()
-        )
-        form = AnswerForm(adapter, manifest.parameters, paths)
         failures = JobFailures()
         if output is not None:
-            rows = OutputRows(self.objects, adapter, adapter.row_matching(manifest.parameters))
+            matching = self.adapter.row_matching(self.manifest.parameters)
+            rows = OutputRows(self.objects, self.adapter, matching)
             try:
-                failures = add_answers(store, shard.job, output, rows, form)
+                failures = add_answers(store, shard.job, output, rows, self._form())
             except OutputUnusable as error:
                 invalidate_output(self.objects, error, now=time.time())
                 remedy = "clear repair to submit a new one" if shard.id == REPAIR else CLEAR_TO_PAY
@@ -137,10 +133,22 @@ class StagedIngest(msgspec.Struct, frozen=True):
             shard.staged,
             store=store,
             located=store.lookup(staged_keys(self.objects, shard.staged)),
-            compose=row_composer(adapter, manifest.parameters, manifest.inputs, form),
             failures=failures,
             has_job=output is not None,
         )
+
+    def _form(self) -> AnswerForm:
+        """Return the form of answers; a store that pipelines share keeps all digits of their numbers."""
+        manifest = self.manifest
+        vectors = manifest.vectors if manifest.predictions == self.layout.predictions() else ()
+        paths = vector_paths(self.request, self.adapter, manifest.parameters, manifest.inputs, vectors)
+        return AnswerForm(self.adapter, manifest.parameters, paths)
+
+    def _composer(self) -> RowComposer:
+        manifest, id_path = self.manifest, self.request.field_map.get(ID_FIELD)
+        # The ledger stages each id once, if it is known from the record.
+        unique_ids = isinstance(id_path, str) and not reads_prediction(id_path, self.adapter)
+        return RowComposer(self.adapter, manifest.parameters, manifest.inputs, self._form(), unique_ids=unique_ids)
 
     def _ingest(self, shard: Shard, rows: ComposedRows, request: IngestRequest) -> ShardReport:
         """Write the documents of the composed rows."""
@@ -163,6 +171,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
         reading = Reading(
             self.objects,
             lambda objects, number, source: rows.read(number, rejects=final, indexes_absent=indexes_absent),  # noqa: ARG005 - the rows are staged
+            composer=self._composer(),
         )
         part = manifest.part(shard)
         ingest = Ingest(

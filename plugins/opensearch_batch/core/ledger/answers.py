@@ -50,7 +50,16 @@ class StoredAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True):
         """Return the JSON text for the record with this id; each number has the fewest digits of its 32-bit float."""
         rest, pieces, start = self.rest, list[bytes](), 0
         for cut, vector in zip(self.cuts, self.vectors, strict=True):
-            pieces += rest[start:cut], _numbers(vector) if vector else record_id.encode()
+            pieces += rest[start:cut], vector_text(vector)[1:-1] if vector else record_id.encode()
+            start = cut
+        pieces.append(rest[start:])
+        return b"".join(pieces)
+
+    def marked_text(self, marker: bytes) -> bytes:
+        """Return the JSON text with this marker and the number of the cut in place of each value that was cut out."""
+        rest, pieces, start = self.rest, list[bytes](), 0
+        for number, cut in enumerate(self.cuts):
+            pieces += rest[start:cut], b"%b%d" % (marker, number)
             start = cut
         pieces.append(rest[start:])
         return b"".join(pieces)
@@ -155,7 +164,7 @@ def _vector(text: Text, *, lossy: bool) -> bytes | None:
         return None
     if not numbers or lossy:
         return vector or None
-    exact = set(map(type, _any(text))) == {float} and _floats(b"[%b]" % _numbers(vector)) == numbers
+    exact = set(map(type, _any(text))) == {float} and _floats(vector_text(vector)) == numbers
     return vector if exact else None
 
 
@@ -191,15 +200,15 @@ def _address_reader() -> Callable[[Text], int]:
     return address
 
 
-def _numbers(vector: bytes) -> bytes:
-    """Return 32-bit floats as JSON numbers with commas; each has the fewest digits that identify it."""
-    return _number_writer()(vector)
+def vector_text(vector: bytes) -> bytes:
+    """Return 32-bit floats as a JSON array without white space; each number has the fewest digits that identify it."""
+    return _vector_writer()(vector)
 
 
 @cache
-def _number_writer() -> Callable[[bytes], bytes]:
+def _vector_writer() -> Callable[[bytes], bytes]:
     import numpy as np
     import orjson
 
     from_buffer, kind, dumps, option = np.frombuffer, np.dtype("<f4"), orjson.dumps, orjson.OPT_SERIALIZE_NUMPY
-    return lambda vector: dumps(from_buffer(vector, kind), option=option)[1:-1]
+    return lambda vector: dumps(from_buffer(vector, kind), option=option)

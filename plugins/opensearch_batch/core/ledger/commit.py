@@ -23,7 +23,7 @@ from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.types.manifest import DELETIONS, Manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,9 +51,7 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
     """
     if manifest.claim is None:
         return None
-    uri = layout.run_ledger(manifest.run_key)
-    absent = FatalError(f"{uri}: missing, so nothing can be committed; clear prepare to write it again")
-    ledger = JsonDocument(objects, uri, RunLedger, indent=-1, remedy="clear prepare to write it again").require(absent)
+    ledger = _run_ledger(objects, layout, manifest.run_key)
     entries = committed_entries(
         objects,
         ledger,
@@ -64,6 +62,32 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
     )
     head = ScopeHead(objects, layout.scope_head(manifest.scope))
     return head.commit(manifest.claim, head_change(ledger, entries, manifest))
+
+
+def with_unfinished_run(objects: Objects, layout: Layout, head: Head) -> Head:
+    """Return the head as the next run has to see it if the last run that claimed it has not committed.
+
+    That run may have written some of its documents, and deleted others. Its pending rows take the place of the rows
+    that they were compared with, so the next run writes all these documents again, or deletes them if their records are
+    gone, although the source may be again as it was before. Its deletions are done again before any later version of
+    their documents.
+    """
+    if head.claim.version == head.committed:
+        return head
+    manifest = JsonDocument(objects, layout.manifest(head.claim.run_key), Manifest).read()
+    if manifest is None or manifest.claim != head.claim:
+        # It had written nothing yet, because prepare had not ended. An earlier run is in the head already.
+        return head
+    ledger = _run_ledger(objects, layout, manifest.run_key)
+    entries = {uri: msgspec.structs.replace(entry, etag="") for uri, entry in ledger.entries.items()}
+    deletions = next((shard.staged for shard in manifest.shards if shard.id == DELETIONS), head.deletions)
+    return msgspec.structs.replace(head_change(ledger, entries, manifest)(head), deletions=deletions)
+
+
+def _run_ledger(objects: Objects, layout: Layout, run_key: str) -> RunLedger:
+    uri = layout.run_ledger(run_key)
+    absent = FatalError(f"{uri}: what this run was to commit is missing; clear its prepare to write it again")
+    return JsonDocument(objects, uri, RunLedger, remedy="clear prepare to write it again").require(absent)
 
 
 def committed_entries(
@@ -123,7 +147,7 @@ def head_change(ledger: RunLedger, entries: dict[str, Entry], manifest: Manifest
     def change(head: Head) -> Head:
         head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
         kept = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.removed}
-        return msgspec.structs.replace(head, objects=kept | entries)
+        return msgspec.structs.replace(head, objects=kept | entries, deletions="")
 
     return change
 

@@ -50,7 +50,7 @@ class DeadRecords:
         self._scope = scope
         self._document = ScopeHead(objects, scope.head)
         # Not the current time: the documents of newer partitions must keep higher versions.
-        self._head = self._document.claim(0.0, f"{REPLAY}{queue}", check=_refuse_unfinished)
+        self._head = self._document.claim(0.0, f"{REPLAY}{queue}", change=_refuse_unfinished)
         self.version = self._head.claim.version + 1
 
     def still_claimed(self) -> bool:
@@ -140,11 +140,12 @@ def _dead_rows(rows: pa.Table) -> Iterator[tuple[int, bytes]]:
     return zip(dead["line"].to_pylist(), dead["record_hash"].to_pylist(), strict=True)
 
 
-def _refuse_unfinished(head: Head) -> None:
-    """Raise RetriableError if a run has claimed the scope and has not committed."""
+def _refuse_unfinished(head: Head) -> Head:
+    """Return the head; raise RetriableError if a run has claimed the scope and has not committed."""
     claim = head.claim
     if claim.version > head.committed and not claim.run_key.startswith(REPLAY):
         raise RetriableError(
             f"run {claim.run_key} has claimed the records of this queue, and has not committed yet; replay when it has "
             "ended. If it failed, clear it or start another run first"
         )
+    return head

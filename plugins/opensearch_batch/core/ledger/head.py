@@ -59,6 +59,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     Every write increments `number` and draws a `token`, by which a run recognizes a write whose response was lost.
     `committed` is the version of the run that committed last. `index_uuid` identifies the index that has the
     documents, `fingerprint` the settings by which records became documents. `objects` are the source objects by URI.
+    `deletions` is the file of the documents that runs deleted, or did not delete, before they failed.
     """
 
     number: int = 0
@@ -69,6 +70,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     index_uuid: str = ""
     fingerprint: str = ""
     objects: dict[str, Entry] = {}
+    deletions: str = ""
 
     @property
     def documents(self) -> int:
@@ -116,19 +118,18 @@ class ScopeHead:
         """Return the head; an empty one if no run has claimed the scope."""
         return self._load().value
 
-    def claim(self, at_s: float, run_key: str, *, check: Callable[[Head], None] = lambda head: None) -> Head:  # noqa: ARG005 - any head
+    def claim(self, at_s: float, run_key: str, *, change: Callable[[Head], Head] = lambda head: head) -> Head:
         """Claim the scope for a run, and return the head with the claim.
 
         Args:
             at_s: the start of the run's partition interval, or else the time of its listing (epoch seconds).
             run_key: the key of the run.
-            check: raises if a head must not be claimed.
+            change: returns the head to claim, such as `with_unfinished_run`; raises if a head must not be claimed.
         """
 
         def claimed(head: Head) -> Head:
-            check(head)
             version = next_version(at_s, after=head.claim.version)
-            return msgspec.structs.replace(head, claim=Claim(version, run_key))
+            return msgspec.structs.replace(change(head), claim=Claim(version, run_key))
 
         return self._change(claimed)
 

@@ -206,6 +206,18 @@ def read_deletions(objects: Objects, uri: str) -> Iterator[StagedDeletion]:
         yield from map(StagedDeletion._make, zip(*(column.to_pylist() for column in columns), strict=True))
 
 
+def deletions_tables(objects: Objects, uri: str) -> Iterator[pa.Table]:
+    """Yield the documents to delete as tables; none without a URI.
+
+    Raises:
+        FatalError: the file is missing or damaged.
+    """
+    import pyarrow as pa
+
+    for columns in _groups(objects, uri, _DELETION_COLUMNS) if uri else ():
+        yield pa.Table.from_arrays(columns, schema=_deletions_schema())
+
+
 def _records_schema() -> pa.Schema:
     import pyarrow as pa
 

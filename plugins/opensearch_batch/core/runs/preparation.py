@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -20,13 +20,14 @@ from opensearch_batch.core.ingest.prediction_map import check_passthrough
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, refuse_mass_removal
+from opensearch_batch.core.ledger.commit import with_unfinished_run
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.diff import diff, listed_changes
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Head, RunLedger, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RowsReader
-from opensearch_batch.core.ledger.staged import write_deletions
+from opensearch_batch.core.ledger.staged import deletions_tables, write_deletions
 from opensearch_batch.core.ledger.store_head import Located
 from opensearch_batch.core.runs.pending_rows import PendingRows
 from opensearch_batch.core.runs.plan import CLASSES
@@ -119,10 +120,10 @@ class Preparation:
             FatalError: too many records are dead letters, or an object is damaged.
             RetriableError: another run changed the ledger meanwhile.
         """
-        options, loaded = self._options, self._scope.load()
+        options, loaded = self._options, self._with_unfinished(self._scope.load())
         head = self._head_for_run(loaded)
         changes = listed_changes(head.objects, self._listing.objects, options.mode)
-        if not changes.changed and not changes.vanished:
+        if not changes.changed and not changes.vanished and not head.deletions:
             return None
         location = self._layout.dead_letters(self._manifest.run_key, "prepare")
         with DeadLetters(self._objects, location) as dead:
@@ -140,7 +141,7 @@ class Preparation:
             infos = self._infos(changes.changed, head)
             changed = rows.collect(result, infos, passthrough=options.passthrough)
             cut = self._cut(reader, changed)
-            deletions = self._stage_deletions(result) if claim else None
+            deletions = self._stage_deletions(result, head.deletions) if claim else None
             self._remark(cut, is_new=not head.objects)
             samples = list(islice(dead.unwritten(), SHOWN_SAMPLES)) if options.dry_run else []
         if not options.dry_run:
@@ -249,8 +250,8 @@ class Preparation:
         """Claim the scope; None for a run that does not commit."""
         if self._options.is_trial or self._options.dry_run:
             return None
-        head = self._scope.claim(self._at_s, self._manifest.run_key)
-        if head.objects != loaded.objects:
+        head = self._scope.claim(self._at_s, self._manifest.run_key, change=self._with_unfinished)
+        if (head.objects, head.deletions) != (loaded.objects, loaded.deletions):
             raise RetriableError(
                 f"{self._layout.scope_head(self._manifest.scope)}: another run committed while this one compared the "
                 "source with the ledger; the retry compares it again"
@@ -287,15 +288,18 @@ class Preparation:
         self._remarks += dropped
         return cut
 
-    def _stage_deletions(self, result: Difference) -> Shard | None:
-        """Write the documents to delete, and return their shard, if there are any."""
+    def _with_unfinished(self, head: Head) -> Head:
+        return with_unfinished_run(self._objects, self._layout, head)
+
+    def _stage_deletions(self, result: Difference, earlier: str) -> Shard | None:
+        """Write the documents to delete, with those of an earlier run that failed; return their shard, if any."""
         import pyarrow.compute as pc
 
         tables = result.deletions()
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
         uri = self._layout.staged(self._manifest.run_key, DELETIONS)
-        count = write_deletions(self._objects, uri, tables)
+        count = write_deletions(self._objects, uri, chain(tables, deletions_tables(self._objects, earlier)))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
 
     def _remark(self, cut: ShardCut, *, is_new: bool) -> None:

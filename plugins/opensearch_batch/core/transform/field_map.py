@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_number_text, number_text_decoder
 from opensearch_batch.core.transform.json_path import RowReader, Text, Values
 from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
-from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
+from opensearch_batch.core.transform.vectors import CheckedVector, VectorRejected, vector_check
 from opensearch_batch.core.types.vector_field import VectorField
 
 MAX_ID_BYTES = 512
@@ -89,6 +89,8 @@ class FieldMap:
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
+        # By the name of the path of a field.
+        self.vectors = {locations[name]: by_name[name] for name in self.fields if name in by_name}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         routing_paths = paths_of("routing", routing, sources) if routing is not None else []
         located_fields = list(zip(locations.values(), fields.values(), strict=True))
@@ -147,7 +149,7 @@ class FieldMap:
         pieces: list[Text] = []
         for position, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
             value, has_row = self._value(position, parts)
-            text = bytes(value) if check and value is not None else None
+            text = bytes(value) if check and value is not None and type(value) is not CheckedVector else None
             if value is None or text == b"null":
                 if has_row or value is not None:
                     nulls += value is None
@@ -172,7 +174,10 @@ class FieldMap:
         if None in texts:
             return None
         for position, check in self._checked:
-            text = bytes(texts[position])  # type: ignore[arg-type] # no value is None
+            value = texts[position]
+            if type(value) is CheckedVector:
+                continue
+            text = bytes(value)  # type: ignore[arg-type] # no value is None
             if text == b"null":
                 return None
             check(text)
@@ -197,6 +202,7 @@ class FieldMap:
             return slots
 
         self._slots = [slots_of(location, paths) for location, paths in fields]
+        self.named_paths = located
         self._paths_of = [[path for _, path in pairs] for pairs in located]
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
         self._id_slot_of = dict(slots_of(f"field_map.{ID_FIELD}", keys))

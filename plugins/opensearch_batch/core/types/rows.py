@@ -13,8 +13,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a source.
 
     `source` is the position of the source in the request. The row starts at `line` (from 1) and at `offset` (in bytes)
-    of the object `uri`. `content` is the text of the row. `record` is the user's record if the row was composed of it
-    and of a prediction; uri, line and offset are then those of the record.
+    of the object `uri`. `content` is the text of the row. If the row is composed when it is needed (`Composer`), the
+    content is the user's record, and `answer` is its prediction, or the reason why there is none.
     """
 
     source: int
@@ -22,7 +22,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     line: int
     offset: int
     content: bytes
-    record: bytes | None = None
+    answer: object = None
 
 
 class KeyedRow(msgspec.Struct, frozen=True, gc=False):
