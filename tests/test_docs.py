@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from include.local_stack.incremental import CLASSES
+from opensearch_batch.core.types.manifest import PrepareCounts
 from tests.command_line import command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +97,14 @@ def test_every_tree_in_a_document_is_the_one_on_disk(document: Path) -> None:
             for name in names.split():
                 assert (above[-1][1] / name).exists(), (line, name)
             above.append((indent, above[-1][1] / names.split()[0]))
+
+
+def test_the_six_classes_of_the_ledger_page_are_those_of_the_demo() -> None:
+    """The page, the demo and the manifest's counts have the same classes."""
+    _, _, page = (ROOT / "docs" / "explanation" / "ledger.md").read_text().partition("## Six classes")
+    rows = re.findall(r"^\| ([^|]+) \|", page.partition("\n## ")[0], re.MULTILINE)
+    assert set(rows) - {"class", "---"} == set(CLASSES)
+    assert set(CLASSES.values()) <= set(PrepareCounts.__struct_fields__)
 
 
 def test_every_name_in_the_glossary_is_in_the_package() -> None:
