@@ -61,7 +61,7 @@ with DAG(
 
     shared: dict[str, Any] = {"work_prefix": WORK, "service": "sagemaker"}
     job: dict[str, Any] = {
-        "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
+        "model_id": "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}",
         "inputs": INPUTS,
         "retry_interval_s": 5,
     }

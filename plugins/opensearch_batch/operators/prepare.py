@@ -48,7 +48,7 @@ from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.services.registry import adapter_of
 
 # Template of the model id in the XCom `run`.
-MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
+MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}"
 
 
 class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):

@@ -68,7 +68,7 @@ class OpenSearchRepairOperator(JobOperator):
         self.repair_at_most = repair_at_most
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
-        self.manifest = f"{{{{ ti.xcom_pull(task_ids='{prepare}', key='run')['manifest'] }}}}"
+        self.manifest = f"{{{{ ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run')['manifest'] }}}}"
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=UNANSWERED_TRIGGER,
             trigger_kwargs={"manifest": self.manifest, "aws_conn_id": self.aws_conn_id},
