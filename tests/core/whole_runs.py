@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -312,11 +313,11 @@ class Run:
         save(pipeline.objects, layout.manifest(self.key), prepared.manifest)
         for shard in prepared.manifest.shards:
             if shard.job:
-                self.stages.append(lambda shard=shard: self._predict(shard))  # type: ignore[misc]
-            self.stages.append(lambda shard=shard: self._ingest(shard))  # type: ignore[misc]
+                self.stages.append(partial(self._predict, shard))
+            self.stages.append(partial(self._ingest, shard))
         self.stages += [self._repair, self._reconcile]
 
-    def _predict(self, shard: Shard) -> JobRecord:
+    def _predict(self, shard: Shard) -> None:
         """Submit the job of a shard, or find it, and wait for its end."""
         pipeline, folder = self._pipeline, self._pipeline.layout.job(shard.job)
         records = JobRecords(pipeline.objects, folder)
@@ -329,9 +330,6 @@ class Run:
         submission = Submission(records, pipeline.service, clock=self._time, sleep=lambda seconds: None)  # noqa: ARG005 - time passes
         _, record = submission.run(draft, ResubmitRequest())
         records.end(record.submission, End("COMPLETED", 1.0))
-        ended = records.read()
-        assert ended is not None
-        return ended
 
     def _time(self) -> float:
         """Return a time that is long after the last one."""
@@ -366,7 +364,7 @@ class Run:
         if shard.job:
             self._predict(shard)
         self._repaired = [shard]
-        self.stages.insert(1, lambda: self._ingest(shard))
+        self.stages.insert(1, partial(self._ingest, shard))
 
     def _reconcile(self) -> None:
         pipeline = self._pipeline

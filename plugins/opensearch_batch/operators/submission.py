@@ -44,7 +44,7 @@ class JobOperator(PipelineOperator):
         kwargs: the arguments of `PipelineOperator`.
     """
 
-    template_fields = ("work_prefix", "service", "model_id", "parameters", "inputs")
+    template_fields: Sequence[str] = ("work_prefix", "service", "model_id", "parameters", "inputs")
 
     def __init__(
         self,

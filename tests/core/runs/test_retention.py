@@ -16,6 +16,7 @@ from opensearch_batch.core.runs.retention import UNSUBMITTED_S, Retention
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
+from opensearch_batch.core.types.manifest import Claim
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
 from tests.stored import present
@@ -266,3 +267,24 @@ def test_the_files_of_a_run_go_but_not_its_account_and_its_dead_letters(work: Wo
     work.clean(days=MIN_RETENTION_S / DAY_S, keep_s=2 * DAY_S)
     assert work.names(work.layout.run("failed")) == kept
     assert work.objects.head(f"{work.layout.outbox()}event.json") is not None
+
+
+def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:
+    """All of it until a run has committed; then what the head names."""
+    folder, scope = work.layout.run("failed"), work.layout.scope_head("scope")
+    needed = {"manifest.json", "rows/x.parquet", "staged/deletions.parquet"}
+    for name in (*needed, "ledger.json", "staged/0000.parquet"):
+        work.objects.write(f"{folder}/{name}", b"{}")
+    entry = Entry(f"{folder}/rows/x.parquet", 0, 1, etag="")
+    head = Head(
+        claim=Claim(5, "failed"),
+        committed=4,
+        objects={"s3://d/a": entry},
+        deletions=f"{folder}/staged/deletions.parquet",
+    )
+    save(work.objects, scope, head)
+    work.clean(days=1_000)
+    assert len(work.names(folder)) == 5
+    save(work.objects, scope, msgspec.structs.replace(head, claim=Claim(6, "next"), committed=6))
+    work.clean()
+    assert work.names(folder) == needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -222,7 +223,7 @@ class History:
     def happen(self, event: tuple[Any, ...]) -> None:
         """Let something happen."""
         kind, *arguments = event
-        actions = {
+        actions: dict[str, Callable[..., object]] = {
             "put": self.put,
             "remove": self.remove,
             "move": self.move,

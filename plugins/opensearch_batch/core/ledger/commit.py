@@ -79,7 +79,12 @@ def with_unfinished_run(objects: Objects, layout: Layout, head: Head) -> Head:
         # It had written nothing yet, because prepare had not ended. An earlier run is in the head already.
         return head
     ledger = _run_ledger(objects, layout, manifest.run_key)
-    entries = {uri: msgspec.structs.replace(entry, etag="") for uri, entry in ledger.entries.items()}
+    # The answers that the objects needed are kept for the next run.
+    segments = {uri: entry.segments for uri, entry in head.objects.items()}
+    entries = {
+        uri: msgspec.structs.replace(entry, etag="", segments=segments.get(uri, {}))
+        for uri, entry in ledger.entries.items()
+    }
     deletions = next((shard.staged for shard in manifest.shards if shard.id == DELETIONS), head.deletions)
     return msgspec.structs.replace(head_change(ledger, entries, manifest)(head), deletions=deletions)
 

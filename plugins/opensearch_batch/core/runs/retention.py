@@ -102,21 +102,30 @@ class Retention(msgspec.Struct, frozen=True):
                 yield from (uri for uri in uris if not uri.endswith("/") and not uri.startswith(f"{folder}/"))
 
     def _delete_run_files(self, before: float, *, unfinished_before: float) -> None:
+        heads = _heads(self.objects, [self.layout.scopes()])
+        # The next run needs what a run has left that failed.
+        named = {entry.rows for head in heads for entry in head.objects.values()} | {head.deletions for head in heads}
+        unfinished = {self.layout.run(head.claim.run_key) for head in heads if head.claim.version != head.committed}
         for folder, items in _folders(self.objects, self.layout.run("")):
             names = {item.uri.removeprefix(f"{folder}/") for item in items}
-            if "manifest.json" not in names:
+            if "manifest.json" not in names or folder in unfinished:
                 continue
             if max(item.modified for item in items) <= (before if "run.json" in names else unfinished_before):
                 for name in names:
-                    if not name.startswith(KEPT_OF_RUN):
+                    if not name.startswith(KEPT_OF_RUN) and f"{folder}/{name}" not in named:
                         self.objects.delete(f"{folder}/{name}")
 
 
 def live_segments(objects: Objects, head: StoreHead) -> set[str]:
     """Return the segments that the heads of all scopes name that use a prediction store."""
-    uris = [item.uri for folder in head.ledgers for item in objects.list(folder) if item.uri.endswith("/head.json")]
-    heads = [found for uri in uris if (found := JsonDocument(objects, uri, Head).read()) is not None]
+    heads = _heads(objects, head.ledgers)
     return {name for found in heads for entry in found.objects.values() for name in entry.segments}
+
+
+def _heads(objects: Objects, ledgers: Iterable[str]) -> list[Head]:
+    """Return the heads of all scopes of record ledgers."""
+    uris = [item.uri for folder in ledgers for item in objects.list(folder) if item.uri.endswith("/head.json")]
+    return [found for uri in uris if (found := JsonDocument(objects, uri, Head).read()) is not None]
 
 
 def _is_removable(record: JobRecord, pipeline: str, before: float) -> bool:
