@@ -23,10 +23,12 @@ from benchmarks.night_service import FIELD, INDEX, INDEX_BODY, PARAMETERS, AnyIn
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.ledger.commit import commit
+from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
+from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import reconcile, shard_reports, written_shards
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.storage.json_document import save
@@ -41,6 +43,7 @@ FIELD_MAP = {"_id": "$._id", "title": "$.title", "text": "$.text", FIELD: "predi
 SOURCE_FOLDER = "s3:/lake/in"
 SHARD_RECORDS, SHARD_BYTES = 10_000, 100_000_000
 DAY_S, FIRST_S, YEAR = 86_400.0, 1_767_225_600.0, 365
+RETENTION_S = 30 * DAY_S
 # A number that no record of a source has.
 FREE = 900_000_000
 PHASES = ("listing", "prepare", "service", "ingest", "commit")
@@ -78,6 +81,13 @@ class Nights:
             reports = shard_reports(self.objects, self.layout, manifest, shards)
             exceptions = (each for _, report in reports for each in report.verdicts.exceptions)
             commit(self.objects, self.layout, manifest, exceptions)
+            Retention(
+                self.objects,
+                self.layout,
+                PredictionStore(self.objects, manifest.predictions),
+                outputs=lambda *_: [],
+                unstage=lambda _: None,
+            ).run(RETENTION_S, now=time.time())
         return Counter(msgspec.structs.asdict(manifest.counts))
 
     def refresh(self) -> None:

@@ -92,7 +92,7 @@ class AnyService:
                     self.paid += 1
                 file.seek(0)
                 self._objects.upload(uri, file)
-        return JobOutput([uri], job=folder, ml_task_id="t")
+        return JobOutput([uri], folder=folder, ml_task_id="t")
 
 
 def vectors_of(count: int) -> list[list[float]]:
