@@ -14,6 +14,7 @@ from opensearch_batch.core.ledger.staged import (
     NO_KEY,
     StagedDeletion,
     StagedRecord,
+    StagedShards,
     StagedWriter,
     read_deletions,
     read_staged,
@@ -26,6 +27,7 @@ URI = "s3://lake/work/books/run/staged/0000.parquet"
 KEYS = [bytes([number]) * 16 for number in range(1, 4)]
 RECORDS = st.builds(
     StagedRecord,
+    StagedShards,
     st.sampled_from(["s3://lake/a.jsonl", "s3://lake/ü.jsonl"]),
     st.integers(1, (1 << 32) - 1),
     st.integers(-1, 1 << 62),
@@ -102,3 +104,22 @@ def test_a_missing_or_damaged_file_is_an_error() -> None:
             errors.append(str(error))
     assert len(errors) > 50
     assert all("the staged records are damaged" in error for error in errors)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), RECORDS), max_size=60), st.sampled_from([1, 500, 1 << 20]))
+def test_records_of_many_shards_keep_their_order(dealt: list[tuple[int, StagedRecord]], memory_bytes: int) -> None:
+    """Each file has the records of its shard; those of a shard without a file are discarded."""
+    objects = MemoryObjects()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staged, "GROUP_BYTES", max(memory_bytes // 2, 1))
+        patch.setattr(staged, "MEMORY_BYTES", memory_bytes)
+        patch.setattr(staged, "PARTS", 2)
+        shards = StagedShards()
+        for number, record in dealt:
+            shards.add(number, record)
+        shards.write(objects, {number: f"s3://lake/{number}" for number in range(5)})
+    for number in range(6):
+        expected = [record for other, record in dealt if other == number and number < 5]
+        uri = f"s3://lake/{number}"
+        assert (list(read_staged(objects, uri)) if objects.head(uri) else []) == expected

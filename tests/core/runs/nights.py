@@ -1,4 +1,4 @@
-"""Runs of one pipeline without Airflow and OpenSearch: the real prepare and commit, a service and an index that are dicts."""
+"""Runs of one pipeline without Airflow: the real prepare and commit; the service and the index are dicts."""
 
 from __future__ import annotations
 
