@@ -27,7 +27,6 @@ URI = "s3://lake/work/books/run/staged/0000.parquet"
 KEYS = [bytes([number]) * 16 for number in range(1, 4)]
 RECORDS = st.builds(
     StagedRecord,
-    StagedShards,
     st.sampled_from(["s3://lake/a.jsonl", "s3://lake/ü.jsonl"]),
     st.integers(1, (1 << 32) - 1),
     st.integers(-1, 1 << 62),
