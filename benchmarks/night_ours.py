@@ -201,7 +201,8 @@ def four_changes(nights: Nights, number: int) -> dict[str, int]:
         night_source.edit_one,
         night_source.delete_first,
     ]
-    found, paid, operations = {}, 0, 0
+    found: dict[str, int] = {}
+    paid = operations = 0
     for at, change in enumerate(changes):
         change(nights.folder)
         nights.run(FIRST_S + (number + at) * DAY_S)

@@ -70,7 +70,8 @@ class Outcome(msgspec.Struct, frozen=True):
     @property
     def missed(self) -> bool:
         """Whether a bar does not hold."""
-        return any(row.holds is False for row in (*self.comparisons, *self.cases))
+        rows: list[Comparison | Case] = [*self.comparisons, *self.cases]
+        return any(row.holds is False for row in rows)
 
 
 class Surroundings(msgspec.Struct, frozen=True):

@@ -54,7 +54,7 @@ def work(job: Job) -> Callable[[], int]:
         service=adapter.name,
         model_id="m",
         index="bench",
-        parameters=adapter.example_parameters,
+        parameters=dict(adapter.example_parameters),
         inputs=INPUTS,
         predictions=layout.predictions(),
     )

@@ -15,7 +15,7 @@ import msgspec
 import requests
 from rich.table import Table
 
-from include.local_stack.demo import CANDIDATES, DOCUMENTS, SAMPLE, TIMEOUT_S, Demo, console, say_what_starts
+from include.local_stack.demo import CANDIDATES, DOCUMENTS, SAMPLE, TIMEOUT_S, Demo, console, print_starts
 from include.local_stack.stack import Stack, StackError
 from opensearch_batch.core.types.manifest import PrepareCounts
 
@@ -157,7 +157,7 @@ def _new_passages(texts: Iterable[str]) -> list[Passage]:
 def main() -> int:
     """Start the stack if it is not up, and run both nights."""
     try:
-        return 0 if Incremental(Stack.up(say=say_what_starts)).run() else 1
+        return 0 if Incremental(Stack.up(say=print_starts)).run() else 1
     except StackError as error:
         console.print(f"incremental: {error}", style="red")
         return 1
