@@ -163,8 +163,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.dimension = dimension
         self.index_body = index_body
         self.settings = dict(document_settings or {})
-        self.include = include
-        self.exclude = exclude
+        self.include, self.exclude = include, exclude
         self.source_format = source_format
         self.passthrough = passthrough
         self.own = own
@@ -178,8 +177,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.on_empty = on_empty
         self.max_dead_letters = max_dead_letters
         self.limit = limit
-        self.max_records = max_records
-        self.max_bytes = max_bytes
+        self.max_records, self.max_bytes = max_records, max_bytes
 
     def _prepare(self, context: Context) -> Sequence[Shard]:
         dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)

@@ -13,7 +13,7 @@ from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, ScopeHead
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.manifest import Claim
+from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
 from tests.core.memory_objects import MemoryObjects
 
@@ -80,7 +80,7 @@ def test_what_is_committed_is_loaded(tmp_path: Path) -> None:
     """Each write has the next number and another token."""
     head = ScopeHead(LocalFiles(tmp_path), URI)
     claimed = head.claim(AT_S, "run1")
-    assert (claimed.number, claimed.claim, claimed.committed) == (1, Claim(FIRST, "run1"), 0)
+    assert (claimed.number, claimed.claim, claimed.committed) == (1, ScopeClaim(FIRST, "run1"), 0)
     committed = head.commit(claimed.claim, set_objects)
     assert (committed.number, committed.committed, committed.objects) == (2, FIRST, {"a": ENTRY})
     assert committed.token != claimed.token
@@ -118,7 +118,7 @@ def test_a_lost_response_is_recognized() -> None:
     head = ScopeHead(store, URI)
     store.lost = 1
     claim = head.claim(AT_S, "run").claim
-    assert claim == Claim(FIRST, "run")
+    assert claim == ScopeClaim(FIRST, "run")
     store.lost = 1
     committed = head.commit(claim, set_objects)
     assert (committed, committed.number, store.writes) == (head.load(), 2, 2)
@@ -171,7 +171,11 @@ def test_a_response_lost_while_another_run_claims() -> None:
     claim = head.claim(AT_S, "run").claim
     store.lost = -1
     committed = head.commit(claim, set_objects)
-    assert (committed.committed, committed.claim, committed.objects) == (FIRST, Claim(SECOND, "run2"), {"a": ENTRY})
+    assert (committed.committed, committed.claim, committed.objects) == (
+        FIRST,
+        ScopeClaim(SECOND, "run2"),
+        {"a": ENTRY},
+    )
 
 
 def test_a_change_by_somebody_with_the_same_claim_is_kept() -> None:
@@ -217,10 +221,10 @@ def test_many_runs_at_once(tmp_path: Path) -> None:
 
 def test_another_index_has_no_documents() -> None:
     """An index that was deleted and made again is another one, though it has the same name."""
-    head = set_objects(Head(number=3, claim=Claim(5, "run")))
+    head = set_objects(Head(number=3, claim=ScopeClaim(5, "run")))
     assert head.for_target(index="books", index_uuid="u1", fingerprint="f1") == head
     fresh = head.for_target(index="books", index_uuid="u2", fingerprint="f1")
-    assert (fresh.objects, fresh.index_uuid, fresh.number, fresh.claim) == ({}, "u2", 3, Claim(5, "run"))
+    assert (fresh.objects, fresh.index_uuid, fresh.number, fresh.claim) == ({}, "u2", 3, ScopeClaim(5, "run"))
 
 
 def test_another_fingerprint_opens_all_objects_again() -> None:

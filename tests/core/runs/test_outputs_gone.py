@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import (
     JobOutput,
@@ -20,7 +21,6 @@ from opensearch_batch.core.jobs.output_rows import (
     read_recorded_outputs,
     record_ingested_outputs,
 )
-from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles

@@ -16,7 +16,7 @@ from opensearch_batch.core.runs.retention import UNSUBMITTED_S, Retention
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
-from opensearch_batch.core.types.manifest import Claim
+from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
 from tests.stored import present
@@ -277,7 +277,7 @@ def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:
         work.objects.write(f"{folder}/{name}", b"{}")
     entry = Entry(f"{folder}/rows/x.parquet", 0, 1, etag="")
     head = Head(
-        claim=Claim(5, "failed"),
+        claim=ScopeClaim(5, "failed"),
         committed=4,
         objects={"s3://d/a": entry},
         deletions=f"{folder}/staged/deletions.parquet",
@@ -285,6 +285,6 @@ def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:
     save(work.objects, scope, head)
     work.clean(days=1_000)
     assert len(work.names(folder)) == 5
-    save(work.objects, scope, msgspec.structs.replace(head, claim=Claim(6, "next"), committed=6))
+    save(work.objects, scope, msgspec.structs.replace(head, claim=ScopeClaim(6, "next"), committed=6))
     work.clean()
     assert work.names(folder) == needed

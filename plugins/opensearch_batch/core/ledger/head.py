@@ -15,10 +15,10 @@ from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.rows import RowsSlice
 from opensearch_batch.core.storage.json_document import JsonDocument, Version
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.manifest import Claim
+from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
 
-NO_CLAIM = Claim(0, "")
+NO_CLAIM = ScopeClaim(0, "")
 
 
 class ClaimLost(FatalError):
@@ -64,7 +64,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 
     number: int = 0
     token: str = ""
-    claim: Claim = NO_CLAIM
+    claim: ScopeClaim = NO_CLAIM
     committed: int = 0
     index: str = ""
     index_uuid: str = ""
@@ -129,18 +129,18 @@ class ScopeHead:
 
         def claimed(head: Head) -> Head:
             version = next_version(at_s, after=head.claim.version)
-            return msgspec.structs.replace(change(head), claim=Claim(version, run_key))
+            return msgspec.structs.replace(change(head), claim=ScopeClaim(version, run_key))
 
         return self._change(claimed)
 
-    def require(self, claim: Claim) -> Head:
+    def require(self, claim: ScopeClaim) -> Head:
         """Return the head; raise ClaimLost if another run has claimed the scope since `claim`."""
         head = self.load()
         if head.claim != claim:
             raise self._lost(claim, head)
         return head
 
-    def commit(self, claim: Claim, change: Callable[[Head], Head]) -> Head:
+    def commit(self, claim: ScopeClaim, change: Callable[[Head], Head]) -> Head:
         """Replace the head by the result of `change`, which may be called several times, and return it.
 
         A run whose commit is already stored, because its response was lost, succeeds also if another run has claimed
@@ -175,7 +175,7 @@ class ScopeHead:
     def _load(self) -> Version[Head]:
         return self._document.load() or Version(Head(), "")
 
-    def _lost(self, claim: Claim, head: Head) -> ClaimLost:
+    def _lost(self, claim: ScopeClaim, head: Head) -> ClaimLost:
         return ClaimLost(
             f"{self._document.uri}: run {head.claim.run_key} has claimed this scope after run {claim.run_key}, which "
             "committed nothing. Let the newer run finish; then clear prepare of this run, to compare its source with "

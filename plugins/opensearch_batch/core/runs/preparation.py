@@ -42,7 +42,7 @@ from opensearch_batch.core.sharding.reservation import reserved_cut
 from opensearch_batch.core.storage.dead_letters import SHOWN_REASONS, DeadLetter, DeadLetters, refuse_dead_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.manifest import DELETIONS, Claim, Manifest, PrepareCounts, Shard
+from opensearch_batch.core.types.manifest import DELETIONS, Manifest, PrepareCounts, ScopeClaim, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.versions import next_version
 
@@ -232,10 +232,8 @@ class Preparation:
                 f"reasons: {'; '.join(dict.fromkeys(reasons)) or 'the objects are empty'}"
                 f"{f' (all in {dead.location})' if reasons else ''}"
             )
-        locations = [dead.location]
-        refuse_dead_letters(
-            self._objects, reader.rejected, read=reader.read, max_share=options.max_dead_letters, locations=locations
-        )
+        share, locations = options.max_dead_letters, [dead.location]
+        refuse_dead_letters(self._objects, reader.rejected, read=reader.read, max_share=share, locations=locations)
 
     def _refuse_mass_removal(self, removed: int, before: int) -> None:
         """Refuse to delete too many documents; in a dry run, remark that it would be refused."""
@@ -246,7 +244,7 @@ class Preparation:
                 raise
             self._remarks.append(f"the run would be refused: {error}")
 
-    def _claim(self, loaded: Head) -> Claim | None:
+    def _claim(self, loaded: Head) -> ScopeClaim | None:
         """Claim the scope; None for a run that does not commit."""
         if self._options.is_trial or self._options.dry_run:
             return None

@@ -98,7 +98,7 @@ class PrepareCounts(msgspec.Struct, frozen=True):
             )
 
 
-class Claim(msgspec.Struct, frozen=True):
+class ScopeClaim(msgspec.Struct, frozen=True):
     """A run's claim of its scope: the version of its deletions; that of its documents is greater by one."""
 
     version: int
@@ -129,7 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
-    claim: Claim | None = None
+    claim: ScopeClaim | None = None
     version: int = 0
     # The folder of the prediction store.
     predictions: str = ""
