@@ -344,7 +344,7 @@ class Run:
             record = JobRecords(pipeline.objects, folder).read()
             assert record is not None
             uri = f"{record.output}input.jsonl.out"
-            output = JobOutput([uri], job=folder, ml_task_id=record.ml_task_id, submission=record.submission)
+            output = JobOutput([uri], folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
         StagedIngest(
             pipeline.objects,
             pipeline.cluster,

@@ -13,7 +13,7 @@ from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, NewShard, PredictionStore
 from opensearch_batch.core.runs.retention import UNSUBMITTED_S, Retention
-from opensearch_batch.core.storage.json_document import save
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import ScopeClaim
@@ -288,3 +288,21 @@ def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:
     save(work.objects, scope, msgspec.structs.replace(head, claim=ScopeClaim(6, "next"), committed=6))
     work.clean()
     assert work.names(folder) == needed
+
+
+def test_rows_that_no_head_names_go_unless_a_run_may_be_about_to_name_them(work: Work) -> None:
+    """Rows are named by their content, so a run does not write again what it has found."""
+    rows = work.layout.scope_rows("one")
+    for name in ("old", "named"):
+        work.objects.write(f"{rows}/{name}.parquet", b"PAR1")
+    document = JsonDocument(work.objects, work.layout.scope_head("one"), Head)
+    head = Head(
+        claim=ScopeClaim(2, "r2"), committed=1, objects={"s3://d/a": Entry(f"{rows}/named.parquet", 0, 1, etag="e")}
+    )
+    document.write(head)
+    work.clean(days=31)
+    assert work.names(rows) == {"old.parquet", "named.parquet"}
+    document.write(msgspec.structs.replace(head, committed=2))
+    work.objects.write(f"{rows}/new.parquet", b"PAR1")
+    work.clean()
+    assert work.names(rows) == {"named.parquet", "new.parquet"}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -60,8 +60,6 @@ def _answers(
     """Yield the content keys with their answers; then write the failures."""
     reasons, count, unknown = dict[str, str](), 0, 0
     for row in rows.read(output):
-        if not isinstance(row, OutputRow):
-            continue
         count += 1
         if row.position is None or row.position >= len(keys):
             unknown += 1

@@ -263,8 +263,8 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     retention_days: Annotated[
         Count | None,
         about(
-            "Inputs, outputs and uploaded files are deleted this many days after the last successful run that used "
-            "them; `null`: never."
+            "Files of jobs and runs, and predictions that the ledger no longer names, are deleted after this many "
+            "days; `null`: never."
         ),
     ] = 30
     max_dead_letters: Annotated[

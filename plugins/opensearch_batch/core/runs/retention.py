@@ -1,4 +1,4 @@
-"""Retention: deletes answers that no ledger names, and old files of jobs and runs, which contain users' data.
+"""Retention: deletes answers and rows that no ledger names, and old files of jobs and runs: they contain users' data.
 
 Answers are in the prediction store, so the input and the output of a job are not needed any more when the store has
 closed the job's shard. The job's record is kept: a later submission of the same records has another number, and so
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import msgspec
 
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.head import Head
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
-from opensearch_batch.core.ledger.store_head import StoreHead
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -55,9 +55,12 @@ class Retention(msgspec.Struct, frozen=True):
         head = self.store.register(self.layout.scopes())
         if keep_s is None:
             return 0
-        self.store.collect(live_segments(self.objects, head), retention_s=keep_s)
         unread_before = now - max(keep_s, MIN_RETENTION_S)
-        self._delete_run_files(now - keep_s, unfinished_before=unread_before)
+        scopes = {ledger: scopes_of(self.objects, ledger) for ledger in head.ledgers}
+        self.store.collect(live_segments(chain.from_iterable(scopes.values())), retention_s=keep_s)
+        own = scopes[self.layout.scopes()]
+        self._delete_rows(own, unread_before)
+        self._delete_run_files(own, now - keep_s, unfinished_before=unread_before)
         removed = 0
         for folder, items in _folders(self.objects, self.layout.job("")):
             is_open = folder.rpartition("/")[2] in head.open
@@ -101,8 +104,18 @@ class Retention(msgspec.Struct, frozen=True):
                 uris = self.outputs(record, response)
                 yield from (uri for uri in uris if not uri.endswith("/") and not uri.startswith(f"{folder}/"))
 
-    def _delete_run_files(self, before: float, *, unfinished_before: float) -> None:
-        heads = _heads(self.objects, [self.layout.scopes()])
+    def _delete_rows(self, scopes: Sequence[Scope], before: float) -> None:
+        """Delete old rows that no head names."""
+        for scope in scopes:
+            # A run that has claimed the scope may be about to name files that it has found.
+            if scope.head.claim.version == scope.head.committed:
+                named = {scope.head_uri, *(entry.rows for entry in scope.head.objects.values())}
+                for item in scope.items:
+                    if item.uri not in named and item.modified <= before:
+                        self.objects.delete(item.uri)
+
+    def _delete_run_files(self, scopes: Sequence[Scope], before: float, *, unfinished_before: float) -> None:
+        heads = [scope.head for scope in scopes]
         # The next run needs what a run has left that failed.
         named = {entry.rows for head in heads for entry in head.objects.values()} | {head.deletions for head in heads}
         unfinished = {self.layout.run(head.claim.run_key) for head in heads if head.claim.version != head.committed}
@@ -116,16 +129,26 @@ class Retention(msgspec.Struct, frozen=True):
                         self.objects.delete(f"{folder}/{name}")
 
 
-def live_segments(objects: Objects, head: StoreHead) -> set[str]:
-    """Return the segments that the heads of all scopes name that use a prediction store."""
-    heads = _heads(objects, head.ledgers)
-    return {name for found in heads for entry in found.objects.values() for name in entry.segments}
+class Scope(NamedTuple):
+    """A scope of a record ledger: its head, and all objects in its folder."""
+
+    head_uri: str
+    head: Head
+    items: Sequence[ObjectInfo]
 
 
-def _heads(objects: Objects, ledgers: Iterable[str]) -> list[Head]:
-    """Return the heads of all scopes of record ledgers."""
-    uris = [item.uri for folder in ledgers for item in objects.list(folder) if item.uri.endswith("/head.json")]
-    return [found for uri in uris if (found := JsonDocument(objects, uri, Head).read()) is not None]
+def scopes_of(objects: Objects, ledger: str) -> list[Scope]:
+    """Return the scopes in the folder of a record ledger."""
+    scopes = []
+    for folder, items in _folders(objects, ledger):
+        uri = f"{folder}/head.json"
+        scopes.append(Scope(uri, JsonDocument(objects, uri, Head).read() or Head(), items))
+    return scopes
+
+
+def live_segments(scopes: Iterable[Scope]) -> set[str]:
+    """Return the segments that the heads of scopes name."""
+    return {name for scope in scopes for entry in scope.head.objects.values() for name in entry.segments}
 
 
 def _is_removable(record: JobRecord, pipeline: str, before: float) -> bool:
