@@ -9,34 +9,26 @@ from typing import Any
 
 import msgspec
 import pytest
-from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from structlog.testing import capture_logs
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.replay import ReplayReport
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords, consumed_requests, decide
-from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
-from opensearch_batch.core.sharding.listing import list_source, source_change
-from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts
-from opensearch_batch.core.storage.json_document import load_manifest, save
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.operators import ingest, prepare, publish, reconcile, replay
+from opensearch_batch.operators import ingest, publish, reconcile, replay
 from opensearch_batch.operators.base import resubmit_request, run_key_of
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
-from opensearch_batch.operators.replay import OpenSearchReplayOperator
-from opensearch_batch.services.registry import adapter_of
 from tests.core.aws import aws
-from tests.stored import content, present
 
 NAME = "books"
 PARAMETERS = {
@@ -86,124 +78,9 @@ def bucket(s3_client: Any) -> str:
 def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
     """The object storage of every connection; model and index exist and fit."""
     found = S3Objects(s3_client)
-    for module in (ingest, prepare, publish):
+    for module in (ingest, publish):
         monkeypatch.setattr(module, "object_storage", lambda conn_id: found)  # noqa: ARG005 - one for all
-    monkeypatch.setattr(OpenSearchPrepareOperator, "_model", lambda self, **_: Model("m", PARAMETERS))  # noqa: ARG005 - as above
-    monkeypatch.setattr(OpenSearchPrepareOperator, "_check_index", lambda *_, **__: [])
     return found
-
-
-@pytest.mark.parametrize(
-    ("arguments", "news"),
-    [
-        ({}, "unchanged"),
-        ({"limit": "1"}, "new"),
-        ({"index": "other"}, "new"),
-        ({"service": "bedrock"}, "new"),
-        ({"dry_run": True}, "new"),
-    ],
-)
-def test_a_trial_does_not_record_the_source(
-    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], news: str
-) -> None:
-    """`new_objects` still fires after a trial: only a run with the pipeline's own values records the source."""
-    # One service's parameters will do here: what counts is which one was chosen.
-    adapter = adapter_of("sagemaker")
-    monkeypatch.setattr(prepare, "adapter_of", lambda name: adapter)  # noqa: ARG005 - as above
-    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
-    dry_run = arguments.pop("dry_run", False)
-    task = OpenSearchPrepareOperator(
-        task_id="prepare",
-        source=f"s3://{bucket}/in/",
-        work_prefix=f"s3://{bucket}/work",
-        field_map={"text": "$.text"},
-        inputs=["$.text"],
-        watched={"index": "books", "service": "sagemaker"},
-        **{"index": "books", "service": "sagemaker", "limit": "", **arguments},
-    )
-    shards = task.execute(context_of(dry_run=dry_run))
-    assert len(shards) == (0 if dry_run else 1)
-    found = list_source(store, f"s3://{bucket}/in/")
-    assert source_change(store, Layout(f"s3://{bucket}/work", NAME), found) == news
-
-
-def prepares(bucket: str, **arguments: Any) -> OpenSearchPrepareOperator:
-    """Return a stage that reads two records, of which one lacks its lemma, and a line that is none."""
-    return OpenSearchPrepareOperator(
-        task_id="prepare",
-        work_prefix=f"s3://{bucket}/work",
-        service="sagemaker",
-        index="books",
-        field_map={"text": "$.text", "lemma": "$.lemma"},
-        inputs=["$.text"],
-        **{"source": f"s3://{bucket}/in/", **arguments},
-    )
-
-
-def test_a_dry_run_shows_samples_and_writes_nothing(bucket: str, store: S3Objects) -> None:
-    """The first dead letters with their reasons, and the fields that would be null."""
-    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a", "lemma": "b"}\n{"text": "c"}\n{oops\n')
-    with capture_logs() as logs:
-        assert prepares(bucket).execute(context_of(dry_run=True)) == []
-    lines = [str(line["event"]).removeprefix("dry run: ") for line in logs]
-    (dead,) = (line for line in lines if line.startswith("dead letter: "))
-    assert f"s3://{bucket}/in/a.jsonl line 3: " in dead
-    assert dead.endswith(": {oops")
-    nothing = "1 of the first 2 records have nothing at $.lemma"
-    null = f"null: field lemma: {nothing}, the first is s3://{bucket}/in/a.jsonl line 2"
-    assert [line for line in lines if line.startswith("null: ")] == [null]
-    assert [item.uri for item in store.list(f"s3://{bucket}/")] == [f"s3://{bucket}/in/a.jsonl"]
-
-
-def test_a_refused_run_creates_no_index(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index is created last; and the refusal says what is wrong with the records."""
-    created = list[str]()
-    cluster = SimpleNamespace(index=lambda name: None, create_index=lambda name, body: created.append(name))  # noqa: ARG005 - there is none
-    monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one
-    store.write(f"s3://{bucket}/in/a.jsonl", b"{oops\n")
-    with pytest.raises(AirflowFailException, match=r"no usable record; first reasons: .*JSON"):
-        prepares(bucket, index_body={"mappings": {}}).execute(context_of())
-    assert created == []
-    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n')
-    assert len(prepares(bucket, index_body={"mappings": {}}).execute(context_of())) == 1
-    assert created == ["books"]
-
-
-ONE_BAD = b'{"text": "a"}\n' * 9 + b"{oops\n"
-
-
-def test_prepare_pays_nothing_for_a_source_of_dead_letters(bucket: str, store: S3Objects) -> None:
-    """With more dead letters than allowed there is no manifest and no shard; the error names the reason."""
-    store.write(f"s3://{bucket}/in/a.jsonl", ONE_BAD)
-    reason = r"1 of 10 records are dead letters, and max_dead_letters is 5%: 1 x not JSON: .*; they are in s3://"
-    with pytest.raises(AirflowFailException, match=reason):
-        prepares(bucket).execute(context_of())
-    assert store.read(Layout(f"s3://{bucket}/work", NAME).manifest(run_key_of(context_of()))) is None
-    assert len(prepares(bucket, max_dead_letters="10%").execute(context_of())) == 1
-
-
-def test_dead_letters_of_prepare_are_replayed(bucket: str, store: S3Objects) -> None:
-    """A run with their location as its source submits the corrected records only, at their old origins."""
-    work_prefix = Layout(f"s3://{bucket}/work", NAME)
-    uri = f"s3://{bucket}/in/a.jsonl"
-    store.write(uri, ONE_BAD + b"{again\n")
-    prepares(bucket, max_dead_letters="50%").execute(context_of())
-    first = load_manifest(store, work_prefix.manifest(run_key_of(context_of())), Manifest)
-    (part,) = list_parts(store, present(first.dead_letters))
-    store.write(part, content(store, part).replace(b'"{oops"', b'"{\\"text\\": \\"mended\\"}"'))
-
-    later = context_of()
-    later["dag_run"].partition_key = "replay"
-    (shard,) = prepares(bucket, source=first.dead_letters).execute(later)
-    again = load_manifest(store, work_prefix.manifest(run_key_of(later)), Manifest)
-    assert content(store, shard["input"]) == b'{"text": "mended"}\n'
-    assert again.shards[0].source_ranges == [SourceRange(uri, 10, 1)]
-    assert (again.counts.read, again.counts.records, again.counts.dead_letters) == (2, 1, 1)
-    assert again.run_version is None
-
-    store.write(part, b'{"stage": "prepare"}\n')
-    with pytest.raises(AirflowFailException, match="no usable record; first reasons: not a dead letter"):
-        prepares(bucket, source=first.dead_letters).execute(later)
 
 
 def reconciled(
@@ -420,26 +297,3 @@ def test_writes_of_an_attempt_that_died_update_the_asset(
     """The asset is updated if any attempt wrote, though the last one finds all documents unchanged."""
     ingest_of(bucket, store, monkeypatch, *attempts)
     assert publishes(bucket) == published
-
-
-@pytest.mark.parametrize(
-    ("conf", "hint"),
-    [
-        ({"sourc": "s3://my-secret/"}, "'source'"),
-        ({"dry_rum": True}, "'dry_run'"),
-        ({"x": 1}, "Its parameters are source,"),
-    ],
-)
-def test_a_misspelled_key_of_a_conf_starts_nothing(conf: dict[str, Any], hint: str) -> None:
-    """Airflow ignores a key that it does not know: the run would pay for the defaults. Its value is not quoted."""
-    with DAG(dag_id=NAME, schedule=None, params={"source": "s3://in/", "dry_run": False}):
-        task = OpenSearchPrepareOperator(
-            task_id="prepare", source="s3://in/", work_prefix="s3://w", index="i", service="sagemaker", field_map={}
-        )
-        replay = OpenSearchReplayOperator(task_id="replay", dead_letters="s3://letters/")
-    context = context_of()
-    context["dag_run"].conf = conf
-    for operator in (task, replay):
-        with pytest.raises(AirflowFailException, match=f"conf: this DAG has no parameter.*{hint}") as error:
-            operator.execute(context)
-        assert "my-secret" not in str(error.value)
