@@ -1,28 +1,36 @@
 """Reads the mapped values of composed rows from records and answers, without composing the rows.
 
 A vector is most of a row. Its text is made of the stored floats once, and goes to the document as it is: it is not
-searched in a row, and its length is known. In the answer's text without vectors, a marker stands for each of them. A
-row with a value that is missing, or of which a marker is only a part, is composed and read as a whole.
+searched in a row, and its length is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.ingest.prediction_map import first_name
-from opensearch_batch.core.ledger.answers import StoredAnswer, vector_text
+from opensearch_batch.core.ingest.prediction_map import first_name, overlap
+from opensearch_batch.core.ledger.answers import StoredAnswer, vector_writer
 from opensearch_batch.core.transform.field_map import FieldMap
-from opensearch_batch.core.transform.json_path import RowReader, Text, Values
+from opensearch_batch.core.transform.json_path import RowReader, Values
 from opensearch_batch.core.transform.vectors import CheckedVector
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.rows import Row
-from opensearch_batch.core.types.vector_field import VectorField
 
-# The beginning of a number that nobody writes.
-MARKER = b"-0.0e99"
-_VECTOR_START = b"[" + MARKER
 _FLOAT_BYTES = 4
+# The bytes of 0.0 and -0.0.
+_ZEROS = (b"\0\0\0\0", b"\0\0\0\x80")
+# In place of the number of a vector: the value is in the rest of the answer.
+_IN_REST = -1
+
+
+class _Output(NamedTuple):
+    """Where a value is: the number of its vector, or `_IN_REST`; the size of a vector that fits its field."""
+
+    number: int
+    size_bytes: int
+    cosine: bool
 
 
 class ComposedValues:
@@ -40,20 +48,24 @@ class ComposedValues:
     ) -> None:
         self._field_map = field_map
         self._compose = compose
-        self._start, self._end = (b"", b"") if output_members is not None else (b'{"%b":' % OUTPUT.encode(), b"}")
         records, outputs, order = list[tuple[str, str]](), list[tuple[str, str]](), list[tuple[bool, int]]()
         for name, path in field_map.named_paths[0]:
             is_output = first_name(path) in (output_members or {OUTPUT})
-            inside = path if is_output or output_members is not None else f"${path.removeprefix(f'$.{RECORD}')}"
+            part = path if output_members is not None or is_output else _inside(RECORD, path)
             order.append((is_output, len(outputs if is_output else records)))
-            (outputs if is_output else records).append((name, inside))
-        self._read_record, self._read_output = RowReader(records).values, RowReader(outputs).values
-        self._order = [len(records) * is_output + at for is_output, at in order]
-        self._vectors = [field_map.vectors.get(name) for name, _ in outputs]
+            (outputs if is_output else records).append((name, part))
         # A wildcard in front of a member finds members of the record and of the output row.
-        self._is_separable = bool(outputs) and all(
+        self._is_separable = bool(records) and all(
             path != "$" and (output_members is None or first_name(path) not in {None, "*"}) for _, path in records
         )
+        self._order = [len(records) * is_output + at for is_output, at in order]
+        self._read_record, self._read_rest = RowReader(records).values, RowReader(outputs).values
+        self._rest_format = b"%b" if output_members is not None else b'{"%b":%%b}' % OUTPUT.encode()
+        self._paths = [path if output_members is not None else _inside(OUTPUT, path) for _, path in outputs]
+        self._fields = [field_map.vectors.get(name) for name, _ in outputs]
+        self._vector_text = vector_writer()
+        # By the paths of the values that were cut out of an answer.
+        self._plans: dict[tuple[str, ...], list[_Output] | None] = {}
 
     def read(self, row: Row) -> Values:
         """Return the values of a row whose content is the record.
@@ -62,42 +74,49 @@ class ComposedValues:
             RecordRejected: the record is not a JSON object.
         """
         answer = row.answer
-        if type(answer) is StoredAnswer and self._is_separable and MARKER not in answer.rest:
+        if type(answer) is StoredAnswer and self._is_separable:
             try:
-                if values := self._separate(row.content, answer):
-                    return values
-            except RecordRejected:
-                # The composed row is rejected for the reason that a user sees in the dead letter.
-                pass
+                plan = self._plans[answer.paths]
+            except KeyError:
+                plan = self._plans[answer.paths] = self._plan(answer)
+            if plan is not None:
+                try:
+                    values = self._read_record(row.content)
+                    self._add_outputs(values, answer, plan)
+                except RecordRejected:
+                    # The composed row is rejected for the reason that a user sees in the dead letter.
+                    return self._field_map.read(0, self._compose(row))
+                return [values[at] for at in self._order]
         return self._field_map.read(0, self._compose(row))
 
-    def _separate(self, record: bytes, answer: StoredAnswer) -> Values | None:
-        """Return the values, None if the row has to be composed."""
-        text = answer.marked_text(MARKER)
-        values = self._read_record(record)
-        outputs = self._read_output(b"%b%b%b" % (self._start, text, self._end))
-        for value, field in zip(outputs, self._vectors, strict=True):
-            whole = None if value is None else _whole(value, answer, field)
-            if whole is None:
+    def _add_outputs(self, values: Values, answer: StoredAnswer, plan: list[_Output]) -> None:
+        rest: Values | None = None
+        for at, (number, size_bytes, cosine) in enumerate(plan):
+            if number == _IN_REST:
+                rest = rest or self._read_rest(self._rest_format % answer.rest)
+                values.append(rest[at])
+                continue
+            vector = answer.vectors[number]
+            text = self._vector_text(vector)
+            # A vector that starts with a zero may be a zero vector.
+            is_checked = len(vector) == size_bytes and not (cosine and vector[:_FLOAT_BYTES] in _ZEROS)
+            values.append(CheckedVector(text) if is_checked else text)
+
+    def _plan(self, answer: StoredAnswer) -> list[_Output] | None:
+        """Return where the values of the paths are; None if a path leads to a record id, or to a part of a vector."""
+        plan, cut = list[_Output](), answer.paths
+        for path, field in zip(self._paths, self._fields, strict=True):
+            is_vector = path in cut and answer.vectors[cut.index(path)] != b""
+            if not is_vector and any(overlap(path, other) for other in cut):
                 return None
-            values.append(whole)
-        return [values[at] for at in self._order]
+            is_float = field is not None and field.data_type == "float"
+            size_bytes = _FLOAT_BYTES * field.dimension if field is not None and is_float else -1
+            plan.append(
+                _Output(cut.index(path) if is_vector else _IN_REST, size_bytes, field is not None and field.cosine)
+            )
+        return plan
 
 
-def _whole(value: Text, answer: StoredAnswer, field: VectorField | None) -> Text | None:
-    """Return a value with its vector; None if it has parts that were cut out."""
-    text = bytes(value)
-    if MARKER not in text:
-        return value
-    number = text[len(_VECTOR_START) : -1]
-    vector = answer.vectors[int(number)] if text.startswith(_VECTOR_START) and number.isdigit() else b""
-    if not vector:
-        return None
-    is_checked = field is not None and _fits(field, vector)
-    return CheckedVector(vector_text(vector)) if is_checked else vector_text(vector)
-
-
-def _fits(field: VectorField, vector: bytes) -> bool:
-    """Return whether a vector surely fits its field; one with many zero bytes may be a zero vector."""
-    is_float = field.data_type == "float" and len(vector) == _FLOAT_BYTES * field.dimension
-    return is_float and not (field.cosine and 2 * vector.count(0) > len(vector))
+def _inside(member: str, path: str) -> str:
+    """Return a path below a member of the composed row as a path in the member's value."""
+    return "$" + path.removeprefix(f"$.{member}")

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.join import Group
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of, version_members
+from opensearch_batch.core.ingest.sinks.bulk_lines import action_bytes, lines_of, version_members
 from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
 from opensearch_batch.core.ingest.spill import digest as digest_of
 from opensearch_batch.core.transform.field_map import FieldMap, Part
-from opensearch_batch.core.transform.json_path import Values
+from opensearch_batch.core.transform.json_path import Text, Values
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Blank, KeyedRow, MappedRows, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
+
+_encode = msgspec.json.Encoder().encode
 
 
 class MappedDocuments(SourceRows):
@@ -43,6 +47,7 @@ class MappedDocuments(SourceRows):
         self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
         self._refused_keys = KeyTable()
         self._version = version_members(request.version)
+        self._action = action_bytes(request.op_type, self._version)
         composer = reading.composer
         self._values = self._read_values if composer is None else composer.values(field_map)
         self._unique_ids = composer is not None and composer.unique_ids
@@ -101,13 +106,19 @@ class MappedDocuments(SourceRows):
         )
         return Item(document_id, lines, MappedRows(rows, document.nulls, late))
 
+    def _whole_document(self, key: str, row: Row, pieces: tuple[Text, ...]) -> Item:
+        """Return the item of a document that has every field."""
+        document_id = key or digest(*map(str, self._origin_of(row)))
+        before, after, end = self._action
+        return Item(document_id, (before + _encode(document_id) + after, *pieces, end), MappedRows((row,)))
+
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
         return Rejected(rows, self.reason(rows, error), key or None, late, isinstance(error, VectorRejected))
 
     def _unjoined(self) -> Iterator[Entry]:
         """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
         seen, has_ids, keeps_first = SeenKeys(), self._map.has_key, self._request.op_type == "create"
-        has_unique_ids = self._unique_ids
+        has_unique_ids, routes = self._unique_ids, self._map.routes
         for row in self._rows(0):
             if not isinstance(row, Row):
                 yield row
@@ -120,7 +131,11 @@ class MappedDocuments(SourceRows):
                     late = not (has_unique_ids or seen.add(digest_of(key)))
                     if late and keeps_first:
                         raise _duplicate_id(key)
-                yield self._document(key, (row,), (Part(0, values),), late=late)
+                whole = None if late or routes else self._map.complete(values)
+                if whole is None:
+                    yield self._document(key, (row,), (Part(0, values),), late=late)
+                else:
+                    yield self._whole_document(key, row, whole)
             except RecordRejected as error:
                 yield self._rejected(key, (row,), error, late=late)
 

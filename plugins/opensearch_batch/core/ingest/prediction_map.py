@@ -168,13 +168,17 @@ def _output_path(
 
 def _only_vectors(path: str, readers: Sequence[tuple[str, bool]]) -> bool:
     """Return whether all readers of a value, of its parts, or of what contains it, are float vector fields."""
-    steps, are_vectors = _steps(path) or (), list[bool]()
-    for other, is_vector in readers:
-        others = _steps(other)
-        common = len(steps) if others is None else min(len(steps), len(others))
-        if others is None or steps[:common] == others[:common]:
-            are_vectors.append(is_vector and others is not None)
+    are_vectors = [is_vector for other, is_vector in readers if overlap(path, other)]
     return bool(are_vectors) and all(are_vectors)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether the value at one path may be, contain, or be a part of the value at another."""
+    steps, others = _steps(one), _steps(other)
+    if steps is None or others is None:
+        return True
+    common = min(len(steps), len(others))
+    return steps[:common] == others[:common]
 
 
 def _steps(path: str) -> tuple[str | int, ...] | None:

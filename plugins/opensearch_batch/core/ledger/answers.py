@@ -39,27 +39,20 @@ class StoredAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An output row without its record and record id.
 
     `rest` is JSON text. In front of each offset of `cuts`, in ascending order, a value was cut out of its brackets or
-    quotes: the item of `vectors` (32-bit floats, little endian) or, if that is empty, the record's id.
+    quotes: the item of `vectors` (32-bit floats, little endian) or, if that is empty, the record's id. `paths` are the
+    paths of these values in the output row.
     """
 
     rest: bytes
     cuts: tuple[int, ...] = ()
     vectors: tuple[bytes, ...] = ()
+    paths: tuple[str, ...] = ()
 
     def text(self, record_id: str) -> bytes:
         """Return the JSON text for the record with this id; each number has the fewest digits of its 32-bit float."""
         rest, pieces, start = self.rest, list[bytes](), 0
         for cut, vector in zip(self.cuts, self.vectors, strict=True):
             pieces += rest[start:cut], vector_text(vector)[1:-1] if vector else record_id.encode()
-            start = cut
-        pieces.append(rest[start:])
-        return b"".join(pieces)
-
-    def marked_text(self, marker: bytes) -> bytes:
-        """Return the JSON text with this marker and the number of the cut in place of each value that was cut out."""
-        rest, pieces, start = self.rest, list[bytes](), 0
-        for number, cut in enumerate(self.cuts):
-            pieces += rest[start:cut], b"%b%d" % (marker, number)
             start = cut
         pieces.append(rest[start:])
         return b"".join(pieces)
@@ -82,7 +75,7 @@ class AnswerForm:
         self._added = sorted(adapter.output_members)
         self._read_added = RowReader([(name, _member(name)) for name in self._added])
         self._vectors = list(vectors)
-        paths = [each.path for each in self._vectors]
+        self._paths = paths = [each.path for each in self._vectors]
         if self._matching == "by_id" and adapter.id_member:
             paths.append(_member(adapter.id_member))
         # Rows without ids may be arrays, which are read as a member.
@@ -97,16 +90,15 @@ class AnswerForm:
             RecordRejected: the row is not JSON.
         """
         text = self._without_record(row) if self._matching == "beside_record" else row
-        rest, cuts, vectors, start, removed = list[bytes](), list[int](), list[bytes](), 0, 0
-        for first, last, vector in self._cuts(text):
+        rest, cuts, start, removed = list[bytes](), list[tuple[int, bytes, str]](), 0, 0
+        for first, last, vector, path in self._cuts(text):
             if first < start:
                 continue
             rest.append(text[start:first])
-            cuts.append(first - removed)
-            vectors.append(vector)
+            cuts.append((first - removed, vector, path))
             start, removed = last, removed + last - first
         rest.append(text[start:])
-        return StoredAnswer(b"".join(rest), tuple(cuts), tuple(vectors))
+        return StoredAnswer(b"".join(rest), *zip(*cuts, strict=True))
 
     def row(self, answer: StoredAnswer, *, line: bytes, record_id: str) -> bytes:
         """Return the output row that a job with this line would have returned.
@@ -134,8 +126,8 @@ class AnswerForm:
         record = line.rstrip()[:-1].rstrip()
         return b"%b%b%b" % (record, b"" if record.lstrip() == b"{" else b",", added[1:])
 
-    def _cuts(self, text: bytes) -> list[tuple[int, int, bytes]]:
-        """Return the start, end and replacement of each part that can be cut out, in the order of the text."""
+    def _cuts(self, text: bytes) -> list[tuple[int, int, bytes, str]]:
+        """Return start, end, replacement and path of each part that can be cut out, in the order of the text."""
         whole, shift = text, 0
         if self._wraps:
             whole, shift = b"%b%b}" % (_WRAPPER, check_json(text)), len(_WRAPPER)
@@ -147,7 +139,8 @@ class AnswerForm:
             vector = _own_id(value) if is_id else _vector(value, lossy=self._vectors[number].float32)
             if vector is not None and (start := _offset(whole, value)) >= 0:
                 # Without its brackets or quotes.
-                cuts.append((start - shift + 1, start - shift + len(memoryview(value)) - 1, vector))
+                start += 1 - shift
+                cuts.append((start, start + len(memoryview(value)) - len("[]"), vector, self._paths[number]))
         return sorted(cuts)
 
 
@@ -202,11 +195,12 @@ def _address_reader() -> Callable[[Text], int]:
 
 def vector_text(vector: bytes) -> bytes:
     """Return 32-bit floats as a JSON array without white space; each number has the fewest digits that identify it."""
-    return _vector_writer()(vector)
+    return vector_writer()(vector)
 
 
 @cache
-def _vector_writer() -> Callable[[bytes], bytes]:
+def vector_writer() -> Callable[[bytes], bytes]:
+    """Return `vector_text` without its own lookup, for many vectors."""
     import numpy as np
     import orjson
 

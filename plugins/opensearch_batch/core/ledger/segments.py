@@ -166,12 +166,19 @@ class AnswerReader:
 
     def _read(self, batch: Sequence[Location]) -> list[StoredAnswer]:
         """Return the answers of a batch; each segment is read once."""
+        runs = [(name, [row for _, row in run]) for name, run in groupby(batch, key=itemgetter(0))]
+        if len(runs) == len({name for name, _ in runs}):
+            return [_decode(answer) for name, rows in runs for answer in map(self._segment(name).__getitem__, rows)]
         answers = dict[Location, StoredAnswer]()
         for name, locations in groupby(sorted(set(batch)), key=itemgetter(0)):
-            if name != self._last[0]:
-                self._last = name, self._files.read_segment(name)
-            answers.update((location, _decode(self._last[1][location[1]])) for location in locations)
+            segment = self._segment(name)
+            answers.update((location, _decode(segment[location[1]])) for location in locations)
         return [answers[location] for location in batch]
+
+    def _segment(self, name: str) -> list[bytes]:
+        if name != self._last[0]:
+            self._last = name, self._files.read_segment(name)
+        return self._last[1]
 
 
 def _groups(answers: KeyedAnswers) -> Iterator[tuple[list[bytes], list[bytes], int]]:

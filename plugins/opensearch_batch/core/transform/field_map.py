@@ -99,7 +99,7 @@ class FieldMap:
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
         self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
-        # The pieces of a document without absent fields; `_complete` replaces every second piece with a value.
+        # The pieces of a document without absent fields; `complete` replaces every second piece with a value.
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
         for source, paths in enumerate(self._paths_of):
@@ -112,6 +112,11 @@ class FieldMap:
     def has_key(self) -> bool:
         """Whether each row has a join key (see `key`); only a map of one source may have none."""
         return self.id_paths != [None]
+
+    @property
+    def routes(self) -> bool:
+        """Whether documents have a routing value."""
+        return bool(self._route_slots)
 
     def read(self, source: int, row: bytes) -> Values:
         """Return the mapped values of a row.
@@ -143,7 +148,7 @@ class FieldMap:
         Raises:
             RecordRejected: a vector does not fit the index, or a required field is missing.
         """
-        if self.sources == 1 and len(parts) == 1 and (whole := self._complete(parts[0].values)):
+        if self.sources == 1 and len(parts) == 1 and (whole := self.complete(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
         nulls = 0
         pieces: list[Text] = []
@@ -162,8 +167,8 @@ class FieldMap:
         pieces.append(b"}" if pieces else b"{}")
         return Document(tuple(pieces), nulls, self._routing(parts))
 
-    def _complete(self, values: Values) -> tuple[Text, ...] | None:
-        """Return the pieces of a document if one row has every field, else None.
+    def complete(self, values: Values) -> tuple[Text, ...] | None:
+        """Return the pieces of a document without routing if one row of one source has every field, else None.
 
         Nearly all rows of a single source have every field, so this is the fast path.
 
@@ -265,6 +270,14 @@ def document_id(json_text: Text | None, *, what: str = "id") -> str:
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
     first = value[:1]
+    if (
+        first == b'"'
+        and len(value) <= MAX_ID_BYTES
+        and value.isascii()
+        and b"\\" not in value
+        and len(value) > len(b'""')
+    ):
+        return value[1:-1].decode()
     if first in b"[{":
         raise RecordRejected(f"the {what} is an array or object; map one string or number")
     try:

@@ -111,6 +111,8 @@ class RowReader:
             tree.getter(steps) if steps else jsonpath_reader(name, path)
             for (name, path), steps in zip(paths, plain, strict=True)
         ]
+        # Reads all values at once if each path is one name.
+        self._members = tree.members([steps or () for steps in plain])
         # If a value in a row has another type than the paths expect, plain paths are read one by one from the row.
         self._from_row = [
             _row_reader(steps) if steps else read for steps, read in zip(plain, self._from_decoded, strict=True)
@@ -123,38 +125,27 @@ class RowReader:
             RecordRejected: the row is not a JSON object (RFC 8259, UTF-8), or is nested too deeply.
         """
         try:
-            return self._values(row)
-        except RecursionError:
-            raise RecordRejected(TOO_DEEP) from None
-
-    def columns(self, block: bytes) -> list[Values] | None:
-        """Return the values of each path in all rows of JSON Lines, as `values` does for one row.
-
-        None if a path is not plain (`is_plain`), or if the values of some row can only be read from that row alone.
-        """
-        if not self.is_plain:
-            return None
-        try:
-            decoded = self._decode_lines(check_text(block))
-            return [[read(row, b"") for row in decoded] for read in self._from_decoded]
-        except (msgspec.DecodeError, RecordRejected, RecursionError):
-            return None
-
-    def _values(self, row: bytes) -> Values:
-        check_text(row)
-        try:
+            if not row.isascii():
+                check_text(row)
             decoded = self._decode(row)
+            if self._members is not None:
+                return [value or None for value in self._members(decoded)]
+            return [read(decoded, row) for read in self._from_decoded]
         except msgspec.ValidationError:
             # A value has another type than the paths expect, as in a row with an error.
             return self._values_one_by_one(row)
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
-        return [read(decoded, row) for read in self._from_decoded]
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
 
     def _values_one_by_one(self, row: bytes) -> Values:
         if check_json(row).lstrip()[:1] != b"{":
             raise RecordRejected("the row is JSON, but not an object")
-        return [read(None, row) for read in self._from_row]
+        try:
+            return [read(None, row) for read in self._from_row]
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
 
 
 class _Node:
@@ -203,6 +194,13 @@ class _Node:
             return self.struct()
         element: Any = msgspec.Raw if self.element.is_leaf else self.element.type() | None
         return list.__class_getitem__(element)
+
+    def members(self, paths: Sequence[tuple[Step, ...]]) -> Callable[[object], tuple[msgspec.Raw, ...]] | None:
+        """Return a function that reads members of a decoded row; None for a single path, or one with several steps."""
+        names = list(self.names)
+        if len(paths) <= 1 or not all(len(steps) == 1 and self.names[str(steps[0])].is_leaf for steps in paths):
+            return None
+        return attrgetter(*(f"f{names.index(str(steps[0]))}" for steps in paths))
 
     def getter(self, steps: tuple[Step, ...]) -> Callable[[object, bytes], Text | None]:
         """Return a function that reads the text of the value at a path from the decoded row."""

@@ -33,6 +33,12 @@ def version_members(version: int | None) -> bytes:
     return b"" if version is None else b',"version":%d,%b' % (version, _VERSION_TYPE)
 
 
+def action_bytes(op_type: Action, version: bytes = b"") -> tuple[bytes, bytes, bytes]:
+    """Return what is before the id as JSON text, between id and document, and after the document; see `lines_of`."""
+    before, after, end = _ACTION_BYTES[op_type]
+    return before, version + after if op_type in _VERSIONED_ACTIONS else after, end
+
+
 def lines_of(
     id: str,  # noqa: A002 - the field's own name
     *source: Text,
@@ -46,7 +52,7 @@ def lines_of(
     If `id` is empty, OpenSearch generates one. `index` overrides the index of the bulk request. `version` has the
     `version_members`; actions that accept no external version ignore it.
     """
-    before, after, end = _ACTION_BYTES[op_type]
+    before, after, end = action_bytes(op_type, version if id else b"")
     if not id:
         optional = {"routing": routing, "_index": index}
         members = msgspec.json.encode({key: value for key, value in optional.items() if value is not None})
@@ -56,8 +62,6 @@ def lines_of(
         address += b',"routing":' + msgspec.json.encode(routing)
     if index is not None:
         address += b',"_index":' + msgspec.json.encode(index)
-    if version and op_type in _VERSIONED_ACTIONS:
-        address += version
     return (before + address + after, *source, end)
 
 
