@@ -147,10 +147,10 @@ class StagedRuns:
         return msgspec.structs.replace(shard, job=new.job_key, records=len(keys))
 
     def answer(self, shard: Shard, *, more: Sequence[bytes] = ()) -> JobOutput:
-        """Write the output of a shard's job: a row for each of its texts, in another order if rows have ids."""
+        """Write the output of a shard's job: a row for each text, in another order if rows name their records."""
         texts = dict.fromkeys(json.loads(each.record)["text"] for each in read_staged(self.objects, shard.staged))
         rows = [self._row(at, text) for at, text in enumerate(texts) if self.fails.get(text, "") is not None]
-        if self.adapter.row_matching(self.parameters) == "by_id":
+        if self.adapter.row_matching(self.parameters) != "by_position":
             rows.reverse()
         folder = self.layout.job(shard.job)
         uri = f"{folder}/output/1/input.jsonl.out"

@@ -25,6 +25,7 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm
+from opensearch_batch.core.ledger.content_keys import content_key
 from opensearch_batch.core.ledger.dead_records import LedgerScope
 from opensearch_batch.core.ledger.head import ScopeHead
 from opensearch_batch.core.ledger.job_answers import JobFailures, add_answers
@@ -120,10 +121,13 @@ class StagedIngest(msgspec.Struct, frozen=True):
         """Add the answers of the job to the store, and find those of all records."""
         failures = JobFailures()
         if output is not None:
-            matching = self.adapter.row_matching(self.manifest.parameters)
+            parameters = self.manifest.parameters
+            matching = self.adapter.row_matching(parameters)
             rows = OutputRows(self.objects, self.adapter, matching)
+            has_record = matching == "beside_record"
+            key_of = content_key(self.adapter, parameters, self.manifest.inputs) if has_record else None
             try:
-                failures = add_answers(store, shard.job, output, rows, self._form())
+                failures = add_answers(store, shard.job, output, rows, self._form(), key_of=key_of)
             except OutputUnusable as error:
                 invalidate_output(self.objects, error, now=time.time())
                 remedy = "clear repair to submit a new one" if shard.id == REPAIR else CLEAR_TO_PAY

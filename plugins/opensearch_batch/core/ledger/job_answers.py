@@ -6,7 +6,8 @@ has the keys of records without an answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -32,7 +33,13 @@ class JobFailures(msgspec.Struct, frozen=True):
 
 
 def add_answers(
-    store: PredictionStore, job_key: str, output: JobOutput, rows: OutputRows, form: AnswerForm
+    store: PredictionStore,
+    job_key: str,
+    output: JobOutput,
+    rows: OutputRows,
+    form: AnswerForm,
+    *,
+    key_of: Callable[[bytes], bytes] | None = None,
 ) -> JobFailures:
     """Add the answers of a job to the store, unless they are there, and return its failures.
 
@@ -42,6 +49,7 @@ def add_answers(
         output: its output.
         rows: reads output rows.
         form: converts output rows to answers.
+        key_of: reads the content key of a row that contains its record; None if rows do not contain them.
 
     Raises:
         OutputUnusable: the output was deleted, or its rows have no ids and are too few or too many.
@@ -50,23 +58,46 @@ def add_answers(
     document = JsonDocument(rows.objects, f"{output.folder}/failures-{output.submission}.json", JobFailures, indent=-1)
     keys = store.shard_keys(job_key)
     if keys is not None:
-        store.add(job_key, output.submission, _answers(output, keys, rows, form, document))
+        store.add(job_key, output.submission, _answers(output, _JobKeys(keys, key_of), rows, form, document))
     return document.read() or JobFailures()
 
 
+class _JobKeys:
+    """The content keys of a job's records, in the order of its lines."""
+
+    def __init__(self, keys: list[bytes], key_of: Callable[[bytes], bytes] | None) -> None:
+        self._keys = keys
+        self._key_of = key_of
+        self._known = frozenset(keys) if key_of else frozenset[bytes]()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def of(self, row: OutputRow) -> bytes | None:
+        """Return the key of the record that a row contains, wherever the row is, or else of the one at its position.
+
+        A row that is cut off contains no record, and the key of a model that reads whole records is not found in a row.
+        """
+        if self._key_of is not None:
+            with suppress(RecordRejected):
+                if (key := self._key_of(row.row.content)) in self._known:
+                    return key
+        return self._keys[row.position] if row.position is not None and row.position < len(self._keys) else None
+
+
 def _answers(
-    output: JobOutput, keys: list[bytes], rows: OutputRows, form: AnswerForm, failures: JsonDocument[JobFailures]
+    output: JobOutput, keys: _JobKeys, rows: OutputRows, form: AnswerForm, failures: JsonDocument[JobFailures]
 ) -> Iterator[tuple[bytes, StoredAnswer]]:
     """Yield the content keys with their answers; then write the failures."""
     reasons, count, unknown = dict[str, str](), 0, 0
     for row in rows.read(output):
         count += 1
-        if row.position is None or row.position >= len(keys):
+        key, reason = keys.of(row), row.error
+        if key is None:
             unknown += 1
             continue
         if row.repeated:
             continue
-        key, reason = keys[row.position], row.error
         if reason is None:
             try:
                 yield key, form.split(row.row.content)
