@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRows
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.storage.json_document import JsonDocument

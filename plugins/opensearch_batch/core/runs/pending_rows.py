@@ -88,9 +88,8 @@ class PendingRows:
         is_keyless = (pc.list_value_length(part.rows["content_keys"]).to_numpy() == 0) & ~are_any_of(states, TOMBSTONES)
         if not is_keyless.any():
             return part.rows
-        for kind, count in zip(
-            RecordClass, np.bincount(part.classes[is_keyless], minlength=len(RecordClass)), strict=True
-        ):
+        counts: list[int] = np.bincount(part.classes[is_keyless], minlength=len(RecordClass)).tolist()
+        for kind, count in zip(RecordClass, counts, strict=True):
             # Of rows that were not read, only those are counted that won over another row.
             if kind is RecordClass.KEPT or (kind is RecordClass.DUPLICATE and not part.opened):
                 continue

@@ -116,7 +116,7 @@ class FieldMap:
     @property
     def routes(self) -> bool:
         """Whether documents have a routing value."""
-        return bool(self._route_slots)
+        return bool(self._routing_slots)
 
     def read(self, source: int, row: bytes) -> Values:
         """Return the mapped values of a row.

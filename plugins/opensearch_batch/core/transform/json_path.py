@@ -139,6 +139,19 @@ class RowReader:
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
 
+    def columns(self, block: bytes) -> list[Values] | None:
+        """Return the values of each path in all rows of JSON Lines, as `values` does for one row.
+
+        None if a path is not plain (`is_plain`), or if the values of some row can only be read from that row alone.
+        """
+        if not self.is_plain:
+            return None
+        try:
+            decoded = self._decode_lines(check_text(block))
+            return [[read(row, b"") for row in decoded] for read in self._from_decoded]
+        except (msgspec.DecodeError, RecordRejected, RecursionError):
+            return None
+
     def _values_one_by_one(self, row: bytes) -> Values:
         if check_json(row).lstrip()[:1] != b"{":
             raise RecordRejected("the row is JSON, but not an object")
