@@ -44,7 +44,9 @@ class VersionedIndex:
         self.versions = {name: version for name, version in self.versions.items() if name in self.documents}
 
     def _found(self, name: str) -> dict[str, Any]:
-        return {"_id": name} | ({"_source": self.documents[name]} if name in self.documents else {})
+        if name not in self.documents:
+            return {"_id": name, "found": False}
+        return {"_id": name, "found": True, "_version": self.versions[name], "_source": self.documents[name]}
 
     def _write(self, members: dict[str, Any], document: Any) -> dict[str, Any]:
         name, current = members["_id"], self.versions.get(members["_id"], 0)

@@ -16,6 +16,7 @@ from opensearch_batch.cli.command import Account, usage_error
 from opensearch_batch.cli.convert import ConvertAccount, convert
 from opensearch_batch.cli.ingest import IngestAccount, ingest
 from opensearch_batch.cli.init import InitAccount, init
+from opensearch_batch.cli.ledger import LedgerAccount, ledger
 from opensearch_batch.cli.replay import ReplayAccount, replay
 from opensearch_batch.cli.schema import schema
 from opensearch_batch.cli.search import SearchAccount, search
@@ -29,6 +30,7 @@ ACCOUNTS: dict[str, type[Account]] = {
     "convert": ConvertAccount,
     "init": InitAccount,
     "search": SearchAccount,
+    "ledger": LedgerAccount,
 }
 
 app = typer.Typer(
@@ -39,6 +41,7 @@ app = typer.Typer(
 )
 for function in (init, check, search, ingest, replay, convert, schema):
     app.command()(function)
+app.add_typer(ledger, name="ledger")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the value of a flag by position

@@ -18,8 +18,8 @@ from opensearch_batch.cli.secrets import Secrets
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.counts import DONE, DONE_WITH_DEAD_LETTERS
 
-REFUSED, FAILED, DRY_RUN = "REFUSED", "FAILED", "DRY_RUN"
-EXIT_CODES = {DONE: 0, DRY_RUN: 0, DONE_WITH_DEAD_LETTERS: 1, REFUSED: 2, FAILED: 3}
+REFUSED, FAILED, DRY_RUN, DIFFERENT = "REFUSED", "FAILED", "DRY_RUN", "DIFFERENT"
+EXIT_CODES = {DONE: 0, DRY_RUN: 0, DONE_WITH_DEAD_LETTERS: 1, DIFFERENT: 1, REFUSED: 2, FAILED: 3}
 INTERRUPTED = 130
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
-from opensearch_batch.core.errors import AnswersUnusable, RetriableError
+from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableError
 from opensearch_batch.core.ledger.key_index import KeyIndex, Keys
-from opensearch_batch.core.ledger.segments import AnswerReader, KeyedAnswers, StoreFiles
+from opensearch_batch.core.ledger.segments import SEGMENT_ROWS, AnswerReader, KeyedAnswers, StoreFiles
 from opensearch_batch.core.ledger.store_head import (
     ABSENT,
     Located,
@@ -37,6 +37,8 @@ from opensearch_batch.core.types.job import DEADLINE_S
 ATTEMPTS = 1_000
 # The newest indexes are merged when there are more than this number of them, into one of at most so many keys.
 NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
+# An index that is made again has the keys of at most so many segments.
+REBUILT_SEGMENTS = MERGED_KEYS // SEGMENT_ROWS
 # A run may need an answer so long after it reserved it: until its jobs, and then their repair, have ended.
 MIN_RETENTION_S = 2 * DEADLINE_S
 _REMEDY = "restore its previous version, or make it again with opensearch-batch ledger rebuild"
@@ -181,6 +183,32 @@ class PredictionStore:
         now, retention_s = self._clock(), max(retention_s, MIN_RETENTION_S)
         head = self._update(lambda head: head.marked(live, now=now, retention_s=retention_s))
         return self._files.delete_unnamed(head.files(), before=now - retention_s)
+
+    def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
+        """Make the head again from the segments that exist; return the reasons why some are left out.
+
+        Of a readable head, those shards stay open for whose job key `is_open` returns true. Without it, running jobs
+        are found again by their job keys only.
+        """
+        try:
+            old = self.head()
+        except FatalError:
+            old = StoreHead()
+        segments, damaged, keys = dict[str, Segment](), list[str](), list[tuple[str, Keys]]()
+        for name, size_bytes in self._files.segments():
+            try:
+                keys.append((name, self._files.segment_keys(name)))
+            except AnswersUnusable as error:
+                damaged.append(str(error))
+                continue
+            segments[name] = old.segments.get(name) or Segment(len(keys[-1][1]), size_bytes, "", 0)
+        indexes = list[SegmentIndex]()
+        for start in range(0, len(keys), REBUILT_SEGMENTS):
+            part = keys[start : start + REBUILT_SEGMENTS]
+            indexes.append(self._index(KeyIndex.of([each for _, each in part]), [name for name, _ in part]))
+        shards = {job_key: shard for job_key, shard in old.open.items() if is_open(job_key)}
+        self._head.write(StoreHead(old.number + 1, secrets.token_hex(8), segments, indexes, shards, old.ledgers))
+        return damaged
 
     def _open_shards(self, shards: list[NewShard]) -> dict[str, OpenShard]:
         """Write the keys of shards; return the shards by job key."""

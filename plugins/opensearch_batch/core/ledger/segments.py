@@ -79,6 +79,10 @@ class StoreFiles:
         """
         return keys_of(self._read_column(name, KEY))
 
+    def segments(self) -> list[tuple[str, int]]:
+        """Return the name and the size in bytes of each segment that exists, in the order of time."""
+        return [(_stem(item.uri), item.size_bytes) for item in self._objects.list(self._folders[0])]
+
     def write_index(self, index: KeyIndex) -> str:
         """Write an index, and return its name."""
         import numpy as np
@@ -101,8 +105,7 @@ class StoreFiles:
         """Delete files that were made before a time and have none of these names; return their URIs."""
         deleted = []
         for item in [item for folder in self._folders for item in self._objects.list(folder)]:
-            name = item.uri.rpartition("/")[2].partition(".")[0]
-            if name not in named and _made_at(name) <= before:
+            if _stem(item.uri) not in named and _made_at(_stem(item.uri)) <= before:
                 self._objects.delete(item.uri)
                 deleted.append(item.uri)
         return deleted
@@ -197,6 +200,10 @@ def _groups(answers: KeyedAnswers) -> Iterator[tuple[list[bytes], list[bytes], i
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
+
+
+def _stem(uri: str) -> str:
+    return uri.rpartition("/")[2].partition(".")[0]
 
 
 def _made_at(name: str) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +21,7 @@ from opensearch_batch.core.ledger.head import Head
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.object_info import ObjectInfo
 
@@ -62,7 +62,7 @@ class Retention(msgspec.Struct, frozen=True):
         self._delete_rows(own, unread_before)
         self._delete_run_files(own, now - keep_s, unfinished_before=unread_before)
         removed = 0
-        for folder, items in _folders(self.objects, self.layout.job("")):
+        for folder, items in list_folders(self.objects, self.layout.job("")):
             is_open = folder.rpartition("/")[2] in head.open
             before = unread_before if is_open else now - keep_s
             removed += self._delete_job(folder, items, is_open=is_open, now=now, before=before)
@@ -119,7 +119,7 @@ class Retention(msgspec.Struct, frozen=True):
         # The next run needs what a run has left that failed.
         named = {entry.rows for head in heads for entry in head.objects.values()} | {head.deletions for head in heads}
         unfinished = {self.layout.run(head.claim.run_key) for head in heads if head.claim.version != head.committed}
-        for folder, items in _folders(self.objects, self.layout.run("")):
+        for folder, items in list_folders(self.objects, self.layout.run("")):
             names = {item.uri.removeprefix(f"{folder}/") for item in items}
             if "manifest.json" not in names or folder in unfinished:
                 continue
@@ -140,7 +140,7 @@ class Scope(NamedTuple):
 def scopes_of(objects: Objects, ledger: str) -> list[Scope]:
     """Return the scopes in the folder of a record ledger."""
     scopes = []
-    for folder, items in _folders(objects, ledger):
+    for folder, items in list_folders(objects, ledger):
         uri = f"{folder}/head.json"
         scopes.append(Scope(uri, JsonDocument(objects, uri, Head).read() or Head(), items))
     return scopes
@@ -155,14 +155,3 @@ def _is_removable(record: JobRecord, pipeline: str, before: float) -> bool:
     """Return whether a pipeline submitted this job, and it ended, or was refused, before that time."""
     ended_at = record.intended_at if record.end is None else record.end.at
     return record.pipeline == pipeline and ended_at <= before and (record.end or record.refused) is not None
-
-
-def _folders(objects: Objects, parent: str) -> Iterator[tuple[str, Sequence[ObjectInfo]]]:
-    """Yield each folder in `parent`, which ends with a slash, with all objects below it."""
-
-    def folder_of(item: ObjectInfo) -> str:
-        return parent + item.uri.removeprefix(parent).partition("/")[0]
-
-    listed: Iterable[ObjectInfo] = list(objects.list(parent))
-    for folder, items in groupby(listed, folder_of):
-        yield folder, list(items)

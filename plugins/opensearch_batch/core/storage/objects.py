@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import IO, Protocol
 
 import msgspec
@@ -114,6 +115,16 @@ def list_objects(
         if not any(folder in f"/{item.uri[source.name_offset :]}" for folder in own_folders)
         and source.contains(item.uri)
     ]
+
+
+def list_folders(objects: Objects, parent: str) -> Iterator[tuple[str, Sequence[ObjectInfo]]]:
+    """Yield each folder in `parent`, which ends with a slash, with all objects below it."""
+
+    def folder_of(item: ObjectInfo) -> str:
+        return parent + item.uri.removeprefix(parent).partition("/")[0]
+
+    for folder, items in groupby(list(objects.list(parent)), folder_of):
+        yield folder, list(items)
 
 
 def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
