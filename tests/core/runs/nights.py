@@ -113,14 +113,20 @@ class Nights:
             options=chosen,
         )
 
-    def prepare(self, **options: Any) -> PreparedRun | None:
-        """Prepare the next run."""
-        return self.preparation(**options).run()
+    def prepare(self, **options: Any) -> PreparedRun:
+        """Prepare the next run, for which there is something to do."""
+        prepared = self.preparation(**options).run()
+        assert prepared is not None
+        return prepared
 
-    def staged(self, prepared: PreparedRun | None) -> list[StagedRecord]:
+    def is_done(self) -> bool:
+        """Whether the next run finds nothing to do."""
+        return self.preparation().run() is None
+
+    def staged(self, prepared: PreparedRun) -> list[StagedRecord]:
         """All staged records of a run, shard by shard."""
-        shards = [] if prepared is None else prepared.manifest.shards
-        return [each for shard in shards if shard.id != DELETIONS for each in read_staged(self.objects, shard.staged)]
+        shards = [shard for shard in prepared.manifest.shards if shard.id != DELETIONS]
+        return [each for shard in shards for each in read_staged(self.objects, shard.staged)]
 
     def deleted(self, prepared: PreparedRun) -> list[str]:
         """The ids that a run deletes."""
@@ -143,29 +149,20 @@ class Nights:
     def finish(self, prepared: PreparedRun, dead: tuple[str, ...] = ()) -> None:
         """Predict, write the documents, and commit; records with a text of `dead` become dead letters."""
         self.predict(prepared)
-        read_ids, exceptions = ids_reader(document_ids(self.request, self.adapter)), []
-        for shard in prepared.manifest.shards:
-            if shard.id == DELETIONS:
-                deleted = list(read_deletions(self.objects, shard.staged))
-                assert len(deleted) == shard.documents
-                for each in deleted:
-                    self.operations += 1
-                    self.index.pop(each.id, None)
-        for shard in prepared.manifest.shards:
-            if shard.id == DELETIONS:
-                continue
-            staged = list(read_staged(self.objects, shard.staged))
-            assert len(staged) == shard.documents
-            located = self.store.lookup([each.content_key or b"" for each in staged])
-            for at, each in enumerate(staged):
-                assert located.source[at] >= 0
-                name, _ = read_ids(each.record, each.uri, each.line)
-                document = json.loads(each.record)
-                if document["text"] in dead:
-                    exceptions.append((each.uri, each.line, RecordState.DEAD))
-                else:
-                    self.operations += 1
-                    self.index[name] = document
+        for name in self.deleted(prepared):
+            self.operations += 1
+            self.index.pop(name, None)
+        read_ids = ids_reader(document_ids(self.request, self.adapter))
+        staged, exceptions = self.staged(prepared), list[tuple[str, int, RecordState]]()
+        assert len(staged) == sum(shard.documents for shard in prepared.manifest.shards if shard.id != DELETIONS)
+        assert (self.store.lookup([each.content_key or b"" for each in staged]).source >= 0).all()
+        for each in staged:
+            document = json.loads(each.record)
+            if document["text"] in dead:
+                exceptions.append((each.uri, each.line, RecordState.DEAD))
+            else:
+                self.operations += 1
+                self.index[read_ids(each.record, each.uri, each.line)[0]] = document
         manifest, ledger = prepared.manifest, prepared.ledger
         if manifest.claim is not None:
             entries = committed_entries(
@@ -178,9 +175,8 @@ class Nights:
             )
             self.scope_head().commit(manifest.claim, head_change(ledger, entries, manifest))
 
-    def run(self, **options: Any) -> PreparedRun | None:
+    def run(self, **options: Any) -> PreparedRun:
         """Prepare and finish a run."""
         prepared = self.prepare(**options)
-        if prepared is not None:
-            self.finish(prepared)
+        self.finish(prepared)
         return prepared

@@ -19,18 +19,18 @@ from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.types.manifest import DELETIONS
 from tests.core.memory_objects import MemoryObjects
 from tests.core.runs.nights import SOURCE, Nights, record
+from tests.stored import present
 
 DELETED = DeletedWhen("$.op", "delete")
 
 
-def counts(prepared: PreparedRun | None) -> tuple[int, ...]:
+def counts(prepared: PreparedRun) -> tuple[int, ...]:
     """New, input changed, other changed, unchanged, removed, duplicate."""
-    assert prepared is not None
     found = prepared.manifest.counts
     return (found.new, found.input_changed, found.other_changed, found.unchanged, found.removed, found.duplicate)
 
 
-def texts(nights: Nights, prepared: PreparedRun | None) -> list[str]:
+def texts(nights: Nights, prepared: PreparedRun) -> list[str]:
     """The texts of the staged records."""
     return [json.loads(each.record)["text"] for each in nights.staged(prepared)]
 
@@ -133,7 +133,7 @@ def follow(nights: Nights, model: Model, source: dict[str, Sequence[Row]], stops
     if not source:
         return
     try:
-        prepared = nights.prepare()
+        prepared = nights.preparation().run()
     except FatalError as error:
         # A run of dead letters only is never a success.
         assert "dead letters" in str(error) or "no usable record" in str(error)  # noqa: PT017 - it may be raised
@@ -143,13 +143,14 @@ def follow(nights: Nights, model: Model, source: dict[str, Sequence[Row]], stops
             nights.predict(prepared)
         return
     expected = model.run(source)
+    if prepared is None:
+        assert not expected
+        return
     staged = [json.loads(each.record) for each in nights.staged(prepared)]
     assert sorted(map(json.dumps, staged)) == sorted(json.dumps(json.loads(row.line())) for row in expected)
-    if prepared is None:
-        return
     nights.finish(prepared, dead=("dead",))
     assert nights.index == {id_: json.loads(row.line()) for id_, row in model.index.items()}
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 def first_night(count: int = 6, **options: Any) -> Nights:
@@ -189,7 +190,7 @@ def test_nothing_changed() -> None:
     """There is no manifest and no claim, and no object is opened."""
     nights = first_night()
     head = nights.head()
-    assert nights.prepare() is None
+    assert nights.is_done()
     assert nights.head() == head
 
 
@@ -303,7 +304,7 @@ def test_an_object_that_changes_meanwhile_is_left_to_the_next_run(opened: int) -
     assert nights.head().objects[f"{SOURCE}a.jsonl"].etag == ""
     assert {each["text"] for each in nights.index.values()} == {"a", "b", "c"}
     assert texts(nights, nights.run()) == ["a3", "b3"]
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 @pytest.mark.parametrize("opened", [0, 1])
@@ -335,7 +336,7 @@ def test_another_run_that_commits_meanwhile_is_noticed() -> None:
     store.before[f"{SOURCE}b.jsonl"] = iter([nights.run])
     with pytest.raises(RetriableError, match="another run committed"):
         nights.prepare()
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 def test_records_that_are_too_few_for_a_job_wait() -> None:
@@ -357,7 +358,7 @@ def test_records_that_are_too_few_for_a_job_wait() -> None:
     prepared = nights.run()
     assert prepared.manifest.counts.paid == 100
     assert len(texts(nights, prepared)) == 100
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 @pytest.mark.parametrize(("count", "expected"), [(100, [100]), (199, [199]), (200, [100, 100]), (250, [100, 150])])
@@ -402,7 +403,7 @@ def test_rebuild_writes_everything_and_pays_nothing() -> None:
         in prepared.manifest.remarks
     )
     assert texts(nights, nights.run()) == ["new"]
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 def test_a_trial_changes_no_head_and_deletes_nothing() -> None:
@@ -473,7 +474,7 @@ def test_an_empty_listing_removes_nothing() -> None:
     nights = first_night(on_removed="delete")
     nights.delete("a.jsonl")
     nights.delete("b.jsonl")
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 def test_deletions_need_the_ids_of_the_records() -> None:
@@ -490,7 +491,7 @@ def test_another_field_map_writes_all_documents_from_the_store() -> None:
     nights.request = msgspec.structs.replace(nights.request, field_map={**nights.request.field_map, "title": "$.title"})
     assert counts(nights.run()) == (0, 0, 12, 0, 0, 0)
     assert nights.paid.total() == 12
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 def test_a_record_that_becomes_unreadable_keeps_its_document() -> None:
@@ -542,7 +543,7 @@ def test_passthrough_submits_objects_with_new_texts() -> None:
     uri = f"{SOURCE}a.jsonl"
     (shard,) = prepared.manifest.shards
     assert (shard.input, shard.records, shard.documents) == (uri, 3, 5)
-    assert shard.etag == nights.objects.head(uri).etag
+    assert shard.etag == present(nights.objects.head(uri)).etag
     nights.put("a.jsonl", record(1, "a"), record(2, "c"), record(3, "a"))
     nights.put("b.jsonl", record(4, "b", price=1), record(5, "b"))
     prepared = nights.run()
@@ -551,7 +552,7 @@ def test_passthrough_submits_objects_with_new_texts() -> None:
         (uri, 3, 1),
         ("", 0, 1),
     ]
-    assert nights.prepare() is None
+    assert nights.is_done()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ledger.rows import RecordState, record_hash
 from opensearch_batch.core.sharding import json_blocks, record_reader
+from opensearch_batch.core.sharding.block_rows import BlockRows
 from opensearch_batch.core.sharding.document_ids import (
     DeletedWhen,
     DocumentIds,
@@ -41,7 +42,7 @@ IDS = [
 ]
 INPUTS = [["$.text"], ["$.text", "$.tenant.name"]]
 
-values = st.one_of(
+values: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(["", " ", "a", "é", 'q"', "\\", None, 0, 1, -0.0, 1.5, True, [], {}]), st.text(max_size=3)
 )
 records = st.fixed_dictionaries(
@@ -112,7 +113,7 @@ def test_blocks_are_read_as_lines_are(
         patch.setattr(json_blocks, "BLOCK_BYTES", block_bytes)
         patch.setattr(record_reader, "MIN_LINES", 2)
         in_blocks = read(objects, item, service, INPUTS[inputs], ids=ids, deleted=DELETED)
-        patch.setattr(record_reader.BlockRows, "of", lambda *_: None)
+        patch.setattr(BlockRows, "of", lambda *_: None)
         assert in_blocks == read(objects, item, service, INPUTS[inputs], ids=ids, deleted=DELETED)
     rows, _, (count, rejected, blank) = in_blocks
     assert count + blank == len(content) or end == b"\r"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.ledger.rows import DIGEST_BYTES, RecordState, record_hash, rows_schema
+from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
+from opensearch_batch.core.ledger.rows import RecordState, record_hash, rows_schema
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.ledger.content_keys import key_of_content
-from opensearch_batch.core.ledger.rows import DIGEST_BYTES, RecordState
+from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
+from opensearch_batch.core.ledger.rows import RecordState
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds, position_id
 from opensearch_batch.core.sharding.json_blocks import LinesBlock
@@ -118,9 +119,9 @@ class BlockRows:
         except msgspec.DecodeError:
             return None
         before, after, key_of = self._form.before, self._form.after, self._key_of
-        joined = inputs[0] if len(inputs) == 1 else [b",".join(row) for row in zip(*inputs, strict=True)]  # type: ignore[arg-type] # no value is None
+        joined = inputs[0] if len(inputs) == 1 else [b",".join(row) for row in zip(*inputs, strict=True)]
         try:
-            return b"".join([key_of(b"".join((before, each, after))) for each in joined])  # type: ignore[arg-type] # as above
+            return b"".join([key_of(b"".join((before, each, after))) for each in joined])  # type: ignore[arg-type] # no value is None
         except RecordRejected:
             return None
 
