@@ -49,8 +49,8 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     document if it is known; `output` and `output_line` locate the service's row in stage ingest. `offset` is the start
     of the record in the decompressed `output` if set, else in `source`. `source_number` is the position of the source
     in the request; `joined` are the record's rows in other sources. `late`: the row was read after its document was
-    written. `status` is the HTTP status of the index operation. `record_hash` is the digest of the user's record in the record ledger
-    (hexadecimal), if `record` is composed of it and of a prediction.
+    written. `status` is the HTTP status of the index operation. `record_hash` is the digest of the user's record in the
+    record ledger (hexadecimal), if `record` is composed of it and of a prediction.
     """
 
     stage: str
