@@ -1,4 +1,4 @@
-"""What stages derive from their run: watched sources, resubmit requests, and asset events."""
+"""What stages derive from their run: its account, resubmit requests, and asset events."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import Any
 import msgspec
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.replay import ReplayReport
+from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.jobs.job_records import JobRecords, consumed_requests, decide
+from opensearch_batch.core.ledger.head import RunLedger, ScopeHead
+from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
+from opensearch_batch.core.types.counts import DONE, IngestCounts, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators import ingest, publish, reconcile, replay
 from opensearch_batch.operators.base import resubmit_request, run_key_of
@@ -83,6 +85,18 @@ def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
     return found
 
 
+class Prepared(Ti):
+    """A task instance in a run with this XCom `run`; no record was repaired."""
+
+    def __init__(self, run: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.run = run
+
+    def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> Any:
+        """Return the XCom of prepare or repair."""
+        return {("prepare", "run"): self.run}.get((task_ids, key))
+
+
 def reconciled(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, read: int, dead: int, most: str
 ) -> Any:
@@ -92,33 +106,61 @@ def reconciled(
         for line in range(dead):
             letters.add(dead_letter(b"{", stage="prepare", reason="not JSON", source="s3://in", line=line))
         letters.write()
-    counts = PrepareCounts(read, read - dead, dead)
-    shard = PreparedShard(Shard("0000", "i", "j", read - dead, 1), [])
-    manifest = Manifest(NAME, key, "s3://in/", "sagemaker", "m", counts, [shard], letters.location)
+    claim = ScopeHead(store, work_prefix.scope_head("scope")).claim(0.0, key).claim
+    written = read - dead
+    shard = Shard("0", staged=work_prefix.staged(key, "0"), documents=written)
+    manifest = Manifest(
+        pipeline=NAME,
+        run_key=key,
+        source="s3://in/",
+        scope="scope",
+        service="sagemaker",
+        model_id="m",
+        index=NAME,
+        counts=PrepareCounts(read=read, records=written, dead_letters=dead, new=written),
+        shards=[shard],
+        dead_letters=letters.location,
+        claim=claim,
+        version=claim.version + 1,
+        predictions=work_prefix.predictions(),
+    )
     uri = work_prefix.manifest(key)
     save(store, uri, manifest)
-    done = IngestCounts(read=read - dead, indexed=read - dead, sources=[SourceCounts("output", read=read - dead)])
-    save(store, work_prefix.ingest_report(key, "0000"), IngestReport(NAME, "DONE", done))
+    save(store, work_prefix.run_ledger(key), RunLedger())
+    done = IngestCounts(read=written, indexed=written, sources=[SourceCounts("composed", read=written)])
+    report = ShardReport(NAME, DONE, done, verdicts=Verdicts(manifest.part(shard)))
+    save(store, work_prefix.ingest_report(key, "0"), report)
     monkeypatch.setattr(reconcile, "outputs_store", lambda **_: store)
     monkeypatch.setattr(reconcile, "object_storage", lambda _: store)
     task = reconcile.OpenSearchReconcileOperator(
         task_id="reconcile", work_prefix=f"s3://{bucket}/work", retention_days=None, max_dead_letters=most
     )
-    ti = SimpleNamespace(xcom_pull=lambda task_ids, key: {"manifest": uri})  # noqa: ARG005 - the XCom of prepare
-    return task.execute(context_of(ti=ti))
+    return task.execute(context_of(ti=Prepared({"manifest": uri})))
 
 
 @pytest.mark.parametrize(("dead", "most", "is_green"), [(5, "5%", True), (6, "5%", False), (6, "6%", True)])
 def test_too_many_dead_letters_fail_the_run(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, dead: int, most: str, is_green: bool
 ) -> None:
-    """The share counts the dead letters of all stages; the account is written in any case."""
+    """The share counts the dead letters of all stages; the account is written and the run committed in any case."""
     if is_green:
         assert reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)["counts"]["dead_letters"] == dead
     else:
         with pytest.raises(AirflowFailException, match="6 of 100 records are dead letters, and max_dead_letters is 5%"):
             reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)
-    assert store.read(Layout(f"s3://{bucket}/work", NAME).run_account(run_key_of(context_of()))) is not None
+    work_prefix = Layout(f"s3://{bucket}/work", NAME)
+    assert store.read(work_prefix.run_account(run_key_of(context_of()))) is not None
+    head = ScopeHead(store, work_prefix.scope_head("scope")).load()
+    assert head.committed == head.claim.version > 0
+
+
+def test_a_run_without_changes_has_nothing_to_reconcile(bucket: str, store: S3Objects) -> None:
+    """Prepare pushes no XCom `run` then, and the stage is skipped."""
+    assert list(store.list(f"s3://{bucket}/")) == []
+    task = reconcile.OpenSearchReconcileOperator(task_id="reconcile", work_prefix=f"s3://{bucket}/work")
+    with pytest.raises(AirflowSkipException, match="prepare found nothing to do"):
+        task.execute(context_of(ti=Prepared(None)))
+    assert list(store.list(f"s3://{bucket}/")) == []
 
 
 def test_a_run_of_dead_letters_only_is_never_a_success(
@@ -253,21 +295,30 @@ def test_writes_to_another_index_update_no_asset(bucket: str, store: S3Objects) 
 
 def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *attempts: int | Exception) -> None:
     """Run the attempts of one ingest task; each writes so many documents, or fails."""
-    shard = Shard("s", "i", "j", 1, 1)
+    shard = Shard("0", "j", "i", 1, 1, staged="s3://staged", documents=1)
     found = Layout(f"s3://{bucket}/work", NAME)
-    manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
+    manifest = Manifest(
+        pipeline=NAME,
+        run_key="r",
+        source="s",
+        scope="scope",
+        service="sagemaker",
+        model_id="m",
+        index=NAME,
+        parameters=PARAMETERS,
+    )
     save(store, found.manifest(run_key_of(context_of())), manifest)
     job = JobRecord("j", "j", "sagemaker", "m", "i", "o", intended_at=0.0, ml_task_id="t")
     JobRecords(store, found.job("j")).write(job, etag=None)
     done = iter(attempts)
 
-    def run(*_: Any, **__: Any) -> IngestReport:
+    def run(*_: Any, **__: Any) -> ShardReport:
         attempt = next(done)
         if isinstance(attempt, Exception):
             raise attempt
-        return IngestReport(NAME, "DONE", IngestCounts(indexed=attempt), None, [])
+        return ShardReport(NAME, DONE, IngestCounts(indexed=attempt), verdicts=Verdicts(""))
 
-    monkeypatch.setattr(ShardIngest, "run", run)
+    monkeypatch.setattr(StagedIngest, "run", run)
     monkeypatch.setattr(ingest, "outputs_store", lambda **_: store)
     cluster = SimpleNamespace(search_url=lambda index: index)
     monkeypatch.setattr(ingest, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one for all
