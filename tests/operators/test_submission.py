@@ -109,7 +109,7 @@ def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
 
     monkeypatch.setattr(store, "create", create)
     with pytest.raises(ConfigError, match="the store ignores If-None-Match"):
-        stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
+        stage.submit(Shard("0000", "k", "in", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
     assert JobRecords(store, "s3://work/jobs/k").read() is None
 
 
@@ -188,7 +188,7 @@ def test_slots_that_are_never_freed_fail_the_task(
     """After deadline_s and an hour, with the holders' names; before that the task waits."""
     stage, store = submits
     stage.max_jobs_in_flight = 1
-    shard, layout = Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p")
+    shard, layout = Shard("0000", "k", "in", 1, 1), Layout("s3://work", "p")
     assert isinstance(stage.submit(shard, layout, ResubmitRequest()), SubmissionTrigger)
     save(store, f"{leaked.folder}/0000.json", Slot(OTHER, time.time() - 7 * 86_400 - 3601))
     assert leaked.takes()

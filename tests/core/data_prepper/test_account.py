@@ -45,7 +45,7 @@ class Runs:
 
     def manifest(self, *work_items: WorkItem) -> ScanManifest:
         """Return what the run has in hand."""
-        shards = [Shard(work_item.id, "", work_item.id, 0, 0) for work_item in work_items if work_item.kind == "job"]
+        shards = [Shard(work_item.id, job=work_item.id) for work_item in work_items if work_item.kind == "job"]
         return ScanManifest("books", RUN, AT, ScanCounts(), list(work_items), shards)
 
     def done(

@@ -140,10 +140,10 @@ class Scan:
         assert ml is not None  # noqa: S101 - only pipelines with ml_inference have jobs
         output = ml.output_path.rstrip("/")
         if ml.service_name == "bedrock":
-            return Shard(work_item.id, work_item.inputs[0], job, 0, work_item.size_bytes, output=ml.output_path)
+            return Shard(work_item.id, job, work_item.inputs[0], 0, work_item.size_bytes, output=ml.output_path)
         uri = f"{self._layout.job(job)}/input.manifest"
         self._objects.write(uri, manifest_of(work_item.inputs))
-        return Shard(work_item.id, uri, job, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
+        return Shard(work_item.id, job, uri, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
 
     def _ended_badly(self, job: str) -> bool:
         record = JobRecords(self._objects, self._layout.job(job)).read()
