@@ -233,15 +233,15 @@ class Counted(Ti):
     dag_id = NAME
     map_index = 0
 
-    def __init__(self, indexed: int = 0, states: dict[str, str] | None = None) -> None:
+    def __init__(self, counts: dict[str, int] | None = None, states: dict[str, str] | None = None) -> None:
         super().__init__()
-        self.indexed = indexed
+        self.counts = counts or {}
         self.states = states or {}
 
     def xcom_pull(self, *, task_ids: str, **_: Any) -> Any:
         """Return the XCom of reconcile or poll."""
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": []}
-        return {"reconcile": {"counts": {"indexed": self.indexed}}, "poll": polled}.get(task_ids)
+        return {"reconcile": {"counts": self.counts}, "poll": polled}.get(task_ids)
 
     def get_dagrun_state(self, *, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""
@@ -249,18 +249,21 @@ class Counted(Ti):
         return self.states[run_id]
 
 
-def publishes(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str) -> bool:
+def publishes(
+    bucket: str, *, indexed: int = 0, deleted: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str
+) -> bool:
     """Return whether a run's publish updates the asset of the index books."""
+    counts = {"indexed": indexed, "deleted": deleted}
     asset = index_asset("opensearch_default", NAME)
     task = OpenSearchPublishOperator(task_id="publish", index=index, work_prefix=f"s3://{bucket}/work", outlets=[asset])
     events = {asset: SimpleNamespace(extra=None)}
-    context = context_of(run_id, Counted(indexed, states)) | {"outlet_events": events}
+    context = context_of(run_id, Counted(counts, states)) | {"outlet_events": events}
     try:
         task.execute(context)
     except AirflowSkipException:
         assert events[asset].extra is None
         return False
-    assert events[asset].extra == {"indexed": indexed}
+    assert events[asset].extra == counts
     return True
 
 
@@ -269,6 +272,7 @@ def test_unpublished_writes_update_the_asset_once(bucket: str, store: S3Objects)
     work_prefix = Layout(f"s3://{bucket}/work", NAME)
     assert not publishes(bucket)
     assert publishes(bucket, indexed=1)
+    assert publishes(bucket, deleted=1)
     add_event(store, work_prefix, "a", PendingEvent("manual__1", NAME))
     assert [publishes(bucket) for _ in range(2)] == [True, False]
     add_event(store, work_prefix, "a", PendingEvent("manual__0", NAME))
