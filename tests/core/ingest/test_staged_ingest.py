@@ -416,3 +416,14 @@ def test_the_answers_of_a_resubmitted_job_replace_the_old_ones(make: MakeRuns, t
     again = msgspec.structs.replace(runs.stage([record(1)], job=False), job=shard.job)
     runs.ingest(again, output)
     assert target.index.documents["d1"] == {"text": "t1", "v": [7.5, 0.75]}
+
+
+def test_a_job_that_was_submitted_again_after_its_output_was_read_needs_prepare(make: MakeRuns) -> None:
+    """Only an open shard has the keys of its records; without them the new answers would be lost silently."""
+    runs = make()
+    runs.fails = {"t1": "no"}
+    shard = runs.stage([record(1)])
+    assert runs.ingest(shard).verdicts.unanswered == 1
+    again = msgspec.structs.replace(runs.answer(shard), submission=2)
+    with pytest.raises(FatalError, match="clear prepare, which finds the job and pays nothing again"):
+        runs.ingest(shard, again)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import msgspec
 
-from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.errors import FatalError, RecordRejected
 from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -54,12 +54,19 @@ def add_answers(
     Raises:
         OutputUnusable: the output was deleted, or its rows have no ids and are too few or too many.
         AnswersUnusable: the keys of the job's records are lost.
+        FatalError: the job was submitted again after an earlier output had been read, so its records are not known.
     """
     document = JsonDocument(rows.objects, f"{output.folder}/failures-{output.submission}.json", JobFailures, indent=-1)
     keys = store.shard_keys(job_key)
     if keys is not None:
         store.add(job_key, output.submission, _answers(output, _JobKeys(keys, key_of), rows, form, document))
-    return document.read() or JobFailures()
+    failures = document.read()
+    if keys is None and failures is None and not store.head().has(job_key, output.submission):
+        raise FatalError(
+            f"{output.folder}: which records this job has is not known any more, because the output of an earlier "
+            "submission was read; clear prepare, which finds the job and pays nothing again"
+        )
+    return failures or JobFailures()
 
 
 class _JobKeys:
