@@ -9,6 +9,7 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import load
+from opensearch_batch.core.pipeline.rules import mode_of
 from opensearch_batch.core.pipeline.spec_reference import page, schema
 from opensearch_batch.services.registry import adapter_of, names
 
@@ -117,6 +118,28 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
             r"books.yaml:4 tests\[0\].name: Expected `str`, got `int`",
         ),
         ("work_prefix: s3", "work_prefix: /tmp", r"books.yaml:3 work_prefix: .*write work_prefix: .s3://"),
+        ("in/\n", "in/\n  mode: snapshots\n", r"yaml:3 source.mode: 'snapshots' is .* Did you mean 'snapshot'\?"),
+        ("in/\n", "in/\n  on_removed: delete\n", r"yaml:3 source.on_removed: without _id the documents to delete"),
+        (
+            "in/\n", "in/\n  mode: append\n  on_removed: delete\nid: $.id\n",
+            r"yaml:4 source.on_removed: in mode append \(source.mode\) no record counts as removed; write mode: snap",
+        ),
+        ("in/\n", "in/\n  max_removed: 20\n", r"yaml:3 source.max_removed: Expected `str`, got `int`; write max_rem"),
+        ("in/\n", "in/\n  deleted: {path: $.op}\n", r"yaml:3 source.deleted: equals is missing; write equals: .dele"),
+        (
+            "in/\n", "in/\n  deleted: {path: $.*, equals: x}\nid: $.id\n",
+            r"yaml:3 source.deleted.path: '\$.\*' is not a plain path",
+        ),
+        (
+            "in/\n", "in/\n  deleted: {path: $.op, equals: x}\n",
+            r"yaml:3 source.deleted: without _id the documents to delete",
+        ),
+        (
+            "in/\n", "in/\n  prepare: false\n  deleted: {path: $.op, equals: x}\nid: $.id\n",
+            r"yaml:4 source.deleted: an object is submitted unchanged, with its deleted records",
+        ),
+        ("model_id: abc", "model_id: abc\n  repair_rounds: 2", r"repair_rounds: unknown key. Did you mean 'repair_at"),
+        ("model_id: abc", "model_id: abc\n  predictions: share", r"'share' is .* Did you mean 'shared'\?"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -162,6 +185,24 @@ def test_what_a_missing_value_does_is_said_for_all_or_by_field(
 def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) -> None:
     """One text, or its parts."""
     assert load(spec_file(tmp_path, f"{GOOD}schedule: {said}\n"), adapter_of).when.cron == cron
+
+
+@pytest.mark.parametrize(
+    ("source", "schedule", "mode"),
+    [
+        ("", "", "snapshot: each run reads the whole source"),
+        ("", "schedule: '@daily'", "snapshot: each run reads the whole source"),
+        ("dt={{ ds }}/", "schedule: '@daily'", "append: each run reads a partition or date of its own"),
+        ("{{ partition_key }}/", "schedule: {partitions: '@daily'}", "append: each run reads a partition or date of"),
+        ("", "schedule: {new_objects: {}}", "append: runs are started by new objects"),
+        ("\n  mode: snapshot", "schedule: {new_objects: {}}", "snapshot: source.mode"),
+        ("\n  mode: append", "", "append: source.mode"),
+    ],
+)
+def test_absence_means_what_the_source_is(tmp_path: Path, source: str, schedule: str, mode: str) -> None:
+    """Unless the file decides it."""
+    text = GOOD.replace("/in/", f"/in/{source}") + schedule
+    assert "{}: {}".format(*mode_of(load(spec_file(tmp_path, text), adapter_of))).startswith(mode)
 
 
 def test_the_reference_and_the_schema_are_of_these_types() -> None:

@@ -41,6 +41,7 @@ class Nights:
         self.paid = Counter[str]()
         self.operations = 0
         self.runs = 0
+        self.include: tuple[str, ...] = ()
         self.index_uuid = "u1"
         self.adapter = adapter_of(service)
         self.parameters = dict(self.adapter.example_parameters)
@@ -56,7 +57,7 @@ class Nights:
     @property
     def scope(self) -> str:
         """The name of the scope."""
-        return scope_of(SOURCE, (), ())
+        return scope_of(SOURCE, self.include, ())
 
     def head(self) -> Head:
         """The head of the scope."""
@@ -105,7 +106,7 @@ class Nights:
         return Preparation(
             self.objects,
             self.layout,
-            list_source(self.objects, SOURCE),
+            list_source(self.objects, SOURCE, include=self.include),
             manifest,
             adapter=self.adapter,
             request=self.request,

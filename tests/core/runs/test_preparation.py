@@ -106,9 +106,7 @@ class Model:
 
 @given(history=nights_of_history, deletes=st.booleans(), is_small=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_run_stages_what_differs_and_pays_once(
-    history: list[Night], *, deletes: bool, is_small: bool
-) -> None:
+def test_a_run_stages_what_differs_and_pays_once(history: list[Night], *, deletes: bool, is_small: bool) -> None:
     """Whatever happens to the source, wherever earlier runs stopped, and if nothing fits into memory."""
     nights = Nights(
         on_removed="delete" if deletes else "keep", deleted=DELETED, max_dead_letters="100%", max_removed="100%"
@@ -246,6 +244,23 @@ def test_a_job_of_another_run_is_not_paid_again() -> None:
     shards = nights.prepare().manifest.shards
     assert [(shard.job == job.job, shard.records, shard.documents) for shard in shards] == [(True, 2, 3), (False, 1, 1)]
     assert (shards[0].input, shards[0].bytes) == (job.input, job.bytes)
+
+
+def test_of_two_pipelines_that_need_a_text_at_once_one_pays() -> None:
+    """The other reserves nothing: it reads its records again, and waits for that job."""
+    store = Changing()
+    one, other = Nights(), Nights()
+    one.objects = other.objects = store
+    # Another scope that shares the prediction store.
+    other.include, other.runs = ("b.jsonl",), 100
+    one.put("a.jsonl", record(1, "a"), record(2, "b"))
+    one.put("b.jsonl", record(3, "b"), record(4, "a"))
+    paid = list[PreparedRun]()
+    store.before[f"{SOURCE}a.jsonl"] = iter([None, lambda: paid.append(other.prepare())])
+    (shard,) = one.prepare().manifest.shards
+    (job,) = paid[0].manifest.shards
+    assert (shard.job, shard.input, shard.documents) == (job.job, job.input, 4)
+    assert list(one.store.head().open) == [job.job]
 
 
 def test_a_job_that_cannot_be_submitted_any_more_is_replaced() -> None:
