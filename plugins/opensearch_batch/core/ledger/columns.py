@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from opensearch_batch.core.ledger.rows import DIGEST_BYTES
+from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
 
 if TYPE_CHECKING:
     import numpy as np

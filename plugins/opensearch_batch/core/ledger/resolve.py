@@ -15,8 +15,9 @@ from opensearch_batch.core.ledger.classes import (
     may_be_indexed,
 )
 from opensearch_batch.core.ledger.columns import are_any_of, last_of_each
+from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
 from opensearch_batch.core.ledger.partitions import KEY_BITS, Partitions, SpooledTables
-from opensearch_batch.core.ledger.rows import DIGEST_BYTES, DOCUMENT_STATES, RecordState, rows_schema, with_verdicts
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, rows_schema, with_verdicts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -160,8 +160,8 @@ def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
     located = Located(keys, list(head.segments), sorted(head.open))
     missing = np.argsort(keys.high)
     for index in _indexes(files, head, located):
-        entries = index.find(keys.take(missing))
-        found, entries = missing[entries >= 0], index.entries[entries[entries >= 0]]
+        positions = index.find(keys.take(missing))
+        found, entries = missing[positions >= 0], index.entries[positions[positions >= 0]]
         located.source[found], located.rows[found] = entries["source"], entries["row"]
         missing = missing[located.source[missing] == ABSENT]
         if not len(missing):

@@ -149,6 +149,7 @@ class LedgerCheck:
             return
         for index, count in indexed.items():
             if index and self._cluster.index(index) is not None:
+                self._cluster.refresh(index)
                 found = self._cluster.call("GET", f"/{index}/_count")["count"]
                 if found < count:
                     yield f"index {index}: {found:,} documents, and the ledger has {count:,}; {_REWRITES}, with rebuild"
