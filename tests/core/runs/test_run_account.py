@@ -57,7 +57,7 @@ class Shards:
         read = sum(counts.values())
         shard = Shard(name, job="k", records=1, staged=f"staged/{name}", documents=read + unanswered)
         self.shards.append(shard)
-        self.report(shard, unanswered=unanswered, letters=letters, **counts)
+        self.report(shard, read=read, part="", unanswered=unanswered, letters=letters, **counts)
         return shard
 
     def report(

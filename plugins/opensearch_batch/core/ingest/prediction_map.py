@@ -79,7 +79,7 @@ def with_source_paths(
     def row_path(location: str, path: Any) -> str:  # noqa: ANN401 - any value in a field map
         in_output = _output_path(location, path, adapter, parameters, inputs)
         if not is_wrapped:
-            return path if in_output is None else in_output  # type: ignore[no-any-return] # it was checked
+            return path if in_output is None else in_output
         return _below_member(RECORD, path) if in_output is None else _below_member(OUTPUT, in_output)
 
     return msgspec.structs.replace(
