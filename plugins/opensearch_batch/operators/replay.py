@@ -38,7 +38,8 @@ class OpenSearchReplayOperator(BaseOperator):
     Raises:
         AirflowFailException: the queue does not exist, the field map or the index is wrong, or no dead letter could be
             written.
-        RetriableError: a server did not respond; the retry writes the same ids.
+        RetriableError: a server did not respond, or a run works with the records of the queue; the retry writes the
+            same ids.
     """
 
     template_fields = ("dead_letters", "field_map", "opensearch_conn_id", "aws_conn_id")

@@ -23,6 +23,8 @@ from opensearch_batch.core.types.vector_field import VectorField
 MAX_ID_BYTES = 512
 OnMissing = Literal["null", "omit", "dead_letter"]
 ANY_FIELD = "*"
+# Most ids need no decoding: characters of ASCII without escapes.
+_PLAIN_ID = re.compile(rb'"[ !#-\[\]-~]{1,%d}"' % MAX_ID_BYTES)
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -270,13 +272,7 @@ def document_id(json_text: Text | None, *, what: str = "id") -> str:
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
     first = value[:1]
-    if (
-        first == b'"'
-        and len(value) <= MAX_ID_BYTES
-        and value.isascii()
-        and b"\\" not in value
-        and len(value) > len(b'""')
-    ):
+    if _PLAIN_ID.fullmatch(value):
         return value[1:-1].decode()
     if first in b"[{":
         raise RecordRejected(f"the {what} is an array or object; map one string or number")
