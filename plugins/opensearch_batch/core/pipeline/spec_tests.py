@@ -114,18 +114,20 @@ class SpecRun:
         answers = test.outputs if test.outputs is not None else test.predictions or []
         if len(answers) != len(test.records):
             raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")
-        rows, reasons = list[Row](), list[str]()
+        rows, reasons = dict[str, Row](), list[str]()
         for number, (record, answer) in enumerate(zip(test.records, answers, strict=True), 1):
             content = msgspec.json.encode(record)
             try:
-                self._read_ids(content, SAMPLES, number)
+                name, _ = self._read_ids(content, SAMPLES, number)
+                # Of records with the same id, the last one wins.
+                rows.pop(name, None)
                 line = self._request_line(content, record_id(len(rows)))
             except RecordRejected as error:
                 reasons.append(str(error))
                 continue
             output = self._output(msgspec.json.decode(line), answer, is_row=test.outputs is not None)
-            rows.append(Row(0, SAMPLES, number, 0, self._composed(content, output, len(rows)), content))
-        reading = Reading(LocalFiles(Path()), lambda *_: iter(rows), ERROR_ROWS)
+            rows[name] = Row(0, SAMPLES, number, 0, self._composed(content, output, len(rows)))
+        reading = Reading(LocalFiles(Path()), lambda *_: iter(rows.values()), ERROR_ROWS)
         entries = list(self._documents([Source(SAMPLES, ())], reading))
         documents = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return SpecTestResult(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
