@@ -52,7 +52,7 @@ class Shards:
         self.objects = MemoryObjects()
         self.shards: list[Shard] = []
 
-    def add(self, name: str, *, unanswered: int = 0, letters: str | None = None, **counts: int) -> Shard:
+    def add(self, name: str, *, unanswered: int = 0, letters: str | None = None, **counts: Any) -> Shard:
         """Add a shard whose ingest counted its records."""
         read = sum(counts.values())
         shard = Shard(name, job="k", records=1, staged=f"staged/{name}", documents=read + unanswered)
