@@ -101,7 +101,7 @@ objects = st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), ma
 
 
 @given(contents=objects, pack_rows=st.sampled_from([1, 3, 100]), group_rows=st.sampled_from([1, 4, 100]))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_rows_of_each_object_are_read_back(contents: list[list[str]], pack_rows: int, group_rows: int) -> None:
     """However many objects share a file, in parts or at once, and in whichever order they are read."""
     with pytest.MonkeyPatch.context() as patched:
