@@ -67,7 +67,7 @@ class OutputUnusable(FatalError):
 
 
 class AnswersUnusable(FatalError):
-    """A file of the prediction store is missing or damaged; `name` is its segment, or the job key of its open shard."""
+    """A file of the prediction store is missing or damaged; `name` is what `PredictionStore.drop` takes."""
 
     def __init__(self, message: str, *, name: str) -> None:
         super().__init__(message)
