@@ -407,6 +407,15 @@ def test_a_lost_open_shard_is_named() -> None:
     assert world.store().lookup(KEYS[:3]).absent().tolist() == [0, 1]
 
 
+def test_one_of_several_open_shards_is_dropped() -> None:
+    """The others, whose keys are in the same file, stay open."""
+    world = World()
+    _, (one, two) = world.store().reserve(KEYS[:4], lambda located: cut(located, 2))
+    world.store().drop(one.job_key)
+    assert list(world.store().head().open) == [two.job_key]
+    assert world.store().lookup(KEYS[:4]).absent().tolist() == [0, 1]
+
+
 def test_a_damaged_head_is_not_an_empty_store() -> None:
     """All would be paid for again."""
     world = World()

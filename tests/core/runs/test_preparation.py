@@ -16,6 +16,8 @@ from opensearch_batch.core.ledger.rows import RecordState, RowsReader
 from opensearch_batch.core.runs.plan import RunPlan
 from opensearch_batch.core.runs.preparation import PreparedRun
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
+from opensearch_batch.core.storage.json_document import save
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import DELETIONS
 from tests.core.memory_objects import MemoryObjects
 from tests.core.runs.nights import SOURCE, Nights, record
@@ -263,12 +265,16 @@ def test_of_two_pipelines_that_need_a_text_at_once_one_pays() -> None:
     assert list(one.store.head().open) == [job.job]
 
 
-def test_a_job_that_cannot_be_submitted_any_more_is_replaced() -> None:
-    """Its run died, and its input was removed."""
+@pytest.mark.parametrize("submitted_before", [True, False])
+def test_a_job_that_cannot_be_submitted_any_more_is_replaced(*, submitted_before: bool) -> None:
+    """Its run died, and its input was removed; perhaps with the output of an earlier submission."""
     nights = Nights()
     nights.put("a.jsonl", record(1, "a"), record(2, "b"))
     (job,) = nights.prepare().manifest.shards
     nights.objects.delete(job.input)
+    if submitted_before:
+        removed = JobRecord(job.job, "n", "openai", "m", job.input, "s3://out/", 1.0, removed_at=2.0)
+        save(nights.objects, f"{nights.layout.job(job.job)}/job.json", removed)
     prepared = nights.prepare()
     assert "the input of this job is missing" in prepared.manifest.remarks[0]
     assert nights.objects.head(job.input) is not None

@@ -44,8 +44,8 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import Source
 from opensearch_batch.core.types.vector_field import VectorField
 
-# A damaged file of the prediction store is dropped, and then its records are unanswered.
-ATTEMPTS = 20
+# A damaged file of the prediction store is dropped, and then its records are unanswered. A shard may need many files.
+ATTEMPTS = 1_000
 
 
 class StagedIngest(msgspec.Struct, frozen=True):

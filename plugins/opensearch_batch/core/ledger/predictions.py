@@ -160,7 +160,7 @@ class PredictionStore:
         self._update(lambda head: head.closed(job_key))
 
     def drop(self, name: str) -> None:
-        """Remove the segment, or the open shards, that an `AnswersUnusable` names: keys that only it has are absent."""
+        """Remove the segment or open shards that an `AnswersUnusable` names; keys that only these had are absent."""
         self._update(lambda head: head.without(name))
 
     def reader(self) -> AnswerReader:

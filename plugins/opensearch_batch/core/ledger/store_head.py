@@ -87,8 +87,8 @@ class StoreHead(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.with_segments(segments)
 
     def without(self, name: str) -> StoreHead:
-        """Return the head without a segment, or without the open shards that have their keys in this file."""
-        shards = {job: shard for job, shard in self.open.items() if shard.file != name}
+        """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file."""
+        shards = {job: shard for job, shard in self.open.items() if name not in {job, shard.file}}
         head = self.with_segments({each: segment for each, segment in self.segments.items() if each != name})
         return msgspec.structs.replace(head, open=shards)
 

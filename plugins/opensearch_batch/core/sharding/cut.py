@@ -113,7 +113,7 @@ class ShardCut:
         """Read the records of objects, and write the inputs of new jobs; return the shards to pay for.
 
         Raises:
-            AnswersUnusable: the input of a job that was not submitted is missing.
+            AnswersUnusable: the input of a job that has to be submitted is missing.
             FatalError: records of an object are not found again.
         """
         position = 0
@@ -258,8 +258,8 @@ class ShardCut:
             key = self._options.job_key(draft.input.digest())
             uri = f"{self._layout.job(key)}/input.jsonl"
             size_bytes = draft.input.size_bytes
-            stored = self._objects.head(uri) if self._options.writes else None
-            if self._options.writes and (stored is None or stored.size_bytes != size_bytes):
+            if self._options.writes:
+                # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
                 self._objects.upload(uri, draft.input.open())
             self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), size_bytes), b"".join(draft.keys))
         draft.input.close()
@@ -277,7 +277,7 @@ class ShardCut:
             )
             uri = uri if record is None else record.input
             stored = self._objects.head(uri)
-            if record is None and stored is None:
+            if stored is None and (record is None or record.removed_at is not None):
                 raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
             opened = self._opened.get(job)
             shard = Shard("", job, uri, opened.records if opened else 0, stored.size_bytes if stored else 0)
