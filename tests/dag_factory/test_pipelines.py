@@ -157,7 +157,7 @@ def test_one_repair_follows_the_ingests_of_all_shards(make: Make) -> None:
     assert trigger.serialize() == (repair.start_trigger_args.trigger_cls, arguments)
     # Airflow renders the arguments that are template fields of the operator and attributes of the trigger.
     assert [name for name in repair.template_fields if name in arguments] == ["manifest"]
-    given = ingest.partial_kwargs if hasattr(ingest, "partial_kwargs") else vars(ingest)
+    given = vars(ingest) | ingest.settings
     for name in ("index", "field_map", "on_missing", "work_prefix", "service"):
         assert repaired.partial_kwargs[name] == given[name]
     assert tasks["reconcile"].upstream_task_ids == {"ingest_repaired"}
