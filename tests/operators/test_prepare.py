@@ -26,7 +26,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.versions import next_version
 from opensearch_batch.operators import prepare
-from opensearch_batch.operators.base import run_key_of
+from opensearch_batch.operators.base import interval_start, run_key_of
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.replay import OpenSearchReplayOperator
 from opensearch_batch.services.registry import adapter_of
@@ -41,6 +41,7 @@ PARAMETERS = {
     "TransformResources": {},
     "DataProcessing": {"JoinSource": "Input", "InputFilter": "$.text"},
 }
+PARTITION = {"key_format": "%Y-%m-%d", "timezone": "UTC"}
 OWN = {"index": "books", "service": "sagemaker"}
 RECORDS = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'
 
@@ -180,10 +181,30 @@ def test_a_partition_has_the_version_of_its_interval(
     """So the newest partition wins, in any order of runs; another source has that of its listing."""
     store.write(f"s3://{bucket}/{source}a.jsonl", RECORDS)
     context = context_of()
-    prepares(bucket, is_partition=True, source=f"s3://{bucket}/{source}").execute(context)
+    prepares(bucket, partition=PARTITION, source=f"s3://{bucket}/{source}").execute(context)
     start = next_version(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
     version = manifest_of(store, bucket, context).version
     assert (version == start + 1) == is_interval
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (
+            {"partition_date": datetime(2026, 11, 1, tzinfo=UTC), "partition_key": "x"},
+            datetime(2026, 11, 1, tzinfo=UTC),
+        ),
+        ({"partition_key": "2026-11-01"}, datetime(2026, 10, 31, 23, tzinfo=UTC)),
+        ({"partition_key": "x"}, None),
+        ({"logical_date": datetime(2026, 11, 2, tzinfo=UTC)}, datetime(2026, 11, 2, tzinfo=UTC)),
+        ({}, None),
+    ],
+)
+def test_a_partition_has_a_date(run: dict[str, Any], expected: datetime | None) -> None:
+    """Also if a user gave its key, which then is a date in the time zone of the schedule."""
+    context: Any = {"dag_run": SimpleNamespace(**{"logical_date": None, **run})}
+    found = interval_start(context, key_format="%Y-%m-%d", timezone="Europe/Vienna")
+    assert found == (expected and expected.timestamp())
 
 
 def test_the_settings_of_documents_are_part_of_the_fingerprint(bucket: str, store: S3Objects) -> None:

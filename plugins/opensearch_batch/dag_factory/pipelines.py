@@ -227,7 +227,7 @@ class _Stages:
             task_id="prepare",
             source=source_of(spec),
             own={"source": uri, "index": ingest.index, "service": spec.batch_predict.service},
-            is_partition=is_template(spec.source.uri),
+            partition=_settings_of(spec.when, "key_format", "timezone") if is_template(spec.source.uri) else None,
             mode=mode_of(spec)[0],
             max_removed=f"{{{{ params.max_removed or '{spec.source.max_removed}' }}}}",
             deleted=None if spec.source.deleted is None else msgspec.to_builtins(spec.source.deleted),

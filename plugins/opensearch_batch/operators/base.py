@@ -6,7 +6,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from airflow.sdk import BaseOperator, Context
@@ -167,10 +169,19 @@ def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
             raise ConfigError(f"conf: this DAG has no parameter {name!r}, so nothing was started.{hint}")
 
 
-def interval_start(context: Context) -> float | None:
-    """Return the start of the interval of a run's partition or date (epoch seconds), None for a run without one."""
+def interval_start(context: Context, *, key_format: str, timezone: str) -> float | None:
+    """Return the start of the interval of a run's partition or date (epoch seconds), None if it has none.
+
+    Airflow knows no date of a partition whose key a user gave. Such a key is read by the format of the schedule's keys.
+    """
     run = context["dag_run"]
-    start = getattr(run, "partition_date", None) or run.logical_date
+    start, key = getattr(run, "partition_date", None), getattr(run, "partition_key", None)
+    if start is None and key:
+        try:
+            start = datetime.strptime(key, key_format).replace(tzinfo=ZoneInfo(timezone))
+        except ValueError:
+            log.warning("partition %s is not a date as in %s; it counts as new as this run", key, key_format)
+    start = start or run.logical_date
     return None if start is None else float(start.timestamp())
 
 

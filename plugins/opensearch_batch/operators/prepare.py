@@ -80,7 +80,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         passthrough: the objects are service-ready inputs; each is submitted as one shard, unchanged and not copied.
         own: the ``source``, ``index`` and ``service`` of the pipeline's own runs. A run with other values, or with a
             limit, is a trial: it deletes nothing and does not change the ledger.
-        is_partition: the source is the partition of the run, so the newest partition wins, not the newest run.
+        partition: ``{key_format, timezone}`` if own runs read a partition or date of their own. The newest one wins,
+            not the newest run.
         watched: the schedule `new_objects` starts the runs, so own runs store the state of the source.
         mode: ``snapshot``: a record that is absent was removed; ``append``: absence means nothing.
         on_removed: ``delete`` deletes the documents of removed records.
@@ -137,7 +138,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         source_format: Format | None = None,
         passthrough: bool = False,
         own: Mapping[str, str] | None = None,
-        is_partition: bool = False,
+        partition: Mapping[str, str] | None = None,
         watched: bool = False,
         mode: Mode = "snapshot",
         on_removed: OnRemoved = "keep",
@@ -167,7 +168,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.source_format = source_format
         self.passthrough = passthrough
         self.own = own
-        self.is_partition = is_partition
+        self.partition = partition
         self.watched = watched
         self.mode = mode
         self.on_removed = on_removed
@@ -197,8 +198,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
-        is_partition = self.is_partition and (self.own is None or self.source == self.own["source"])
-        at_s = interval_start(context) if is_partition else None
+        is_own = self.own is None or self.source == self.own["source"]
+        at_s = interval_start(context, **self.partition) if self.partition and is_own else None
         prepared = self._run(store, layout, listing, context, listed_at if at_s is None else at_s)
         if prepared is None:
             self.log.info("nothing changed: %d objects of %s", len(listing.objects), listing.source)
