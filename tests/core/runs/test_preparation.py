@@ -344,6 +344,17 @@ def test_an_object_that_is_deleted_meanwhile_is_left_to_the_next_run(opened: int
     assert sorted(nights.deleted(prepared)) == ["1", "2"]
 
 
+def test_a_new_object_that_changes_meanwhile_is_not_an_empty_one() -> None:
+    """The run commits nothing of it, and the next run reads it."""
+    nights, store = Nights(), Changing()
+    nights.objects = store
+    nights.put("a.jsonl", record(1, "a"))
+    store.before[f"{SOURCE}a.jsonl"] = iter([lambda: nights.put("a.jsonl", record(1, "b"))])
+    assert nights.run().manifest.shards == []
+    assert nights.head().objects == {}
+    assert texts(nights, nights.run()) == ["b"]
+
+
 def test_an_object_that_cannot_be_read_fails_the_run() -> None:
     """It is never absence."""
     nights, store = changing()

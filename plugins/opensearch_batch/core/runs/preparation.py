@@ -226,7 +226,7 @@ class Preparation:
         reasons = [letter.reason for letter in islice(dead.unwritten(), SHOWN_REASONS)]
         dead.delete_uncounted_parts()
         dead.write()
-        if is_new and reader.read == reader.rejected:
+        if is_new and reader.read == reader.rejected and not self._changed:
             raise FatalError(
                 f"{self._listing.source}: {self._opened} objects, {reader.read} lines, no usable record; first "
                 f"reasons: {'; '.join(dict.fromkeys(reasons)) or 'the objects are empty'}"
