@@ -99,7 +99,7 @@ def test_a_damaged_head_is_shown_and_made_again(lab: Lab, ledger: Ledger, layout
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger_rebuild, "PAGE", 5)
         code, rebuilt = ledger("rebuild", "--index", index, "--json")
-    assert (code, rebuilt["documents"], rebuilt["differences"]) == (0, 12, [])
+    assert (code, rebuilt["scopes"][0]["states"], rebuilt["differences"]) == (0, {"indexed": 12}, [])
     head = present(JsonDocument(lab.objects, layout.scope_head("scope"), Head).read())
     (entry,) = head.objects.values()
     rows = [row for table in RowsReader(lab.objects).read(entry) for row in table.to_pylist()]

@@ -9,7 +9,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
 from opensearch_batch.core.runs import ledger_check
-from opensearch_batch.core.runs.ledger_check import LedgerCheck, read_heads, scope_state, store_folders, store_state
+from opensearch_batch.core.runs.ledger_check import LedgerCheck, ScopeState, StoreState, read_heads, store_folders
 from opensearch_batch.core.runs.ledger_rebuild import rebuild_scope, rebuild_stores
 from opensearch_batch.core.runs.prepare_options import scope_of
 from tests.core.whole_runs import INDEX, Pipeline, document_of
@@ -59,11 +59,11 @@ def test_the_ledger_is_described(pipeline: Pipeline) -> None:
     """With scopes, states, segments and open shards."""
     store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.to_bytes())])
     heads, unreadable = read_heads(pipeline.objects, pipeline.layout)
-    state = scope_state(SCOPE, heads[SCOPE])
+    state = ScopeState.of(SCOPE, heads[SCOPE])
     assert (list(heads), unreadable, state.states, state.objects) == ([SCOPE], [], {"indexed": 8}, 2)
-    assert (state.index, state.documents, state.run, state.is_committed) == (INDEX, 8, "run1", True)
+    assert (state.index, state.run, state.is_committed) == (INDEX, "run1", True)
     (folder,) = store_folders(pipeline.objects, pipeline.layout)
-    described = store_state(pipeline.objects, folder)
+    described = StoreState.of(pipeline.objects, folder)
     assert (described.answers, described.segments, described.open) == (8, 1, {"job": 1})
     assert described.bytes > 8 * 8
 
@@ -73,7 +73,7 @@ def test_a_run_that_has_not_committed_is_named(pipeline: Pipeline) -> None:
     pipeline.put("c.jsonl", record(9))
     assert pipeline.new_run().killed_after(8)
     heads, _ = read_heads(pipeline.objects, pipeline.layout)
-    assert not scope_state(SCOPE, heads[SCOPE]).is_committed
+    assert not ScopeState.of(SCOPE, heads[SCOPE]).is_committed
 
 
 @pytest.mark.parametrize("samples", [1, 3, 100])
@@ -96,7 +96,10 @@ def test_differences_of_the_index_are_named(pipeline: Pipeline) -> None:
     assert "1 of 8 sampled documents are older than the ledger says in index books, such as 'd4'" in found[1]
     assert "index books: 7 documents, and the ledger has 8" in found[2]
     pipeline.cluster.delete_index()
-    assert "index books has the UUID u2, not u1; the next run writes all documents again" in differences(pipeline)[0]
+    assert (
+        "index books has the UUID u2, not u1; the next run writes all documents to it"
+        in differences(pipeline)[0]
+    )
 
 
 @pytest.mark.parametrize("damage", [b"damaged", None])
@@ -118,7 +121,7 @@ def test_differences_of_the_store_are_named(pipeline: Pipeline, damage: bytes | 
 
 def test_rows_that_differ_from_their_head_are_named(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """And rows that cannot be read, and heads."""
-    monkeypatch.setattr(ledger_check, "LOOKUP_KEYS", 0)
+    monkeypatch.setattr(ledger_check, "LOOKUP_BYTES", 0)
     head_uri = pipeline.layout.scope_head(SCOPE)
     head = pipeline.objects.read(head_uri)
     assert head is not None

@@ -6,13 +6,14 @@ Counts are compared exactly, documents and segments by samples.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.head import Head
 from opensearch_batch.core.ledger.key_index import keys_of
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -25,9 +26,9 @@ from opensearch_batch.core.storage.objects import Objects, list_folders
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Keys are looked up together until there are so many; so many documents are fetched at once.
-LOOKUP_KEYS, FETCHED = 1 << 20, 500
-_REWRITES = "the next run writes all documents again, and pays for none whose answer is in the store"
+# Content keys are looked up together until they have so many bytes; so many documents are fetched at once.
+LOOKUP_BYTES, FETCHED = 16 << 20, 500
+_WRITTEN_AGAIN = "a run with rebuild writes them again from the prediction store, and pays for nothing that is there"
 
 
 class ScopeState(msgspec.Struct, frozen=True):
@@ -41,8 +42,14 @@ class ScopeState(msgspec.Struct, frozen=True):
     run: str
     is_committed: bool
     objects: int
-    documents: int
     states: dict[str, int]
+
+    @classmethod
+    def of(cls, scope: str, head: Head) -> ScopeState:
+        """Describe a scope."""
+        states = sum((Counter(entry.states) for entry in head.objects.values()), Counter[str]())
+        is_committed = head.claim.version == head.committed
+        return cls(scope, head.index, head.claim.run_key, is_committed, len(head.objects), dict(states))
 
 
 class StoreState(msgspec.Struct, frozen=True):
@@ -52,68 +59,38 @@ class StoreState(msgspec.Struct, frozen=True):
     segments: int
     answers: int
     bytes: int
-    unused_segments: int
     open: dict[str, int]
 
-
-class SampledDocument(NamedTuple):
-    """A document that should be in the index, with at least this version."""
-
-    id: str
-    routing: str | None
-    version: int
+    @classmethod
+    def of(cls, objects: Objects, folder: str) -> StoreState:
+        """Describe a prediction store."""
+        head = PredictionStore(objects, folder).head()
+        rows, sizes = ([getattr(each, name) for each in head.segments.values()] for name in ("rows", "bytes"))
+        return cls(folder, len(rows), sum(rows), sum(sizes), {job: shard.records for job, shard in head.open.items()})
 
 
 def read_heads(objects: Objects, layout: Layout) -> tuple[dict[str, Head], list[str]]:
     """Return the heads of all scopes by scope, and the reasons why others cannot be read."""
     heads, unreadable = dict[str, Head](), list[str]()
     for folder, _ in list_folders(objects, layout.scopes()):
-        scope = folder.rpartition("/")[2]
+        uri = f"{folder}/head.json"
+        absent = FatalError(f"{uri}: missing, though the scope has rows")
         try:
-            head = JsonDocument(objects, layout.scope_head(scope), Head).read()
+            heads[folder.rpartition("/")[2]] = JsonDocument(objects, uri, Head).require(absent)
         except FatalError as error:
             unreadable.append(str(error))
-            continue
-        if head is None:
-            unreadable.append(f"{layout.scope_head(scope)}: missing, though the scope has rows")
-        else:
-            heads[scope] = head
     return heads, unreadable
 
 
 def store_folders(objects: Objects, layout: Layout) -> list[str]:
     """Return the folders of the prediction stores that the pipeline uses."""
     own, shared = layout.predictions(), layout.predictions(shared=True)
-    folders = [own] if next(iter(objects.list(f"{own}/")), None) else []
     try:
         is_used = layout.scopes() in PredictionStore(objects, shared).head().ledgers
     except FatalError:
         # Nobody knows whose it is.
         is_used = True
-    return [*folders, *([shared] if is_used else [])]
-
-
-def scope_state(scope: str, head: Head) -> ScopeState:
-    """Describe a scope."""
-    states = sum((Counter(entry.states) for entry in head.objects.values()), Counter[str]())
-    is_committed = head.claim.version == head.committed
-    return ScopeState(
-        scope, head.index, head.claim.run_key, is_committed, len(head.objects), head.documents, dict(states)
-    )
-
-
-def store_state(objects: Objects, folder: str) -> StoreState:
-    """Describe a prediction store."""
-    head = PredictionStore(objects, folder).head()
-    segments = head.segments.values()
-    return StoreState(
-        folder,
-        len(segments),
-        sum(segment.rows for segment in segments),
-        sum(segment.bytes for segment in segments),
-        sum(segment.unused_since is not None for segment in segments),
-        {job_key: shard.records for job_key, shard in head.open.items()},
-    )
+    return [own] * any(True for _ in objects.list(f"{own}/")) + [shared] * is_used
 
 
 class LedgerCheck:
@@ -142,42 +119,44 @@ class LedgerCheck:
             for folder, store in self._stores.items():
                 yield from self._check_store(folder, store)
             for scope, head in heads.items():
-                indexed[head.index] += scope_state(scope, head).states.get("indexed", 0)
+                indexed[head.index] += ScopeState.of(scope, head).states.get("indexed", 0)
                 yield from self._check_scope(scope, head)
         except FatalError as error:
             yield f"{error}; nothing else was compared"
             return
         for index, count in indexed.items():
-            if index and self._cluster.index(index) is not None:
+            if self._cluster.index(index) is not None:
                 self._cluster.refresh(index)
                 found = self._cluster.call("GET", f"/{index}/_count")["count"]
                 if found < count:
-                    yield f"index {index}: {found:,} documents, and the ledger has {count:,}; {_REWRITES}, with rebuild"
+                    yield f"index {index}: {found:,} documents, and the ledger has {count:,}; {_WRITTEN_AGAIN}"
 
     def _check_store(self, folder: str, store: PredictionStore) -> Iterator[str]:
-        head = store.head()
-        names, reader = list(head.segments), store.reader()
-        for name in _spread(names, self._samples):
+        head, reader = store.head(), store.reader()
+        names = list(head.segments)
+        for name in names[:: -(-len(names) // max(self._samples, 1)) or 1]:
             try:
                 list(reader.read([(name, 0)]))
             except AnswersUnusable as error:
                 yield str(error)
         for job_key in head.open:
-            job = self._layout.job(job_key)
-            if JobRecords(self._objects, job).read() is None and self._objects.head(f"{job}/input.jsonl") is None:
+            if not has_files(self._objects, self._layout, job_key):
                 yield f"{folder}: the open shard {job_key} has no job and no input; rebuild --predictions closes it"
 
     def _check_scope(self, scope: str, head: Head) -> Iterator[str]:
         """Compare the rows of a scope with its head, its stores and its index."""
-        samples, waiting, absent, indexed = list[SampledDocument](), list[bytes](), 0, 0
-        reader, step = RowsReader(self._objects), max(head.documents // max(self._samples, 1), 1)
+        samples, waiting, absent, indexed = list[tuple[str, str | None, int]](), list[bytes](), 0, 0
+        reader, step = RowsReader(self._objects), head.documents // max(self._samples, 1) or 1
         for uri, entry in sorted(head.objects.items(), key=lambda item: (item[1].rows, item[1].first)):
             counted = Counter[str]()
             try:
                 for rows in reader.read(entry):
                     counted.update(state_counts(rows["state"].to_numpy()))
-                    written = _indexed(rows)
-                    samples += _sampled(written, -indexed % step, step)
+                    written = rows.filter(rows["state"].to_numpy() == RecordState.INDEXED)
+                    columns = (
+                        written[name].to_pylist()[-indexed % step :: step] for name in ("id", "routing", "version")
+                    )
+                    samples += zip(*columns, strict=True)
                     indexed += written.num_rows
                     waiting.append(_content_keys(written))
             except FatalError as error:
@@ -185,7 +164,7 @@ class LedgerCheck:
                 continue
             if counted != entry.states:
                 yield f"scope {scope}: {uri} has rows {dict(counted)}, and its head says {entry.states}"
-            if sum(map(len, waiting)) >= LOOKUP_KEYS * 16:
+            if sum(map(len, waiting)) >= LOOKUP_BYTES:
                 absent += self._absent(waiting)
         reader.close()
         absent += self._absent(waiting)
@@ -203,53 +182,40 @@ class LedgerCheck:
         for store in self._stores.values():
             located = store.lookup(missing)
             missing = located.keys.take((located.source < 0).nonzero()[0]).to_bytes()
-        return len(missing) // 16
+        return len(missing) // KEY_BYTES
 
-    def _check_index(self, scope: str, head: Head, samples: Sequence[SampledDocument]) -> Iterator[str]:
+    def _check_index(self, scope: str, head: Head, samples: Sequence[tuple[str, str | None, int]]) -> Iterator[str]:
         index = self._cluster.index(head.index) if head.index else None
         if index is None or index.uuid != head.index_uuid:
             reason = "is missing" if index is None else f"has the UUID {index.uuid}, not {head.index_uuid}"
-            yield f"scope {scope}: index {head.index or '(none)'} {reason}; {_REWRITES}"
+            yield f"scope {scope}: index {head.index or '(none)'} {reason}; the next run writes all documents to it"
             return
         missing, older = list[str](), list[str]()
         for start in range(0, len(samples), FETCHED):
             part = samples[start : start + FETCHED]
-            documents = [
-                {"_id": each.id} | ({"routing": each.routing} if each.routing is not None else {}) for each in part
-            ]
-            found = self._cluster.call(
-                "POST", f"/{head.index}/_mget", {"docs": documents}, params={"_source": "false"}, timeout_s=120.0
-            )
-            for each, document in zip(part, found["docs"], strict=True):
+            docs = [{"_id": name} | ({} if routing is None else {"routing": routing}) for name, routing, _ in part]
+            path, params = f"/{head.index}/_mget", {"_source": "false"}
+            found = self._cluster.call("POST", path, {"docs": docs}, params=params, timeout_s=120.0)["docs"]
+            for (name, _, version), document in zip(part, found, strict=True):
                 if not document.get("found"):
-                    missing.append(each.id)
-                elif document["_version"] < each.version:
-                    older.append(each.id)
+                    missing.append(name)
+                elif document["_version"] < version:
+                    older.append(name)
         for ids, what in ((missing, "are missing"), (older, "are older than the ledger says")):
             if ids:
                 yield (
                     f"scope {scope}: {len(ids):,} of {len(samples):,} sampled documents {what} in index {head.index}, "
-                    f"such as {ids[0]!r}; a run with rebuild writes them again and pays nothing"
+                    f"such as {ids[0]!r}; {_WRITTEN_AGAIN}"
                 )
 
 
-def _indexed(rows: pa.Table) -> pa.Table:
-    import pyarrow.compute as pc
-
-    return rows.filter(pc.equal(rows["state"], int(RecordState.INDEXED)))
-
-
-def _sampled(rows: pa.Table, first: int, step: int) -> Iterable[SampledDocument]:
-    columns = [rows[name].to_pylist()[first::step] for name in ("id", "routing", "version")]
-    return map(SampledDocument._make, zip(*columns, strict=True))
+def has_files(objects: Objects, layout: Layout, job_key: str) -> bool:
+    """Return whether a job was submitted, or can be submitted."""
+    folder = layout.job(job_key)
+    return JobRecords(objects, folder).read() is not None or objects.head(f"{folder}/input.jsonl") is not None
 
 
 def _content_keys(rows: pa.Table) -> bytes:
     import pyarrow.compute as pc
 
     return keys_of(pc.list_flatten(rows["content_keys"]).combine_chunks()).to_bytes()
-
-
-def _spread(names: Sequence[str], count: int) -> Sequence[str]:
-    """Return so many names, spread over all."""
-    return names[:: max(-(-len(names) // max(count, 1)), 1)]

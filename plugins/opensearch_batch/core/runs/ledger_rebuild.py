@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.columns import are_any_of
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -20,7 +20,7 @@ from opensearch_batch.core.ledger.resolve import UNKNOWN_HASH
 from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, RowsReader, RowsWriter, with_verdicts
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.runs.ledger_check import read_heads, store_folders
+from opensearch_batch.core.runs.ledger_check import has_files, read_heads, store_folders
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -35,13 +35,8 @@ RUN_KEY = "ledger rebuild"
 
 def rebuild_stores(objects: Objects, layout: Layout) -> list[str]:
     """Make the heads of the pipeline's prediction stores again; return the reasons why segments are left out."""
-
-    def is_open(job_key: str) -> bool:
-        job = layout.job(job_key)
-        return JobRecords(objects, job).read() is not None or objects.head(f"{job}/input.jsonl") is not None
-
-    folders = store_folders(objects, layout)
-    return [reason for folder in folders for reason in PredictionStore(objects, folder).rebuild(is_open)]
+    stores = (PredictionStore(objects, folder) for folder in store_folders(objects, layout))
+    return [reason for store in stores for reason in store.rebuild(partial(has_files, objects, layout))]
 
 
 def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: str, index: str) -> int:
