@@ -42,7 +42,7 @@ FIELD_MAP = {"_id": "$._id", "title": "$.title", "text": "$.text", FIELD: "predi
 # Where local files keep objects of that location.
 SOURCE_FOLDER = "s3:/lake/in"
 SHARD_RECORDS, SHARD_BYTES = 10_000, 100_000_000
-DAY_S, FIRST_S, YEAR = 86_400.0, 1_767_225_600.0, 365
+DAY_S, FIRST_S, YEAR, WEEK = 86_400.0, 1_767_225_600.0, 365, 7
 RETENTION_S = 30 * DAY_S
 # A number that no record of a source has.
 FREE = 900_000_000
@@ -212,13 +212,18 @@ def four_changes(nights: Nights, number: int) -> dict[str, int]:
     return {"nights": len(changes), **found}
 
 
-def a_year(nights: Nights, number: int) -> dict[str, int]:
+def a_year(nights: Nights, number: int, days: int = YEAR) -> dict[str, int]:
     """Add an object with new records each night."""
     new = night_source.NEW_A_NIGHT
-    for night in range(YEAR):
+    for night in range(days):
         night_source.add_object(nights.folder, f"{night:03d}.jsonl", night * new, new)
         nights.run(FIRST_S + (number + night) * DAY_S)
-    return {"nights": YEAR, **nights.measured(Counter())}
+    return {"nights": days, **nights.measured(Counter())}
+
+
+def a_week(nights: Nights, number: int) -> dict[str, int]:
+    """Add an object with new records each night of a week."""
+    return a_year(nights, number, WEEK)
 
 
 def loaded(nights: Nights, number: int) -> dict[str, int]:
@@ -228,7 +233,7 @@ def loaded(nights: Nights, number: int) -> dict[str, int]:
     return nights.measured(counts)
 
 
-NIGHTS: list[Callable[[Nights, int], dict[str, int]]] = [one_night, rebuilt, four_changes, a_year, loaded]
+NIGHTS: list[Callable[[Nights, int], dict[str, int]]] = [one_night, rebuilt, four_changes, a_year, a_week, loaded]
 
 
 def work(job: Job) -> Callable[[], dict[str, int]]:
