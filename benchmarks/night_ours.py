@@ -46,7 +46,7 @@ DAY_S, FIRST_S, YEAR, WEEK = 86_400.0, 1_767_225_600.0, 365, 7
 RETENTION_S = 30 * DAY_S
 # A number that no record of a source has.
 FREE = 900_000_000
-PHASES = ("listing", "prepare", "service", "ingest", "commit")
+PHASES = ("listing", "prepare", "service", "ingest", "commit", "retention")
 
 
 class Nights:
@@ -81,6 +81,7 @@ class Nights:
             reports = shard_reports(self.objects, self.layout, manifest, shards)
             exceptions = (each for _, report in reports for each in report.verdicts.exceptions)
             commit(self.objects, self.layout, manifest, exceptions)
+        with self._phase("retention"):
             Retention(
                 self.objects,
                 self.layout,
