@@ -3,7 +3,8 @@
 # ruff: noqa: ANN001, ANN201, ANN202, I001
 """The first load of the benchmark `incremental` by the code before the record ledger: one process, run as a file.
 
-`PYTHONPATH` is the tree of 9821e07. Prepare and ingest are those of its stages; the seconds of the ingest are counted. The source is below `rows` of the job.
+`PYTHONPATH` is the tree of 9821e07. Prepare and ingest are those of its stages; the seconds of the ingest are counted.
+The source is below `rows` of the job.
 """
 
 from __future__ import annotations
