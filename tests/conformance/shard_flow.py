@@ -329,8 +329,17 @@ class ShardFlow:
             if self.name in KEYS
             else {"access_key": keys.access_key, "secret_key": keys.secret_key}
         )
-        # A model's name has letters, digits and little else (ML Commons 3.6).
-        return self.ml.ensure_model(f"{self.name} {digest(json.dumps(more))}", {**body, "credential": credential})
+
+        def ensured() -> Model | None:
+            # A model's name has letters, digits and little else (ML Commons 3.6).
+            name = f"{self.name} {digest(json.dumps(more))}"
+            try:
+                return self.ml.ensure_model(name, {**body, "credential": credential})
+            except RetriableError:
+                # A node that has just started makes the key for its credentials first.
+                return None
+
+        return eventually(ensured, "a model")
 
 
 def as_floats(vector: list[float]) -> tuple[float, ...]:
