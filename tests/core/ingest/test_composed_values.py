@@ -15,7 +15,8 @@ from opensearch_batch.core.ingest.prediction_map import with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer, VectorPath
 from opensearch_batch.core.transform.field_map import FieldMap, Part
-from opensearch_batch.core.transform.vectors import CheckedVector, VectorRejected
+from opensearch_batch.core.transform.json_path import CheckedValues
+from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.core.types.rows import Row
 from opensearch_batch.core.types.vector_field import VectorField
@@ -153,7 +154,7 @@ def test_a_vector_that_surely_fits_is_not_checked_again(
     field_map, composer = mapped(field)
     row = Row(0, "s3://d/a", 1, 0, b'{"a":1}', answer_of(*numbers))
     values = composer.values(field_map)(row)
-    assert (type(values[1]) is CheckedVector) == is_checked
+    assert (type(values) is CheckedValues) == is_checked
     document = None
     try:
         document = field_map.document([Part(0, values)]).source
@@ -169,3 +170,15 @@ def test_a_zero_vector_is_rejected(numbers: list[float]) -> None:
     row = Row(0, "s3://d/a", 1, 0, b'{"a":1}', answer_of(*numbers))
     with pytest.raises(VectorRejected, match="v is a zero vector"):
         field_map.document([Part(0, composer.values(field_map)(row))])
+
+
+def test_a_vector_that_is_stored_as_json_is_checked() -> None:
+    """Its length is not known."""
+    field = VectorField("v", 3)
+    request = with_source_paths(IngestRequest("i", {"a": "$.a", "v": "prediction"}), adapter_of("openai"), {}, ("$.a",))
+    field_map = compile_map(request, sources=1, vectors=[field])
+    form = AnswerForm(adapter_of("openai"), {})
+    row = Row(0, "s3://d/a", 1, 0, b'{"a":1}', form.split(output_row("openai", {}, {}, [1, 2], 0)))
+    values = composer_of("openai", {}, form, ("$.a",)).values(field_map)(row)
+    with pytest.raises(VectorRejected, match="v has 2 values; the index expects 3"):
+        field_map.document([Part(0, values)])

@@ -96,10 +96,7 @@ def test_differences_of_the_index_are_named(pipeline: Pipeline) -> None:
     assert "1 of 8 sampled documents are older than the ledger says in index books, such as 'd4'" in found[1]
     assert "index books: 7 documents, and the ledger has 8" in found[2]
     pipeline.cluster.delete_index()
-    assert (
-        "index books has the UUID u2, not u1; the next run writes all documents to it"
-        in differences(pipeline)[0]
-    )
+    assert "index books has the UUID u2, not u1; the next run writes all documents to it" in differences(pipeline)[0]
 
 
 @pytest.mark.parametrize("damage", [b"damaged", None])

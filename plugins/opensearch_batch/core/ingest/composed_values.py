@@ -13,24 +13,25 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.ingest.prediction_map import first_name, overlap
 from opensearch_batch.core.ledger.answers import StoredAnswer, vector_writer
 from opensearch_batch.core.transform.field_map import FieldMap
-from opensearch_batch.core.transform.json_path import RowReader, Values
-from opensearch_batch.core.transform.vectors import CheckedVector
+from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.rows import Row
 
 _FLOAT_BYTES = 4
 # The bytes of 0.0 and -0.0.
 _ZEROS = (b"\0\0\0\0", b"\0\0\0\x80")
+# No vector of 32-bit floats fits a field of other numbers.
+_NO_SIZE = -1
 # In place of the number of a vector: the value is in the rest of the answer.
 _IN_REST = -1
 
 
 class _Output(NamedTuple):
-    """Where a value is: the number of its vector, or `_IN_REST`; the size of a vector that fits its field."""
+    """Where a value is: the number of its vector, or `_IN_REST`; and the size of the vectors of its vector field."""
 
     number: int
-    size_bytes: int
-    cosine: bool
+    size_bytes: int = 0
+    cosine: bool = False
 
 
 class ComposedValues:
@@ -63,6 +64,7 @@ class ComposedValues:
         self._rest_format = b"%b" if output_members is not None else b'{"%b":%%b}' % OUTPUT.encode()
         self._paths = [path if output_members is not None else _inside(OUTPUT, path) for _, path in outputs]
         self._fields = [field_map.vectors.get(name) for name, _ in outputs]
+        self._has_all_vectors = {name for name, _ in outputs} >= set(field_map.vectors)
         self._vector_text = vector_writer()
         # By the paths of the values that were cut out of an answer.
         self._plans: dict[tuple[str, ...], list[_Output] | None] = {}
@@ -82,25 +84,29 @@ class ComposedValues:
             if plan is not None:
                 try:
                     values = self._read_record(row.content)
-                    self._add_outputs(values, answer, plan)
+                    is_checked = self._add_outputs(values, answer, plan)
                 except RecordRejected:
                     # The composed row is rejected for the reason that a user sees in the dead letter.
                     return self._field_map.read(0, self._compose(row))
-                return [values[at] for at in self._order]
+                in_order = [values[at] for at in self._order]
+                return CheckedValues(in_order) if is_checked else in_order
         return self._field_map.read(0, self._compose(row))
 
-    def _add_outputs(self, values: Values, answer: StoredAnswer, plan: list[_Output]) -> None:
-        rest: Values | None = None
+    def _add_outputs(self, values: Values, answer: StoredAnswer, plan: list[_Output]) -> bool:
+        """Append the values of an answer; return whether the vectors of all vector fields surely fit them."""
+        rest, is_checked = list[Text | None](), self._has_all_vectors
         for at, (number, size_bytes, cosine) in enumerate(plan):
             if number == _IN_REST:
                 rest = rest or self._read_rest(self._rest_format % answer.rest)
                 values.append(rest[at])
+                is_checked = is_checked and not size_bytes
                 continue
             vector = answer.vectors[number]
-            text = self._vector_text(vector)
+            values.append(self._vector_text(vector))
             # A vector that starts with a zero may be a zero vector.
-            is_checked = len(vector) == size_bytes and not (cosine and vector[:_FLOAT_BYTES] in _ZEROS)
-            values.append(CheckedVector(text) if is_checked else text)
+            if size_bytes and (len(vector) != size_bytes or (cosine and vector[:_FLOAT_BYTES] in _ZEROS)):
+                is_checked = False
+        return is_checked
 
     def _plan(self, answer: StoredAnswer) -> list[_Output] | None:
         """Return where the values of the paths are; None if a path leads to a record id, or to a part of a vector."""
@@ -109,11 +115,12 @@ class ComposedValues:
             is_vector = path in cut and answer.vectors[cut.index(path)] != b""
             if not is_vector and any(overlap(path, other) for other in cut):
                 return None
-            is_float = field is not None and field.data_type == "float"
-            size_bytes = _FLOAT_BYTES * field.dimension if field is not None and is_float else -1
-            plan.append(
-                _Output(cut.index(path) if is_vector else _IN_REST, size_bytes, field is not None and field.cosine)
-            )
+            number = cut.index(path) if is_vector else _IN_REST
+            if field is None:
+                plan.append(_Output(number))
+            else:
+                size_bytes = _FLOAT_BYTES * field.dimension if field.data_type == "float" else _NO_SIZE
+                plan.append(_Output(number, size_bytes, field.cosine))
         return plan
 
 

@@ -53,10 +53,10 @@ class MappedDocuments(SourceRows):
         self._unique_ids = composer is not None and composer.unique_ids
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield the documents, and rows that are rejected or blank."""
-        if len(self._sources) == 1:
-            yield from self._unjoined()
-            return
+        """Return the documents, and rows that are rejected or blank."""
+        return self._unjoined() if len(self._sources) == 1 else self._joined_entries()
+
+    def _joined_entries(self) -> Iterator[Entry]:
         for entry in self._groups():
             yield self.entry(entry) if isinstance(entry, Group) else entry
 

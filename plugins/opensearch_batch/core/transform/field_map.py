@@ -15,9 +15,9 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_number_text, number_text_decoder
-from opensearch_batch.core.transform.json_path import RowReader, Text, Values
+from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
 from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
-from opensearch_batch.core.transform.vectors import CheckedVector, VectorRejected, vector_check
+from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
 from opensearch_batch.core.types.vector_field import VectorField
 
 MAX_ID_BYTES = 512
@@ -156,7 +156,7 @@ class FieldMap:
         pieces: list[Text] = []
         for position, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
             value, has_row = self._value(position, parts)
-            text = bytes(value) if check and value is not None and type(value) is not CheckedVector else None
+            text = bytes(value) if check and value is not None else None
             if value is None or text == b"null":
                 if has_row or value is not None:
                     nulls += value is None
@@ -180,11 +180,8 @@ class FieldMap:
         texts = [values[slot] for slot in self._slot_of]
         if None in texts:
             return None
-        for position, check in self._checked:
-            value = texts[position]
-            if type(value) is CheckedVector:
-                continue
-            text = bytes(value)  # type: ignore[arg-type] # no value is None
+        for position, check in () if type(values) is CheckedValues else self._checked:
+            text = bytes(texts[position])  # type: ignore[arg-type] # no value is None
             if text == b"null":
                 return None
             check(text)

@@ -24,6 +24,14 @@ Extractor = Callable[[bytes], bytes | None]
 # The JSON text of a value, if possible as a view of the row instead of a copy.
 Text = bytes | msgspec.Raw
 Values = list[Text | None]
+
+
+class CheckedValues(Values):
+    """Values of which those that are mapped to vector fields are known to fit them."""
+
+    __slots__ = ()
+
+
 # Paths with other characters in names are evaluated by jsonpath-ng.
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")

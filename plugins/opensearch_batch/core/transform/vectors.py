@@ -20,12 +20,6 @@ class VectorRejected(RecordRejected):
     """A value does not fit the vector field to which it is mapped."""
 
 
-class CheckedVector(bytes):
-    """The text of a vector that is known to fit its field."""
-
-    __slots__ = ()
-
-
 def vector_check(field: VectorField) -> Callable[[bytes], None]:
     """Return a function that checks a value of a vector field.
 
