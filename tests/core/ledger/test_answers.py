@@ -80,7 +80,8 @@ def test_a_row_with_shortest_numbers_is_recomposed_byte_by_byte(
     recomposed = shape.row(answer, line=line.encode(), record_id=FIRST)
     if name == "sagemaker" and not parameters:
         assert msgspec.json.decode(recomposed) == {**record, "SageMakerOutput": msgspec.json.decode(text)}
-        assert recomposed.endswith(text.encode() + b"}")
+        # A member of the record is replaced where it is.
+        assert "SageMakerOutput" in record or recomposed.endswith(text.encode() + b"}")
     else:
         assert recomposed == row
 
