@@ -151,8 +151,8 @@ class AiService:
         stored = self._objects.read(record.input)
         assert stored is not None
         rows = [self._row(json.loads(line)) for line in stored.content.splitlines()]
-        if self._name == "openai":
-            rows.reverse()
+        # Each names its record.
+        rows.reverse()
         output = f"{record.output}input.jsonl.out"
         content = b"\n".join(json.dumps(row).encode() for row in rows)
         MemoryObjects.write(self._objects, output, content)
