@@ -19,7 +19,7 @@ from tests.waiting import WAIT_S
 SECRET = "s3cr3t-of-the-tests"
 MEMBERS = {
     "state", "seconds", "index", "read", "indexed", "unchanged", "filtered", "dead_letters", "unmatched", "joined",
-    "blank", "nulls", "sources", "dead_letters_location", "remarks",
+    "superseded", "blank", "nulls", "sources", "dead_letters_location", "remarks",
 }  # fmt: skip
 
 
