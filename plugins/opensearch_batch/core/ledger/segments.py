@@ -130,7 +130,9 @@ class StoreFiles:
         from pyarrow import parquet
 
         file = pa.BufferReader(self._read(self._segments, name))
-        return parquet.read_table(file, columns=[column], use_threads=False)[column].combine_chunks()
+        values = parquet.read_table(file, columns=[column], use_threads=False)[column]
+        # `combine_chunks` copies a single chunk, too.
+        return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
 
 
 class AnswerReader:
