@@ -145,3 +145,9 @@ def test_all_predictions_are_vectors_and_other_values_only_if_a_vector_field_rea
     assert paths == [VectorPath("$.SageMakerOutput", float32=True), VectorPath("$.SageMakerOutput.a", float32=True)]
     request = IngestRequest("i", {"_id": "$.SageMakerOutput"}, processors=[])
     assert vector_paths(request, adapter_of("sagemaker"), JOINED, ONE, FLOATS) == [VectorPath("$.SageMakerOutput")]
+
+
+def test_a_blank_ingest_field_is_refused_with_its_position() -> None:
+    """The first path is valid."""
+    with pytest.raises(ConfigError, match=r"^ingest_fields\[1\]: expected a path"):
+        with_source_paths(IngestRequest("i", {}, ["$.a", " "]), adapter_of("openai"), {}, ONE)

@@ -91,6 +91,9 @@ def _executed(folder: Path) -> dict[tuple[str, int], list[str]]:
 def _test(context: str) -> str | None:
     """Return the name of a test for pytest, given coverage's: ``tests.core.test_a.test_b``."""
     module, _, function = context.rpartition(".")
+    if not module:
+        # A fixture of pytest's own, or code that no test called.
+        return None
     path = Path(*module.split(".")).with_suffix(".py")
     return f"{path}::{function}" if (ROOT / path).is_file() else None
 

@@ -123,9 +123,27 @@ def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
         (200, {"errors": True, "items": [{"index": {"status": 201}}, {"index": LATER}]}),
     ]  # fmt: skip
     pauses: list[float] = []
-    (written,) = BulkWriter(scripted.cluster, REQUEST, sleep=pauses.append).write([item(0), item(1)])
+    writer = BulkWriter(scripted.cluster, REQUEST, sleep=pauses.append)
+    (written,) = writer.write([item(0), item(1)])
     assert (written.indexed, written.refused, len(pauses)) == (2, [], 2)
     assert [names(body) for body in scripted.bodies] == [["d0", "d1"], ["d0", "d1"], ["d1"]]
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        (503, {"error": {"reason": "starting"}}),
+        (200, {"errors": True, "items": [{"index": LATER}]}),
+        (200, {"errors": True, "items": [{"index": {"status": 409, "error": {"type": "version"}}}]}),
+    ],
+)
+def test_fewer_bodies_are_in_flight_when_the_index_is_busy(scripted: Scripted, busy: Answer) -> None:
+    """For its whole body or for one document."""
+    scripted.answers = [busy]
+    writer = BulkWriter(scripted.cluster, REQUEST, sleep=lambda _: None)
+    before = writer.concurrency.limit
+    assert [written.indexed for written in writer.write([item(0)])] == [1]
+    assert writer.concurrency.limit < before
 
 
 def test_a_connection_that_breaks_is_tried_again(scripted: Scripted) -> None:

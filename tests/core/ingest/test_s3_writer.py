@@ -341,3 +341,12 @@ def test_a_schema_that_is_not_written_is_refused(files: LocalFiles, encoding: Pa
     """The error is raised before any event."""
     with pytest.raises(ConfigError, match=why), writer(files, encoding):
         pass
+
+
+def test_the_largest_of_too_many_open_objects_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the smaller ones can still grow."""
+    monkeypatch.setattr(s3, "MAX_OPEN", 2)
+    with writer(MemoryObjects()) as made:
+        for folder, text in (("s3://out/b", "x"), ("s3://out/a", "x" * 100), ("s3://out/c", "x")):
+            made.add(json.dumps({"text": text}).encode(), folder)
+        assert [each.uri.rpartition("/")[0] for each in made.written] == ["s3://out/a"]

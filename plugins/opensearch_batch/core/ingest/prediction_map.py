@@ -84,7 +84,7 @@ def with_source_paths(
 
     return msgspec.structs.replace(
         request,
-        field_map={name: row_path(f"field_map.{name}", path) for name, path in _fields(request).items()},
+        field_map={name: row_path(location, path) for name, (location, path) in _fields(request).items()},
         ingest_fields=[],
         routing=None if request.routing is None else row_path("routing", request.routing),
     )
@@ -108,10 +108,9 @@ def vector_paths(
     """
     float_fields = {vector.name for vector in vectors if vector.data_type == "float"}
     readers = list[tuple[str, bool]]()
-    for name, path in (
-        () if request.processors is not None else (*_fields(request).items(), ("", request.routing or "$"))
-    ):
-        in_output = _output_path(f"field_map.{name}", path, adapter, parameters, inputs)
+    fields = {} if request.processors is not None else {**_fields(request), "": ("routing", request.routing or "$")}
+    for name, (location, path) in fields.items():
+        in_output = _output_path(location, path, adapter, parameters, inputs)
         if in_output is not None:
             readers.append((in_output, name in float_fields))
     numbers = range(len(inputs)) if inputs else [None]
@@ -139,9 +138,16 @@ def written_fields(
     return compile_map(mapped, sources=1).fields
 
 
-def _fields(request: IngestRequest) -> dict[str, Any]:
-    """Return the paths of all fields; `ingest_fields` override `field_map`, as in a `_batch_ingestion` request."""
-    return request.field_map | {last_name(path): path for path in request.ingest_fields if path is not None}
+def _fields(request: IngestRequest) -> dict[str, tuple[str, Any]]:
+    """Return the location in the request, and the path, of all fields.
+
+    `ingest_fields` override `field_map`, as in a `_batch_ingestion` request.
+    """
+    fields: dict[str, tuple[str, Any]] = {name: (f"field_map.{name}", path) for name, path in request.field_map.items()}
+    for number, path in enumerate(request.ingest_fields):
+        if path is not None:
+            fields[last_name(path)] = f"ingest_fields[{number}]", path
+    return fields
 
 
 def first_name(path: str) -> str | None:
