@@ -10,13 +10,12 @@ that need the same prediction one pays for it.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
-from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableError
+from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.ledger.key_index import KeyIndex, Keys
 from opensearch_batch.core.ledger.segments import SEGMENT_ROWS, AnswerReader, KeyedAnswers, StoreFiles
 from opensearch_batch.core.ledger.store_head import (
@@ -29,12 +28,10 @@ from opensearch_batch.core.ledger.store_head import (
     index_of,
     locate,
 )
-from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.head_document import HeadDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import DEADLINE_S
 
-# Each failed attempt to change the head is a success of another run, so the limit is never reached.
-ATTEMPTS = 1_000
 # The newest indexes are merged when there are more than this number of them, into one of at most so many keys.
 NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
 # An index that is made again has the keys of at most so many segments.
@@ -64,12 +61,12 @@ class PredictionStore:
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float] = time.time) -> None:
         self._files = StoreFiles(objects, folder, clock)
-        self._head = JsonDocument(objects, f"{folder.rstrip('/')}/head.json", StoreHead, indent=-1, remedy=_REMEDY)
+        self._head = HeadDocument(objects, f"{folder.rstrip('/')}/head.json", StoreHead, remedy=_REMEDY)
         self._clock = clock
 
     def head(self) -> StoreHead:
         """Return the current head."""
-        return self._head.read() or StoreHead()
+        return self._head.load()
 
     def lookup(self, keys: bytes | Iterable[bytes]) -> Located:
         """Return where the answers of content keys are. Only `reserve` protects them from garbage collection.
@@ -83,7 +80,7 @@ class PredictionStore:
             located.append(locate(self._files, head, wanted))
             return head
 
-        self._update(located_in)
+        self._head.change(located_in)
         return located[-1]
 
     def reserve(
@@ -115,7 +112,7 @@ class PredictionStore:
             state["last"] = found, last[1], last[2]
             return msgspec.structs.replace(head.used(found.used_segments()), open=head.open | last[2])
 
-        self._update(opened)
+        self._head.change(opened)
         located, shards, _ = state["last"]
         return located, shards
 
@@ -153,15 +150,15 @@ class PredictionStore:
             replace = msgspec.structs.replace
             return replace(head, segments=head.segments | segments, indexes=[*head.indexes, *indexes])
 
-        self._merge_indexes(self._update(closed))
+        self._merge_indexes(self._head.change(closed))
 
     def release(self, job_key: str) -> None:
         """Close the shard of a job that returned no answer: its keys are absent then."""
-        self._update(lambda head: head.closed(job_key))
+        self._head.change(lambda head: head.closed(job_key))
 
     def drop(self, name: str) -> None:
         """Remove the segment or open shards that an `AnswersUnusable` names; keys that only these had are absent."""
-        self._update(lambda head: head.without(name))
+        self._head.change(lambda head: head.without(name))
 
     def reader(self) -> AnswerReader:
         """Return a reader of the answers that this store has located."""
@@ -171,7 +168,7 @@ class PredictionStore:
     def register(self, ledger: str) -> StoreHead:
         """Record that heads below a folder name segments, and return the head."""
         replace = msgspec.structs.replace
-        return self._update(lambda head: replace(head, ledgers=sorted({*head.ledgers, ledger})))
+        return self._head.change(lambda head: replace(head, ledgers=sorted({*head.ledgers, ledger})))
 
     def collect(self, live: Container[str], *, retention_s: float) -> list[str]:
         """Delete the files that no run can need; return their URIs.
@@ -181,7 +178,7 @@ class PredictionStore:
             retention_s: how long an answer stays after a run has needed it last, at least `MIN_RETENTION_S`.
         """
         now, retention_s = self._clock(), max(retention_s, MIN_RETENTION_S)
-        head = self._update(lambda head: head.marked(live, now=now, retention_s=retention_s))
+        head = self._head.change(lambda head: head.marked(live, now=now, retention_s=retention_s))
         return self._files.delete_unnamed(head.files(), before=now - retention_s)
 
     def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
@@ -207,7 +204,7 @@ class PredictionStore:
             part = keys[start : start + REBUILT_SEGMENTS]
             indexes.append(self._index(KeyIndex.of([each for _, each in part]), [name for name, _ in part]))
         shards = {job_key: shard for job_key, shard in old.open.items() if is_open(job_key)}
-        self._head.write(StoreHead(old.number + 1, secrets.token_hex(8), segments, indexes, shards, old.ledgers))
+        self._head.write(StoreHead(segments=segments, indexes=indexes, open=shards, ledgers=old.ledgers), after=old)
         return damaged
 
     def _open_shards(self, shards: list[NewShard]) -> dict[str, OpenShard]:
@@ -247,29 +244,7 @@ class PredictionStore:
             indexes = [*head.indexes[:at], new, *head.indexes[at + len(newest) :]]
             return msgspec.structs.replace(head, indexes=indexes)
 
-        self._update(replaced)
-
-    def _update(self, change: Callable[[StoreHead], StoreHead]) -> StoreHead:
-        """Replace the head by the result of `change`, which is called again when another process was faster.
-
-        If `change` returns an equal head, nothing is written.
-        """
-        for _ in range(ATTEMPTS):
-            found = self._head.load()
-            head = StoreHead() if found is None else found.value
-            try:
-                new = change(head)
-            except AnswersUnusable:
-                if self.head() == head:
-                    raise
-                # Another process has replaced the file since.
-                continue
-            if new == head:
-                return head
-            new = msgspec.structs.replace(new, number=head.number + 1, token=secrets.token_hex(8))
-            if self._head.swap(new, etag=None if found is None else found.etag) or self.head().token == new.token:
-                return new
-        raise RetriableError(f"{self._head.uri}: other runs changed this document at every attempt; run again")
+        self._head.change(replaced)
 
 
 def _same_absent(one: Located, other: Located) -> bool:

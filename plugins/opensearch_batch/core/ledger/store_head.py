@@ -11,6 +11,7 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, Keys
 from opensearch_batch.core.ledger.segments import Location, StoreFiles
+from opensearch_batch.core.storage.head_document import NumberedHead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,20 +49,17 @@ class OpenShard(msgspec.Struct, frozen=True):
     records: int
 
 
-class StoreHead(msgspec.Struct, frozen=True, omit_defaults=True):
+class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
     """The head of a prediction store.
 
-    `token` is drawn for each write, so that a process whose write succeeded without a response finds its own head.
     `indexes` are in the order of time: if several segments have an answer for a key, that of the last one counts.
     `open` has the open shards by job key. `ledgers` are the folders of the record ledgers whose heads name segments.
     """
 
-    number: int = 0
-    token: str = ""
-    segments: dict[str, Segment] = {}
-    indexes: list[SegmentIndex] = []
-    open: dict[str, OpenShard] = {}
-    ledgers: list[str] = []
+    segments: dict[str, Segment] = msgspec.field(default_factory=dict)
+    indexes: list[SegmentIndex] = msgspec.field(default_factory=list)
+    open: dict[str, OpenShard] = msgspec.field(default_factory=dict)
+    ledgers: list[str] = msgspec.field(default_factory=list)
 
     def has(self, job_key: str, submission: int) -> bool:
         """Return whether there are answers of a job's submission, or of a later one."""
