@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
-from opensearch_batch.core.errors import ConfigError, ObjectChanged
+from opensearch_batch.core.errors import ConfigError, ObjectChanged, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import Stored
@@ -79,3 +79,33 @@ class MemoryObjects:
         if etag not in (None, stored.etag):
             raise ObjectChanged(f"{uri} changed while it was being read; run again")
         return decompressed(io.BufferedReader(io.BytesIO(stored.content)), uri, compression)
+
+
+class LossyObjects(MemoryObjects):
+    """Loses responses: the next write is stored, but reported as lost.
+
+    An S3 client repeats such a write, whose condition then fails.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self.die = False
+        self.writes = 0
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object if it is absent."""
+        return self._answer(stored=super().create(uri, content))
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object if it still has this ETag."""
+        return self._answer(stored=super().replace(uri, content, etag=etag))
+
+    def _answer(self, *, stored: bool) -> bool:
+        self.writes += stored
+        if stored and self.die:
+            raise RetriableError("connection reset")
+        if stored and self.lost:
+            self.lost -= 1
+            return False
+        return stored

@@ -92,8 +92,8 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
     """
 
     def _on_submitted(self, record: JobRecord, folder: str, context: Context) -> None:
-        from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+        from opensearch_batch.core.data_prepper.output_writers import record_writer
 
-        scan_state = ScanStateFile(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
+        store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
         for output in adapter_of(self.service).outputs(record, record.remote_job):
-            scan_state.record_writer(output if output.endswith("/") else output.rpartition("/")[0], folder)
+            record_writer(store, layout, output if output.endswith("/") else output.rpartition("/")[0], folder)

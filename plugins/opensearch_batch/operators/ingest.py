@@ -231,12 +231,8 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         if not result.reports:
             raise AirflowSkipException("; ".join(result.remarks))
         self._log_reports(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
-        return {
-            "sinks": [
-                summary(report, compiled.layout.ingest_report(run_key, f"{work_item.id}-{number}"))
-                for number, report in enumerate(result.reports)
-            ]
-        }
+        uri = compiled.layout.ingest_report(run_key, work_item.id)
+        return {"sinks": [summary(report, uri) for report in result.reports]}
 
     def _job_output(self, compiled: CompiledPipeline, store: Objects, context: Context) -> JobOutput | None:
         """Return the outputs of the work item's job, None if there is no job."""

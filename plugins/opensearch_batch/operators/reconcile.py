@@ -190,7 +190,9 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 
 
 class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
-    """Account for the run of a scan, also if work items failed. The task is skipped if the scan found nothing to do.
+    """Commit what the run of a scan has done, and account for it, also if work items failed.
+
+    The task is skipped if the scan found nothing to do.
 
     Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
 
@@ -205,7 +207,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
     """
 
     def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> ScanAccount:
-        from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
+        from opensearch_batch.core.data_prepper import scan_account
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         if prepared is None:
@@ -215,11 +217,13 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
             raise AirflowSkipException("the scan found nothing to do")
         compiled, store = self._compiled(), self._store()
         manifest = load_manifest(store, prepared["manifest"], ScanManifest)
-        account = account_of(store, compiled.layout, manifest, sinks=len(compiled.pipeline.sinks))
+        committed = scan_account.commit(store, compiled.layout, manifest)
+        account = scan_account.account_of(store, compiled.layout, manifest, committed)
         self._conclude(account, store, compiled.layout, context)
         self._copy_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
-            self.log.info("deleted %d objects that are done", delete_read(store, compiled.layout, manifest))
+            deleted = scan_account.delete_read(store, manifest, committed)
+            self.log.info("deleted %d objects that are done", deleted)
         if account.unfinished:
             reasons = "; ".join(sorted({unfinished.reason for unfinished in account.unfinished}))
             raise FatalError(f"{len(account.unfinished)} of {account.work_items} work items are not done: {reasons}")

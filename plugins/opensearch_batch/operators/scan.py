@@ -143,13 +143,13 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
     def _skip_beyond_count(self, compiled: CompiledPipeline, store: S3Objects, context: Context) -> None:
         """Skip a scheduled scan beyond `scheduling.count`; a manual run always scans."""
-        from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+        from opensearch_batch.core.data_prepper.scan import scan_head
 
         scheduling = compiled.source.scheduling
         limit = scheduling.count if scheduling is not None else None
         if limit is None or context["dag_run"].run_type == "manual":
             return
-        scans = ScanStateFile(store, compiled.layout).read().scans
+        scans = scan_head(store, compiled.layout).load().scans
         if scans >= limit:
             context["ti"].xcom_push(key="run", value=NO_WORK)
             raise AirflowSkipException(f"all {limit} scans of scheduling.count are done; pause the DAG")

@@ -15,43 +15,13 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
-from tests.core.memory_objects import MemoryObjects
+from tests.core.memory_objects import LossyObjects, MemoryObjects
 
 AT_S = 5.0
 FIRST = next_version(AT_S)
 SECOND = next_version(AT_S, after=FIRST)
 URI = "ledger/scope/head.json"
 ENTRY = Entry("rows/1.parquet", 0, 2, {"indexed": 1, "dead": 1, "duplicate": 3}, etag="e1", segments={"s": 2})
-
-
-class LossyObjects(MemoryObjects):
-    """Loses responses: the next write is stored, but reported as lost.
-
-    An S3 client repeats such a write, whose condition then fails.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lost = 0
-        self.die = False
-        self.writes = 0
-
-    def create(self, uri: str, content: bytes) -> bool:
-        """Write an object if it is absent."""
-        return self._answer(stored=super().create(uri, content))
-
-    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object if it still has this ETag."""
-        return self._answer(stored=super().replace(uri, content, etag=etag))
-
-    def _answer(self, *, stored: bool) -> bool:
-        self.writes += stored
-        if stored and self.die:
-            raise RetriableError("connection reset")
-        if stored and self.lost:
-            self.lost -= 1
-            return False
-        return stored
 
 
 def with_entry(uri: str, entry: Entry = ENTRY) -> dict[str, Entry]:

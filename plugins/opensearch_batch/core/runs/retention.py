@@ -17,9 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.ledger.head import Head
+from opensearch_batch.core.ledger.head import Head, ScopeHead
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
-from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.job import JobRecord
@@ -142,7 +141,7 @@ def scopes_of(objects: Objects, ledger: str) -> list[Scope]:
     scopes = []
     for folder, items in list_folders(objects, ledger):
         uri = f"{folder}/head.json"
-        scopes.append(Scope(uri, JsonDocument(objects, uri, Head).read() or Head(), items))
+        scopes.append(Scope(uri, ScopeHead(objects, uri).load(), items))
     return scopes
 
 

@@ -31,13 +31,9 @@ class Layout:
         """Return the path of the record of a watched source's state at its last `prepare`."""
         return f"{self._folder}/source_states/{digest(source)}.json"
 
-    def scan_state(self) -> str:
-        """Return the path of the scan state of a Data Prepper pipeline."""
-        return f"{self._folder}/scan_state.json"
-
-    def done(self, work_item: str) -> str:
-        """Return the path of the marker of a finished work item of a scan."""
-        return f"{self._folder}/done/{work_item}.json"
+    def scan_head(self) -> str:
+        """Return the path of the head of a Data Prepper pipeline."""
+        return f"{self._folder}/scan/head.json"
 
     def output_writer(self, folder: str = "") -> str:
         """Return the path of the record of the job that writes to an output folder.
