@@ -263,8 +263,8 @@ ONE_BAD = b'{"text": "a"}\n' * 9 + b"{oops\n"
 
 def test_prepare_pays_nothing_for_a_source_of_dead_letters(bucket: str, store: S3Objects) -> None:
     """With more dead letters than allowed there is no manifest and no shard; the error names the reason."""
-    store.write(f"s3://{bucket}/in/a.jsonl", ONE_BAD)
-    reason = r"1 of 10 records are dead letters, and max_dead_letters is 5%: 1 x not JSON: .*; they are in s3://"
+    store.write(f"s3://{bucket}/in/a.jsonl", ONE_BAD * 11)
+    reason = r"11 of 110 records are dead letters, and max_dead_letters is 5%: 11 x not JSON: .*; they are in s3://"
     by_position = {"text": "$.text"}
     with pytest.raises(AirflowFailException, match=reason):
         prepares(bucket, field_map=by_position).execute(context_of())

@@ -125,8 +125,9 @@ def test_too_few_records_need_no_job(stage: Stage) -> None:
 
 def test_too_many_failures_fail_the_task(stage: Stage) -> None:
     """The error is a final one."""
-    stage.run.ingest("a", "b", "c")
-    with pytest.raises(AirflowFailException, match="3 of 10 records that were paid for have no prediction"):
+    stage.run.ingest(*"abcdefghij")
+    stage.run.ingest("k")
+    with pytest.raises(AirflowFailException, match="11 of 20 records that were paid for have no prediction"):
         stage.execute({})
 
 

@@ -138,15 +138,23 @@ def reconciled(
     return task.execute(context_of(ti=Prepared({"manifest": uri})))
 
 
-@pytest.mark.parametrize(("dead", "most", "is_green"), [(5, "5%", True), (6, "5%", False), (6, "6%", True)])
+@pytest.mark.parametrize(
+    ("dead", "most", "is_green"),
+    [(10, "5%", True), (11, "5%", False), (11, "11%", True), (12, "11%", False), (1, "0%", False), (0, "0%", True)],
+)
 def test_too_many_dead_letters_fail_the_run(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, dead: int, most: str, is_green: bool
 ) -> None:
-    """The share counts the dead letters of all stages; the account is written and the run committed in any case."""
+    """The share counts the dead letters of all stages; the account is written and the run committed in any case.
+
+    Ten may always be dead, unless the limit is 0 %.
+    """
     if is_green:
         assert reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)["counts"]["dead_letters"] == dead
     else:
-        with pytest.raises(AirflowFailException, match="6 of 100 records are dead letters, and max_dead_letters is 5%"):
+        with pytest.raises(
+            AirflowFailException, match=f"{dead} of 100 records are dead letters, and max_dead_letters is {most}"
+        ):
             reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)
     work_prefix = Layout(f"s3://{bucket}/work", NAME)
     assert store.read(work_prefix.run_account(run_key_of(context_of()))) is not None
@@ -166,7 +174,7 @@ def test_a_run_without_changes_has_nothing_to_reconcile(bucket: str, store: S3Ob
 def test_a_run_of_dead_letters_only_is_never_a_success(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even with max_dead_letters 100%."""
+    """Not even with max_dead_letters 100%, and however few they are."""
     with pytest.raises(AirflowFailException, match="3 of 3 records are dead letters, and max_dead_letters is 100%"):
         reconciled(bucket, store, monkeypatch, read=3, dead=3, most="100%")
 

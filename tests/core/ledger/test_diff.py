@@ -385,16 +385,22 @@ def test_a_listing_is_compared_by_etags() -> None:
 
 @pytest.mark.parametrize(
     ("removed", "before", "max_removed"),
-    [(0, 0, "20%"), (100, 100, "0%"), (200, 1000, "20%"), (1000, 1000, "100%"), (125, 1000, "12.5%")],
+    [(0, 0, "20%"), (100, 100, "1%"), (0, 9, "0%"), (200, 1000, "20%"), (1000, 1000, "100%"), (125, 1000, "12.5%")],
 )
 def test_a_removal_within_the_limit(removed: int, before: int, max_removed: str) -> None:
-    """At least 100 documents may always go."""
+    """100 documents may always go, unless the limit is 0 %."""
     refuse_mass_removal(removed, before, max_removed)
 
 
 @pytest.mark.parametrize(
     ("removed", "before", "max_removed", "share"),
-    [(101, 101, "20%", "100%"), (201, 1000, "20%", "21%"), (126, 1000, "12.5%", "13%"), (1001, 1001, "0%", "100%")],
+    [
+        (101, 101, "20%", "100%"),
+        (201, 1000, "20%", "21%"),
+        (126, 1000, "12.5%", "13%"),
+        (1, 1001, "0%", "1%"),
+        (100, 100, "0%", "100%"),
+    ],
 )
 def test_a_mass_removal_is_refused(removed: int, before: int, max_removed: str, share: str) -> None:
     """The error has the numbers, and a limit with which one run may do it."""

@@ -129,12 +129,23 @@ def test_too_many_records_without_a_prediction_fail_the_run(run: Run) -> None:
     assert run.objects.head(LAYOUT.staged("r", "repair")) is None
 
 
-@pytest.mark.parametrize(("failed", "at_most", "fails"), [(2, "20%", False), (3, "20%", True), (3, "30%", False)])
+@pytest.mark.parametrize(
+    ("failed", "at_most", "fails"),
+    [
+        (12, "20%", False),
+        (13, "20%", True),
+        (13, "30%", False),
+        (10, "1%", False),
+        (11, "1%", True),
+        (1, "0%", True),
+    ],
+)
 def test_the_share_is_of_the_records_that_were_paid_for(run: Run, failed: int, at_most: str, *, fails: bool) -> None:
-    """Records with the same text count once, as they are paid for."""
-    run.ingest(*(f"t{number}" for number in range(failed)), *["t0"] * (PAID - failed))
+    """Records with the same text count once, as they are paid for; ten may always fail, unless the limit is 0 %."""
+    for first in range(0, 60, PAID):
+        run.ingest(*(f"t{number}" if number < failed else "t0" for number in range(first, first + PAID)))
     if fails:
-        with pytest.raises(FatalError, match="3 of 10 records that were paid for"):
+        with pytest.raises(FatalError, match=f"{failed} of 60 records that were paid for"):
             run.repair(at_most).shard()
     else:
         shard = run.repair(at_most).shard()

@@ -116,7 +116,7 @@ def test_failed_texts_are_repaired_once_and_then_left(service: str) -> None:
 
 def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> None:
     """The next run pays for the failed texts only."""
-    pipeline = Pipeline(repair_at_most="20%")
+    pipeline = Pipeline(repair_at_most="0%")
     pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(6)))
     pipeline.service.fails = {"text 1": 1, "text 2": 1}
     with pytest.raises(FatalError, match="2 of 6 records that were paid for have no prediction"):

@@ -10,14 +10,12 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ledger.columns import are_any_of, digest_words, same_lists, same_texts
 from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
-from opensearch_batch.core.types.counts import MAX_REMOVED
+from opensearch_batch.core.types.counts import MAX_REMOVED, MIN_REMOVED, exceeds
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-MIN_REMOVED = 100
 
 
 class RecordClass(enum.IntEnum):
@@ -163,12 +161,12 @@ def may_be_indexed(states: npt.NDArray[np.uint8], versions: npt.NDArray[np.int64
 
 
 def refuse_mass_removal(removed: int, before: int, max_removed: str = MAX_REMOVED) -> None:
-    """Refuse to remove more than a share of the documents, such as ``20%``; 100 documents may always be removed.
+    """Refuse to remove more than a share of the documents, such as ``20%``, and more than `MIN_REMOVED` documents.
 
     Raises:
         ConfigError: more would be removed.
     """
-    if removed <= MIN_REMOVED or removed * 100 <= before * float(max_removed.removesuffix("%")):
+    if not exceeds(removed, before, max_removed, at_least=MIN_REMOVED):
         return
     share = f"{-(-removed * 100 // before)}%" if before else "100%"
     raise ConfigError(

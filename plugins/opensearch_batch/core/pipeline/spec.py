@@ -23,7 +23,7 @@ from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, JsonPath,
 from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.pipeline.spec_source import SourceSpec
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
-from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, REPAIR_AT_MOST
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, REPAIR_AT_MOST
 from opensearch_batch.core.types.job import DEADLINE_S
 
 
@@ -81,7 +81,7 @@ class BatchPredict(ModelSpec, frozen=True, kw_only=True):
         Percent,
         about(
             "Share of the records that a run paid for that may be without a prediction; they are submitted once more, "
-            "in one smaller job. With more, the run fails.",
+            f"in one smaller job. With more, and more than {MIN_FAILED} records, the run fails. `0%` allows none.",
             "20%",
         ),
     ] = REPAIR_AT_MOST
@@ -270,7 +270,8 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     max_dead_letters: Annotated[
         Percent,
         about(
-            "Share of records that may become dead letters. With more, the run fails, if possible before any job.",
+            f"Share of records that may become dead letters. With more, and more than {MIN_FAILED} records, the run "
+            "fails, if possible before any job; also if all records are dead letters, however few. `0%` allows none.",
             "5%",
         ),
     ] = MAX_DEAD_LETTERS

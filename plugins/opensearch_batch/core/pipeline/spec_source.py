@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Struct
 
 from opensearch_batch.core.pipeline.spec_base import JsonPath, Percent, about
-from opensearch_batch.core.types.counts import MAX_REMOVED
+from opensearch_batch.core.types.counts import MAX_REMOVED, MIN_REMOVED
 from opensearch_batch.core.types.formats import Format
 
 
@@ -72,7 +72,8 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
         Percent,
         about(
             "Share of the documents that a run may delete because their records were removed; a run that would delete "
-            "more is refused before anything is paid for, written or deleted. 100 documents may always be deleted.",
+            f"more is refused before anything is paid for, written or deleted. {MIN_REMOVED} documents may always be "
+            "deleted, unless it is `0%`.",
             "20%",
         ),
     ] = MAX_REMOVED

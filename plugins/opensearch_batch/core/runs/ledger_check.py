@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Content keys are looked up together until they have so many bytes; so many documents are fetched at once.
 LOOKUP_BYTES, FETCHED = 16 << 20, 500
-_WRITTEN_AGAIN = "a run with rebuild writes them again from the prediction store, and pays for nothing that is there"
+_WRITTEN_AGAIN = "a run with rebuild writes them again from the prediction store, and pays for nothing"
 
 
 class ScopeState(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import Spool
+from opensearch_batch.core.types.counts import MIN_FAILED, exceeds
 from opensearch_batch.core.types.job import End
 from opensearch_batch.core.types.manifest import REPAIR, Manifest, Shard
 from opensearch_batch.core.types.record_ids import record_id
@@ -52,7 +53,8 @@ class Repair:
         manifest: the manifest of the run.
         adapter: the adapter of the AI service.
         repair_at_most: the share of the records that the run paid for, such as ``20%``, that may be without a
-            prediction; with more, the service or the model has a fault that another job does not mend.
+            prediction; with more, and more than `MIN_FAILED`, the service or the model has a fault that another job
+            does not mend.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Repair:
         """Return why there is no repair, empty if there is one."""
         paid = sum(shard.records for shard in self._manifest.shards)
         at_most = self._adapter.limits.records_at_most(len(self._manifest.inputs))
-        if failed * 100 <= paid * float(self._repair_at_most.removesuffix("%")) and failed <= at_most:
+        if failed <= at_most and not exceeds(failed, paid, self._repair_at_most, at_least=MIN_FAILED):
             return ""
         shown = "; ".join(
             f"{count:,} x {reason[:MAX_REASON_CHARS]}" for reason, count in reasons.most_common(SHOWN_REASONS)

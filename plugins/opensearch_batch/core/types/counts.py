@@ -10,11 +10,22 @@ DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 # The default of `max_dead_letters`, and the value with which a run fails only if all records are dead letters.
 MAX_DEAD_LETTERS, MAX_REMOVED, REPAIR_AT_MOST, ALL = "5%", "20%", "20%", "100%"
 PERCENT = r"^\d{1,3}(\.\d+)?%$"
+# So many documents may be removed, and so many records may fail, whatever their share: it says little about a few.
+MIN_REMOVED, MIN_FAILED = 100, 10
+
+
+def exceeds(count: int, total: int, max_share: str, *, at_least: int) -> bool:
+    """Return whether a count is more than a share of a total, such as ``5%``, and more than a number.
+
+    With ``0%``, any count is too many.
+    """
+    percent = float(max_share.removesuffix("%"))
+    return count > (at_least if percent else 0) and count * 100 > total * percent
 
 
 def too_many_dead_letters(dead_letters: int, *, read: int, max_share: str) -> bool:
-    """Return whether dead letters exceed a share of the records, such as ``5%``, or are all of the records."""
-    return dead_letters > 0 and (dead_letters >= read or dead_letters * 100 > read * float(max_share.removesuffix("%")))
+    """Return whether dead letters exceed a share of the records, or are all of the records, however few."""
+    return dead_letters >= max(read, 1) or exceeds(dead_letters, read, max_share, at_least=MIN_FAILED)
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
