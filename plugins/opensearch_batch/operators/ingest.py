@@ -65,7 +65,8 @@ class IngestOperator(BaseOperator):
         store: Callable[[], S3Objects],
     ) -> None:
         """Log the reports, one for each sink; set the links to the first index and the first dead letters."""
-        number = next((number for number, report in enumerate(reports) if report.index), None)
+        indexes = (number for number, report in enumerate(reports) if report.index and "://" not in report.index)
+        number = next(indexes, None)
         if number is not None:
             self.index_url = cluster(number).search_url(reports[number].index)
         dead_letters = next((report.dead_letters for report in reports if report.dead_letters), None)
