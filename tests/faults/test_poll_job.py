@@ -108,7 +108,7 @@ def changed_connector(wait: Wait, **change: Any) -> Iterator[None]:
         try:
             node("PUT", connector, values)
         except requests.HTTPError as error:
-            if "deployed" not in error.response.text:
+            if "still using" not in error.response.text:
                 raise
             return False
         return True
