@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
-from opensearch_batch.cli.command import Command, typer_command
+from opensearch_batch.cli.command import Command
 from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.progress_display import bytes_to_read, is_terminal, progress_bar
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
@@ -58,7 +58,6 @@ class Settings(msgspec.Struct, frozen=True):
     ] = None
 
 
-@typer_command
 def ingest(
     *,
     request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="Request file, or - for stdin.")],

@@ -74,7 +74,7 @@ def files(tmp_path: Path) -> LocalFiles:
     ("encoding", "compression", "extension"),
     [
         (NdjsonEncoding(), "none", "ndjson"),
-        (NdjsonEncoding("jsonl"), "gzip", "jsonl.gz"),
+        (NdjsonEncoding(extension="jsonl"), "gzip", "jsonl.gz"),
         (JsonEncoding(), "snappy", "json.snappy"),
         (CsvEncoding(), "gzip", "csv.gz"),
         (ParquetEncoding(), "gzip", "parquet"),
@@ -285,7 +285,7 @@ def test_an_event_that_cannot_be_written_is_rejected(
 def avro(*fields: tuple[str, Any]) -> ParquetEncoding:
     """Return the encoding of an Avro schema."""
     named = [{"name": name, "type": kind} for name, kind in fields]
-    return ParquetEncoding(json.dumps({"type": "record", "name": "Event", "fields": named}))
+    return ParquetEncoding(schema=json.dumps({"type": "record", "name": "Event", "fields": named}))
 
 
 def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
@@ -328,9 +328,9 @@ def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, ev
 @pytest.mark.parametrize(
     ("encoding", "why"),
     [
-        (ParquetEncoding("{"), "not an Avro schema"),
-        (ParquetEncoding('"string"'), "give an Avro schema of type record"),
-        (ParquetEncoding('{"type":"record"}'), "not an Avro schema .*fields"),
+        (ParquetEncoding(schema="{"), "not an Avro schema"),
+        (ParquetEncoding(schema='"string"'), "give an Avro schema of type record"),
+        (ParquetEncoding(schema='{"type":"record"}'), "not an Avro schema .*fields"),
         (avro(("a", "bytes")), 'a has the type "bytes", which is not supported'),
         (avro(("a", ["int", "string"])), "a has the type"),
         (avro(("a", {"type": "map", "values": "int"})), "a has the type"),

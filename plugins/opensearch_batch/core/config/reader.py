@@ -32,7 +32,15 @@ from opensearch_batch.core.config.annotations import (
     unknown_key,
 )
 from opensearch_batch.core.config.node_values import is_bool, is_null, json_of, strings_of
-from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Secret, ValueCheck, decode, is_variable
+from opensearch_batch.core.config.option_types import (
+    CheckedOptions,
+    Plugin,
+    Secret,
+    ValueCheck,
+    cause_of,
+    decode,
+    is_variable,
+)
 from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlFile, dotted, node_at, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 
@@ -216,11 +224,9 @@ class Reader:
             for name, member in value.items():
                 self._check_value(member, inner[1], (*keys, name))
 
-    def _run_check(self, keys: Keys, check: Callable[[], object]) -> None:
-        try:
-            check()
-        except ConfigError as error:
-            raise self._file.error(keys, str(error)) from error
+    def _run_check(self, keys: Keys, check: Callable[[], object] | str) -> None:
+        if (cause := cause_of(check)) is not None:
+            raise self._file.error(keys, cause)
 
     def _convert(self, node: Node, value: object, annotation: Annotation, keys: Keys) -> object:
         if is_variable(value) and Secret not in get_args(annotation):

@@ -151,10 +151,10 @@ class CompiledPipeline:
 
     def row_reader(self) -> Read:
         """Return the function that reads the rows and, for s3_enrich, the input records."""
-        rows = reader(self.source.codec.format(), self.source.compression)
+        rows = reader(self.source.codec, self.source.compression)
         if self.enrich_options is None:
             return rows
-        records = reader(self.enrich_options.codec.format(), self.enrich_options.compression)
+        records = reader(self.enrich_options.codec, self.enrich_options.compression)
 
         def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
             return (records if number == INPUT else rows)(objects, number, source)

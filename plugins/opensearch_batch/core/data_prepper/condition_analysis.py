@@ -16,7 +16,9 @@ from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMB
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.source import S3Source
-from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NewlineInput
+from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.json import Json
+from opensearch_batch.core.formats.newline import Newline
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, key_of, key_or_none
 from opensearch_batch.core.transform.expressions import grammar
 from opensearch_batch.core.transform.expressions.operators import OPERATORS
@@ -102,11 +104,11 @@ def _static_keys(source: S3Source) -> Iterator[Key]:
         root = key_of(source.metadata_root_key)
         yield from () if source.disable_s3_metadata_in_event else ((*root, "bucket"), (*root, "key"))
     match source.codec:
-        case NewlineInput():
+        case Newline():
             yield from keys_named(["message", source.codec.header_destination])
-        case CsvInput():
+        case Csv():
             yield from ((name,) for name in source.codec.header or ())
-        case JsonInput():
+        case Json():
             yield from ((name,) for name in source.codec.include_keys)
 
 

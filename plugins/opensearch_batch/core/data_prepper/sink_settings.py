@@ -169,7 +169,7 @@ def _action(sink: OpenSearchSink) -> EventFormatter | Action:
 def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
     """Return the sink that writes to an object store."""
     settings = ObjectSettings(
-        sink.codec.encoding(),
+        sink.codec,
         sink.compression,
         event_count=sink.threshold.event_count,
         max_object_bytes=sink.threshold.maximum_size,

@@ -8,10 +8,9 @@ from typing import IO, Literal
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.formats.json import Json
+from opensearch_batch.core.formats.json import PlainJson
 from opensearch_batch.core.formats.json_text import check_json
-from opensearch_batch.core.formats.jsonl import JsonLines
-from opensearch_batch.core.formats.lines import RawLines
+from opensearch_batch.core.formats.jsonl import JsonLines, RawLines
 from opensearch_batch.core.formats.ndjson import Ndjson
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES
 from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntry
@@ -37,7 +36,7 @@ class AnyJson(msgspec.Struct, frozen=True):
         if layout == "lines":
             yield from self.lines.read(stream, source, uri, limit)
         elif layout == "array":
-            yield from Json(nested=False).read(stream, source, uri, limit)
+            yield from PlainJson().read(stream, source, uri, limit)
         else:
             for entry in Ndjson(include_empty_objects=True).read(stream, source, uri, limit):
                 yield _checked(entry) if isinstance(entry, Row) else entry

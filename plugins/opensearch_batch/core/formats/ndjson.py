@@ -10,11 +10,10 @@ Source: Data Prepper's NdjsonInputCodec, which stops reading the object at an in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import IO, Literal
+from collections.abc import Iterator, Mapping
+from typing import IO, ClassVar, Literal
 
-import msgspec
-
+from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.formats.json_scanner import Scanner
 from opensearch_batch.core.formats.json_text import on_one_line
 from opensearch_batch.core.formats.writing import StreamedFile
@@ -31,8 +30,10 @@ _MIN_OBJECT_BYTES = len(b"{}\n")
 _MAX_SEARCHES = 8
 
 
-class Ndjson(msgspec.Struct, frozen=True):
+class Ndjson(Options, frozen=True, kw_only=True):
     """Reads JSON objects in sequence or in arrays; without `include_empty_objects`, empty objects are blank."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "objects are read by the codec, whatever their extension"}
 
     include_empty_objects: bool = False
 
@@ -47,7 +48,7 @@ class Ndjson(msgspec.Struct, frozen=True):
         yield from scanner.end()
 
 
-class NdjsonEncoding(msgspec.Struct, frozen=True):
+class NdjsonEncoding(Options, frozen=True, kw_only=True):
     """Writes one event per line."""
 
     extension: Literal["ndjson", "jsonl"] = "ndjson"

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import msgspec
 
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, on_one_line
 from opensearch_batch.core.formats.parquet import PARQUET_ROWS
@@ -46,12 +47,20 @@ Kind = str | tuple[Any] | Mapping[str, Any] | None
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
-class ParquetEncoding(msgspec.Struct, frozen=True):
+class ParquetEncoding(CheckedOptions, frozen=True, kw_only=True):
     """Writes Parquet. Without an Avro schema, a file has a column for each member of any of its events."""
 
     extension = "parquet"
 
     schema: str | None = None
+    auto_schema: bool = False
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield the checks, each with the keys of the option that its error refers to."""
+        if (self.schema is not None) == self.auto_schema:
+            yield (), "set exactly one of schema and auto_schema: true"
+        if self.schema is not None:
+            yield ("schema",), lambda: avro_schema(self.schema or "")
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
         """Return a writer for the events of one file."""

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
 from opensearch_batch.core.formats.any_json import AnyJson
-from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.csv import StrictCsv
 from opensearch_batch.core.formats.dead_letter_rows import DeadLetterRows
-from opensearch_batch.core.formats.json import Json
-from opensearch_batch.core.formats.jsonl import JsonLines
-from opensearch_batch.core.formats.lines import RawLines
-from opensearch_batch.core.formats.parquet import Parquet
+from opensearch_batch.core.formats.json import PlainJson
+from opensearch_batch.core.formats.jsonl import JsonLines, RawLines
+from opensearch_batch.core.formats.parquet import ConvertedParquet, Parquet
 from opensearch_batch.core.storage.compression import COMPRESSED
 from opensearch_batch.core.storage.objects import CompressedObjects, Objects
 from opensearch_batch.core.types.formats import Format
@@ -38,9 +37,9 @@ class RowFormat(Protocol):
 # The formats by their names in a pipeline file. These formats validate every row, because batch jobs are paid per row.
 BY_NAME: dict[Format, RowFormat] = {
     "jsonl": JsonLines(),
-    "json": Json(nested=False),
-    "csv": Csv(exact_width=True, verbatim=True, row_numbers=True, header_remedy="correct it"),
-    "parquet": Parquet(as_stored=False),
+    "json": PlainJson(),
+    "csv": StrictCsv(),
+    "parquet": ConvertedParquet(),
     "dead_letters": DeadLetterRows(),
 }
 _EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}

@@ -22,6 +22,7 @@ from opensearch_batch.core.config.annotations import (
     struct_at,
     unknown_key,
 )
+from opensearch_batch.core.config.option_types import cause_of
 from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, Keys, YamlFile, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import AdapterOf
@@ -58,11 +59,9 @@ class PipelineFile:
         self.spec = self._read()
         errors: dict[str, ConfigError] = {}
         for keys, check in rules(self.spec, adapter_of):
-            try:
-                check()
-            except ConfigError as error:
+            if (cause := cause_of(check)) is not None:
                 # Two rules may report the same mistake.
-                errors.setdefault(str(error), self.error(keys, str(error)))
+                errors.setdefault(cause, self.error(keys, cause))
         if errors:
             raise _combined(errors.values())
 
