@@ -234,9 +234,7 @@ class JobHandle(msgspec.Struct, frozen=True):
 def conclude_unattended(slots: Slots, arguments: Mapping[str, Any]) -> None:
     """Record the ends of ended jobs that hold slots and for which no run waits; this frees the slots.
 
-    Args:
-        slots: the slots to check.
-        arguments: the HANDLE_ARGUMENTS of the jobs.
+    `arguments` are the HANDLE_ARGUMENTS of the jobs.
     """
     for uri, slot in slots.held():
         if time.time() < slot.at + GRACE_S:

@@ -18,11 +18,7 @@ KEEP_S = 300.0
 
 
 class SharedClients:
-    """Clients by key. One thread creates the client of a key while others wait for it; errors are not cached.
-
-    Args:
-        clock: returns the current time in seconds.
-    """
+    """Clients by key. One thread creates the client of a key while others wait for it; errors are not cached."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         @cached(

@@ -43,12 +43,7 @@ DEFAULT_FOLDER = "opensearch-batch"
 
 
 class CompiledPipeline:
-    """A compiled pipeline of a Data Prepper file. Sinks and buckets are numbered from 0, in the order of the file.
-
-    Args:
-        file: the file.
-        pipeline: one of its pipelines.
-    """
+    """A compiled pipeline of a Data Prepper file. Sinks and buckets are numbered from 0, in the order of the file."""
 
     def __init__(self, file: DataPrepperFile, pipeline: DataPrepperPipeline) -> None:
         self.file = file
@@ -136,11 +131,7 @@ class CompiledPipeline:
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
     def processing_digest(self, uuids: Sequence[str]) -> str:
-        """Return a digest of the options and indexes. If the digest changes, a scan processes work items again.
-
-        Args:
-            uuids: the UUID of each sink's index.
-        """
+        """Return a digest of options and index UUIDs; if it changes, work items are processed again."""
         if self.source.delete_s3_objects_on_read:
             # Deleted objects cannot be processed again.
             return "read and deleted"
@@ -185,12 +176,7 @@ class CompiledPipeline:
     ) -> EventDocumentFactory:
         """Return the factory of the documents of a work item for a sink.
 
-        Args:
-            number: the number of the sink.
-            work_item: the work item.
-            item_factory: creates the item that the sink writes for an event.
-            reading: reads the rows.
-            records: for s3_enrich: the URI of each output object -> the URI of the input object of its job.
+        For s3_enrich, `records` maps the URI of each output object to the URI of the input object of its job.
         """
         options = EventOptions(
             item_factory,

@@ -34,12 +34,7 @@ _LOGICAL_OPERATORS = ("and", "or")
 
 
 class KnownKeys:
-    """The known keys of rows, before and after the processors of a pipeline.
-
-    Args:
-        pipeline: the pipeline.
-        extra_keys: further known keys.
-    """
+    """The known keys of rows, before and after the processors of a pipeline; `extra_keys` are known too."""
 
     def __init__(self, pipeline: DataPrepperPipeline, *extra_keys: Key) -> None:
         self._processors = [
@@ -122,12 +117,7 @@ def _may_have(event: Event, key: Key) -> bool:
 
 
 def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
-    """Return the unknown keys that prevent a condition from ever holding.
-
-    Args:
-        text: a valid condition.
-        has: returns whether a row may have a key.
-    """
+    """Return the keys that prevent a condition from ever holding; `has` returns whether a row may have a key."""
     tree = grammar.parse(text)
     absent = {key for key in _keys(tree) if not has(key)}
     if True in _outcomes(tree, absent):

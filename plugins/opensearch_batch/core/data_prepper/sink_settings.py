@@ -101,14 +101,7 @@ def index_varies(sink: OpenSearchSink) -> bool:
 def index_item_factory(
     sink: OpenSearchSink, at: datetime, ensure_index: Callable[[str], None], origin_of: OriginOf
 ) -> IndexItemFactory:
-    """Return the factory of bulk items for events.
-
-    Args:
-        sink: the sink.
-        at: the time for date patterns in the index name.
-        ensure_index: called with each index name that an event produces.
-        origin_of: returns the origin of a row; the id is derived from it if the row has no other id.
-    """
+    """Return the factory of bulk items for events; `at` is the time for date patterns in the index name."""
     index: EventFormatter | None = None
     if index_depends_on_event(sink):
         name = compile_format(sink.index)

@@ -106,12 +106,7 @@ def _line(raw: bytes, number: int, offset: int, max_bytes: int) -> Line:
 
 
 def _may_have_second_object(raw: bytes, position: int) -> bool:
-    """Return whether a line may contain a second root object.
-
-    Args:
-        raw: the line.
-        position: the position of the first closing bracket in the line.
-    """
+    """Return whether a line may contain a second root object; `position` is that of its first closing bracket."""
     for _ in range(_MAX_SEARCHES):
         # White space may precede a second object.
         if raw[position + 1] == _OPEN or raw[position + 1] <= _SPACE:

@@ -24,14 +24,7 @@ class RowFormat(Protocol):
     """Reads the rows of objects in one format; the fields of an implementation are the options of the format."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the rows of an object. An invalid row is rejected, and reading continues with the next row.
-
-        Args:
-            stream: the decompressed object.
-            source: the position of the source in the request.
-            uri: the URI of the object.
-            limit: the maximum size of a row.
-        """
+        """Yield the rows of a decompressed object. An invalid row is rejected, and the next row is read."""
 
 
 # The formats by their names in a pipeline file. These formats validate every row, because batch jobs are paid per row.
@@ -59,13 +52,9 @@ def format_of(uri: str, configured: Format | None) -> RowFormat:
 def reader(row_format: RowFormat, compression: Compression | None = None, limit: RowLimit = ROW_LIMIT) -> Read:
     """Return a function that reads the rows of all objects of a source in order.
 
-    The function raises ConfigError if an object cannot be read in this format, FatalError if an object is damaged or
-    has changed since it was listed, and RetriableError if the object store is not available.
-
-    Args:
-        row_format: the format of the objects.
-        compression: the compression of the objects; None selects it by file extension.
-        limit: the maximum size of a row.
+    By default, file extensions select the compression. The function raises ConfigError if an object cannot be read in
+    this format, FatalError if an object is damaged or has changed since it was listed, and RetriableError if the object
+    store is not available.
     """
     if compression is not None and isinstance(row_format, Parquet):
         # A Parquet file records its own compression, so Data Prepper ignores the option of the source.

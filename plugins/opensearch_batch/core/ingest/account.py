@@ -42,16 +42,11 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 
 
 class RowAccount:
-    """The account of one pass over the sources, continued from the progress of an earlier one.
+    """The account of one pass over the sources, continued from the progress of an earlier attempt (`before`).
 
     Args:
-        objects: where dead letters and progress are written.
-        file: the file with the progress of this ingest.
         queue: the prefix of the dead letters.
         fingerprint: identifies the work.
-        before: the progress of an earlier attempt that this one continues.
-        reading: how the rows are read.
-        replay: what a replay needs; stored beside the dead letters.
         exceptions: the records that were not indexed, which are appended to it; None to collect none.
     """
 

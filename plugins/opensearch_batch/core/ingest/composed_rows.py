@@ -85,15 +85,7 @@ def row_composer(
 
 
 class RowComposer:
-    """Composes the rows of staged records.
-
-    Args:
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-        form: converts answers to output rows.
-        unique_ids: whether no two rows have the same document id.
-    """
+    """Composes the rows of staged records; `parameters` are the connector's, overridden by the pipeline's."""
 
     def __init__(
         self,
@@ -127,13 +119,7 @@ class RowComposer:
 class ComposedRows:
     """The rows of the staged records of a shard, in their order; `RowComposer` composes them.
 
-    Args:
-        objects: the store of the staged records.
-        uri: the file of the staged records.
-        store: the prediction store.
-        located: where the answers of the records are; `NO_KEY` of records that need none is found nowhere.
-        failures: the failures of the shard's job.
-        has_job: whether the shard has a job.
+    `located` says where the answers are; `NO_KEY` of records that need none is found nowhere.
     """
 
     def __init__(
@@ -165,10 +151,8 @@ class ComposedRows:
     def read(self, number: int, *, rejects: bool, indexes_absent: bool = False) -> Iterator[Row | Rejected]:
         """Yield the rows of a source with this number.
 
-        Args:
-            number: the number of the source.
-            rejects: whether records that lack an answer are rejected with the reasons; otherwise they are left out.
-            indexes_absent: do not reject records for which the job returned no row.
+        Records that lack an answer are left out or, with `rejects`, rejected with the reasons; with `indexes_absent`,
+        those are not rejected for which the job returned no row.
         """
         with self._store.reader() as reader:
             answers = reader.read(self._located.locations())

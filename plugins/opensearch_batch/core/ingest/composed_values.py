@@ -35,13 +35,10 @@ class _Output(NamedTuple):
 
 
 class ComposedValues:
-    """Reads the values of a field map.
+    """Reads the values of a field map over composed rows.
 
-    Args:
-        field_map: the field map over composed rows.
-        compose: composes a row.
-        output_members: the members of an output row, if it contains its record; None if records and output rows are
-            members of the composed row.
+    `output_members` are the members of an output row, if it contains its record; None if records and output rows are
+    members of the composed row.
     """
 
     def __init__(

@@ -33,16 +33,9 @@ def delete_documents(
     still_claimed: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> IngestCounts:
-    """Delete documents, with the version of the request; the deleted ones count as indexed.
+    """Delete the documents in the file `uri`, with the version of the request; the deleted ones count as indexed.
 
-    Args:
-        objects: the store.
-        cluster: the cluster of the index.
-        request: the index, the version, and how to write.
-        uri: the file of the deletions.
-        count: the number of the deletions.
-        still_claimed: returns False when a newer run has claimed the scope; the remaining deletions are superseded.
-        clock: seconds; injected by tests.
+    When `still_claimed` returns False, a newer run has claimed the scope, and the remaining deletions are superseded.
 
     Raises:
         FatalError: the index refused a deletion.

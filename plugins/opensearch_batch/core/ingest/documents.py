@@ -52,9 +52,6 @@ class Reading(msgspec.Struct, frozen=True):
     """How rows are read and joined, and how their origin is found.
 
     Args:
-        objects: the store of the sources.
-        read: yields the rows of a source.
-        row_errors: detects errors of AI services in rows.
         origin_of: returns the URI and line of the user's document that a row comes from, for dead letters.
         memory_bytes: maximum size of rows in memory that wait for rows of other sources.
         folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
@@ -93,12 +90,7 @@ class DocumentFactory(Protocol):
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
     ) -> DocumentStream:
-        """Return the documents of the sources.
-
-        Args:
-            sources: the sources to read.
-            vectors: the vector fields that documents must fit.
-            resumes: whether an earlier attempt wrote a part of the documents.
+        """Return the documents of the sources; with `resumes`, an earlier attempt wrote a part of them.
 
         Raises:
             ConfigError: the sources cannot be joined.

@@ -34,10 +34,8 @@ class EventOptions(msgspec.Struct, frozen=True):
     """How the documents of a sink are made from rows.
 
     Args:
-        items: creates what the sink writes for an event.
         sink: the position of the sink in the flow.
         add_metadata: adds the bucket and key of a row's object to its event; None to add nothing.
-        enrich: the join with the inputs of jobs, or None.
         records: maps the URI of each output object to the URI of its job's input object.
         passes_arrays: leave the validation of long arrays of numbers to the index.
     """
@@ -51,14 +49,7 @@ class EventOptions(msgspec.Struct, frozen=True):
 
 
 class EventDocuments(SourceRows):
-    """The documents of one sink.
-
-    Args:
-        flow: the processors and routes.
-        options: how documents are made.
-        sources: what to read; with `enrich`, the inputs of jobs and then their outputs.
-        reading: how rows are read; each row is one JSON object.
-    """
+    """The documents of one sink; with `enrich`, the sources are the inputs of jobs and then their outputs."""
 
     def __init__(self, flow: Flow, options: EventOptions, sources: Sequence[Source], reading: Reading) -> None:
         super().__init__(sources, reading)
@@ -174,9 +165,7 @@ class EventDocumentFactory:
 
     Args:
         flow: creates a new flow, which counts the failures of one ingest.
-        options: how documents are made.
         identity: the options of the pipeline and the sink that affect the documents.
-        reading: how rows are read.
         remedy: what to do about rows that no sink takes.
     """
 

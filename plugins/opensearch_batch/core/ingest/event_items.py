@@ -170,11 +170,7 @@ class IndexItemFactory:
 class ObjectItemFactory:
     """Makes the items of an S3 sink: the id is the folder of the object, and the only piece is the event as JSON.
 
-    Args:
-        bucket: the bucket.
-        prefix: the folder in the bucket.
-        default_bucket: the bucket of events that lack a key of `bucket`.
-        shape: which part of an event is written.
+    Events that lack a key of `bucket` are written to `default_bucket`.
     """
 
     def __init__(self, bucket: Format, prefix: Format, *, default_bucket: str | None, shape: Shape) -> None:

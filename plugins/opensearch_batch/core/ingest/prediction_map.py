@@ -59,13 +59,7 @@ def reads_prediction(path: str, adapter: ServiceAdapter) -> bool:
 def with_source_paths(
     request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:
-    """Return a pipeline's request with paths in the composed rows.
-
-    Args:
-        request: a request whose field map, ``ingest_fields`` and routing read records and predictions.
-        adapter: the adapter of the service whose output is read.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
+    """Return a pipeline's request with paths in the composed rows; `inputs` are the paths of the model's inputs.
 
     Raises:
         ConfigError: a path is invalid or names a prediction that the service does not return, or the request has
@@ -99,12 +93,8 @@ def vector_paths(
 ) -> list[VectorPath]:
     """Return the paths, in output rows, of the values that the prediction store keeps as vectors.
 
-    Args:
-        request: a pipeline's request, as for `with_source_paths`.
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-        vectors: the vector fields of the index; none if other readers of the store need all digits.
+    The request is as for `with_source_paths`. `vectors` are the vector fields of the index; none if other readers of
+    the store need all digits.
     """
     float_fields = {vector.name for vector in vectors if vector.data_type == "float"}
     readers = list[tuple[str, bool]]()
@@ -122,14 +112,7 @@ def vector_paths(
 def written_fields(
     mapped: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> list[str]:
-    """Return the fields that a request writes; with processors, the fields to which they copy predictions.
-
-    Args:
-        mapped: the result of `with_source_paths`.
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-    """
+    """Return the fields that a result of `with_source_paths` writes; with processors, those of predictions."""
     if mapped.processors is not None:
         from opensearch_batch.core.ingest.row_documents import vector_fields_of
 

@@ -80,15 +80,7 @@ def replay(
     row_errors: RowErrors = NO_ERRORS,
     on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - no progress is shown
 ) -> ReplayReport:
-    """Send the dead letters of a queue again.
-
-    Args:
-        queue: the prefix of the dead letters, as in a report.
-        objects: the store of the queue.
-        cluster: the cluster of the index.
-        request: what to write; the request that is stored in the queue (``request.json``) if None.
-        row_errors: detects errors of AI services in rows.
-        on_progress: called after each part.
+    """Send the dead letters of a queue again, by default with the request that is stored in it (``request.json``).
 
     Raises:
         ConfigError: the queue does not exist, it has letters of another stage, or index or field map are invalid.
@@ -185,14 +177,7 @@ class _LetterDocuments:
 
 
 class _LetterRecords:
-    """The records of dead letters in the record ledger.
-
-    Args:
-        records: the dead records of the ledger.
-        objects: the store of the queue.
-        parts: the parts of the queue.
-        have_ids: whether the ids of the documents are members of the records.
-    """
+    """The records of dead letters in the record ledger; `have_ids`: the documents' ids are members of the records."""
 
     def __init__(self, records: DeadRecords, objects: Objects, parts: Sequence[str], *, have_ids: bool) -> None:
         letters = (letter for part in parts for letter in read_letters(objects, part))

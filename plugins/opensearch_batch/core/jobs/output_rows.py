@@ -58,13 +58,7 @@ class OutputRow(msgspec.Struct, frozen=True):
 
 
 class OutputRows(msgspec.Struct, frozen=True):
-    """Reads the output rows of a job.
-
-    Args:
-        objects: the store.
-        adapter: reads the rows of its service.
-        row_matching: how rows are matched with their records.
-    """
+    """Reads the output rows of a job; `row_matching` is how rows are matched with their records."""
 
     objects: Objects
     adapter: ServiceAdapter

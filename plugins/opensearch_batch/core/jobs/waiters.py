@@ -62,13 +62,7 @@ def pause_s(jitter: float) -> float:
 
 
 class Waiters:
-    """The waiters of one job.
-
-    Args:
-        objects: the store of the job's folder.
-        folder: the job's folder.
-        clock: epoch seconds.
-    """
+    """The waiters of the job whose record is in a folder."""
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float]) -> None:
         self._objects = objects

@@ -56,13 +56,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
 
 
 def estimate(objects: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes: float | None) -> Estimate:
-    """Return the estimated size of a run over objects.
-
-    Args:
-        objects: the objects, in key order.
-        limits: the limits of a shard.
-        record_bytes: average size of a record; None if unknown.
-    """
+    """Return the estimated size of a run; `record_bytes` is the average size of a record, None if unknown."""
     size_bytes = sum(item.size_bytes for item in objects)
     records = size_bytes / record_bytes if record_bytes else 0.0
     fill = max(size_bytes / limits.max_bytes, records / limits.max_records)

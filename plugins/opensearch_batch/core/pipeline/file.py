@@ -40,11 +40,7 @@ def pipeline_files(folder: Path) -> list[Path]:
 
 
 class PipelineFile:
-    """A pipeline file, read and checked.
-
-    Args:
-        path: a YAML file of ``include/pipelines/``.
-        adapter_of: returns the adapter of a service by name.
+    """A YAML file of ``include/pipelines/``, read and checked.
 
     Raises:
         ConfigError: the file cannot be read, is not valid YAML, or violates the schema or a rule; or its name is not a

@@ -62,14 +62,7 @@ def differences(spec: PipelineSpec, test: SpecTest, result: SpecTestResult) -> I
 
 
 class SpecRun:
-    """Runs the tests of one pipeline.
-
-    Args:
-        spec: the pipeline.
-        adapter: the adapter of its AI service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        index_body: the body of the index, if known.
-    """
+    """Runs the tests of one pipeline. `parameters` are the connector's, overridden by those of the pipeline."""
 
     def __init__(
         self,

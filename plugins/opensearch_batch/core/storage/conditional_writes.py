@@ -15,11 +15,7 @@ REMEDY = (
 
 
 def require_conditional_writes(objects: Objects, uri: str) -> None:
-    """Test once whether the store of a work prefix implements conditional writes; later calls only read the result.
-
-    Args:
-        objects: the store.
-        uri: the object that records the result.
+    """Test once whether the store of a work prefix implements conditional writes; the object `uri` records the result.
 
     Raises:
         ConfigError: the store ignores the conditions.

@@ -141,11 +141,8 @@ class FieldMap:
         """Return the document that consists of the values of one row, or of all rows with the same key.
 
         If several sources have a value for a field, the values are merged in source order: objects are merged
-        recursively, and any other value is overwritten.
-
-        Args:
-            parts: the values of the rows.
-            partial: whether the document updates an existing document, whose other fields remain unchanged.
+        recursively, and any other value is overwritten. A `partial` document updates an existing one, whose other
+        fields remain unchanged.
 
         Raises:
             RecordRejected: a vector does not fit the index, or a required field is missing.

@@ -100,10 +100,7 @@ def is_plain(path: object) -> bool:
 
 
 class RowReader:
-    """Reads the values of several paths from a row in one pass.
-
-    Args:
-        paths: pairs of a name for error messages and a JSONPath.
+    """Reads the values of several paths from a row in one pass; each path has a name for error messages.
 
     Raises:
         ConfigError: a path is not a JSONPath.

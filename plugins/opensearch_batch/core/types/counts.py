@@ -59,10 +59,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
     sources: list[SourceCounts] = []
 
     def reconcile(self, location: str) -> None:
-        """Check that every row that was read is counted exactly once.
-
-        Args:
-            location: the beginning of the error message.
+        """Check that every row that was read is counted exactly once; `location` is the beginning of the error message.
 
         Raises:
             FatalError: `read` differs from the sum of the other counts.

@@ -77,10 +77,7 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     waiting: int = 0
 
     def reconcile(self, location: str) -> None:
-        """Check that every line and every earlier document is counted once.
-
-        Args:
-            location: the beginning of the error message.
+        """Check that every line and every earlier document is counted once; `location` begins the error message.
 
         Raises:
             FatalError: a sum is wrong.

@@ -52,14 +52,7 @@ _ROUTES = "The routes of the sink. A row that matches no route is counted as unr
 
 
 class ConversionNotes:
-    """The comments of one converted pipeline.
-
-    Args:
-        compiled: the Data Prepper pipeline.
-        sink: the sink of the converted pipeline.
-        number: the number of the sink.
-        names: the names of all converted pipelines, one for each sink.
-    """
+    """The comments of the pipeline that was converted for a sink; `names` are those of the pipelines of all sinks."""
 
     def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
         self._compiled, self._sink, self._number, self._names = compiled, sink, number, names

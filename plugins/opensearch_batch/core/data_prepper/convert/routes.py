@@ -20,11 +20,7 @@ _ARITHMETIC = frozenset("+-*/%")
 
 
 def one_condition(routes: Sequence[tuple[str, str]], sink_routes: Sequence[str]) -> str | None:
-    """Return the condition for the rows of a sink, or None if it receives all rows.
-
-    Args:
-        routes: the pipeline's routes, each with name and condition.
-        sink_routes: the names of the sink's routes.
+    """Return the condition for the rows of a sink, or None if it receives all rows; `routes` has names and conditions.
 
     Raises:
         ConfigError: the routes cannot be combined.

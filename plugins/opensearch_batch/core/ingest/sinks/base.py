@@ -91,16 +91,11 @@ class WrittenBody(NamedTuple):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt to write the documents of the sources.
+    """One attempt to write the documents of the sources. Ids sort in the order of the attempts.
 
-    Args:
-        id: identifies the attempt; ids sort in the order of the attempts.
-        work_prefix: the prefix of the files that all ingests share.
-        prefix: the prefix of this ingest's own files.
-        content_digest: digest of the sources and the options.
-        sources: the sources to read.
-        resumes: whether this attempt continues an interrupted attempt.
-        still_claimed: returns False when a newer run has superseded the run of this attempt.
+    `work_prefix` is the prefix of the files that all ingests share, and `prefix` that of this ingest's own files.
+    `content_digest` is a digest of the sources and the options. `still_claimed` returns False when a newer run has
+    superseded the run of this attempt.
     """
 
     id: str
@@ -133,10 +128,7 @@ class Sink(Protocol):
         """The vector fields that documents must fit, available after `open`."""
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
-        """Check the target, and create it if it is absent; return a remark for the user.
-
-        Args:
-            sample: makes the first documents; a new target is created with fields that fit them.
+        """Check the target, or create it with fields that fit the first documents; return a remark for the user.
 
         Raises:
             ConfigError: the target cannot be created, or does not match the request.

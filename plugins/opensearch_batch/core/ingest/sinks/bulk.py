@@ -97,14 +97,9 @@ def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iter
 class BulkWriter:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
-    Args:
-        cluster: the cluster of the index.
-        request: the index, the ingest pipeline, and how to send bodies. `max_body_bytes` is lowered permanently when
-            the server rejects a body as too large (413); `ConcurrencyLimit` finds the best number of bodies in flight,
-            at most `max_in_flight`.
-        retry_window_s: how long to retry a body while the index is busy.
-        still_claimed: whether no newer run has superseded this run; asked before a body is sent again.
-        clock, sleep: seconds; injected by tests.
+    `max_body_bytes` of the request is lowered permanently when the server rejects a body as too large (413);
+    `ConcurrencyLimit` finds the best number of bodies in flight, at most `max_in_flight`. `still_claimed`, whether no
+    newer run has superseded this run, is asked before a body is sent again.
     """
 
     def __init__(

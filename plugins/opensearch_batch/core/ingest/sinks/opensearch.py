@@ -36,14 +36,8 @@ _NO_INDEX = Index("", "", (), {}, {})
 class IndexSink:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
-    Args:
-        objects: the store of the settings that an index had before a load.
-        cluster: the cluster of the index.
-        request: the index, its body if it must be created, and how to write.
-        name: the target's name in reports; the index's name if None.
-        infers_vectors: if the request has no mappings, create the index with vector fields for the vectors of the first
-            document.
-        refreshes: refresh the written indexes at the end.
+    With `infers_vectors`, an index without mappings is created with vector fields for the vectors of the first
+    document. With `refreshes`, the written indexes are refreshed at the end.
     """
 
     can_resume = True

@@ -74,14 +74,7 @@ class WrittenObject(msgspec.Struct, frozen=True):
 
 
 class S3Writer:
-    """Writes the events of one source.
-
-    Args:
-        objects: the store.
-        settings: how objects are named, encoded and limited.
-        source: a string that is unique to this source and writer; the names of the objects contain its digest.
-        at: the time in the names of the objects.
-    """
+    """Writes the events of one source; the names of the objects contain the time `at` and a digest of `source`."""
 
     def __init__(self, objects: Objects, settings: ObjectSettings, *, source: str, at: datetime) -> None:
         self.written: list[WrittenObject] = []
@@ -91,12 +84,7 @@ class S3Writer:
         self._parts: dict[tuple[str, str], int] = {}
 
     def add(self, event: bytes, folder: str, *, name: str = NAME) -> None:
-        """Add one event.
-
-        Args:
-            event: its JSON text.
-            folder: the folder of its S3 object: ``s3://``, the bucket and the path prefix.
-            name: the beginning of the object's name.
+        """Add the JSON text of one event to the object in a folder (``s3://``, the bucket and the path prefix).
 
         Raises:
             RecordRejected: the format cannot represent the event; no part of it is written.
@@ -180,13 +168,7 @@ class _Part:
 
 
 class ObjectSink:
-    """Writes events to objects.
-
-    Args:
-        objects: the store.
-        settings: how objects are named, encoded and limited.
-        name: the target's name in reports.
-    """
+    """Writes events to objects."""
 
     can_resume = False
     identity: Sequence[str] = ()

@@ -41,14 +41,7 @@ class AddEntry(Options, frozen=True, kw_only=True):
     evaluate_when_on_element: bool = False
 
     def check(self, location: str) -> None:
-        """Check that the options do not contradict each other.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            ConfigError: options exclude or require each other.
-        """
+        """Raise ConfigError, with a message that begins with `location`, if options exclude or require each other."""
         causes = [cause for wrong, cause in self._rules() if wrong]
         if causes:
             raise ConfigError(f"{location}: {causes[0]}")
