@@ -56,7 +56,6 @@ class Check(Command[CheckAccount]):
         self._listing = listing
 
     def execute(self) -> None:
-        """Check all files and collect their mistakes."""
         listing = None if self._listing is None else self._listing.read_text(encoding="utf-8")
         checked_files = check_pipelines(_pipeline_files(self._files), adapter_of, listing)
         mistakes = sum(len(checked.mistakes) for checked in checked_files)
@@ -68,7 +67,6 @@ class Check(Command[CheckAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Print the result."""
         account = self.account
         for checked in account.pipelines:
             for mistake in checked.mistakes:

@@ -38,7 +38,6 @@ class Convert(Command[ConvertAccount]):
         self._path = file
 
     def execute(self) -> None:
-        """Convert all pipelines and collect the refusals."""
         if not self._path.is_file():
             raise ConfigError(f"{self._path}: no such file")
         if not is_data_prepper(self._path):

@@ -85,7 +85,6 @@ class Ingestion(ClientCommand[IngestAccount]):
             self.when_stopped = "the same command without --force resumes"
 
     def execute(self) -> None:
-        """Run the request."""
         file = read_request(self._request)
         batch, settings = file.batch, self._settings
         self.update(index=batch.ingest.index)
@@ -131,7 +130,6 @@ class Ingestion(ClientCommand[IngestAccount]):
         return [*request, *self._clients.as_arguments()]
 
     def show(self, console: Console) -> None:
-        """Print the counts and the next step."""
         account = self.account
         account.show(console, "joined", "unmatched", "blank", "nulls")
         if len(account.sources) > 1:

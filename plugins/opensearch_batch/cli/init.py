@@ -96,7 +96,6 @@ class Init(Command[InitAccount]):
         self._folder = folder
 
     def execute(self) -> None:
-        """Read the sample, draft the files, check them, write them."""
         settings = self._settings
         if (reason := invalid_reason(settings.name)) is not None:
             raise ConfigError(f"NAME: {settings.name!r} is not valid as a DAG id: {reason}")
@@ -130,7 +129,6 @@ class Init(Command[InitAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Print the choices and the next steps."""
         account, settings = self.account, self._settings
         console.print(f"{account.records} records of {self._sample} read; written:")
         for file in account.files:

@@ -45,7 +45,6 @@ class Replay(ClientCommand[ReplayAccount]):
         self._request = request
 
     def execute(self) -> None:
-        """Send the dead letters."""
         file = read_request(self._request) if self._request else None
         objects = self._stores(file.batch.credential if file else None)
         cluster = self._cluster()
@@ -71,7 +70,6 @@ class Replay(ClientCommand[ReplayAccount]):
         self.update(**msgspec.structs.asdict(report), dead_letters_location=location)
 
     def show(self, console: Console) -> None:
-        """Print the counts and what remains."""
         account = self.account
         account.show(console)
         if account.dead_letters_location:

@@ -54,7 +54,6 @@ class Search(ClientCommand[SearchAccount]):
         self._size = size
 
     def execute(self) -> None:
-        """Find the index's fields and the model, then send the queries."""
         path = Path(self._pipeline)
         if not path.suffix:
             path = FOLDER / f"{path.name}.yaml"
@@ -81,7 +80,6 @@ class Search(ClientCommand[SearchAccount]):
         return ml_commons.deployed_model(name)
 
     def show(self, console: Console) -> None:
-        """Print the documents that each query found."""
         for answer in self.account.answers:
             console.print(f"{answer.kind}: {self._question}")
             for hit in answer.hits:

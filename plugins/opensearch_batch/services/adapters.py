@@ -30,11 +30,9 @@ class BaseAdapter:
         return None
 
     def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model's name."""
         return str(parameters[self.model_parameter])
 
     def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:  # noqa: ARG002 - the same for all parameters
-        """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:

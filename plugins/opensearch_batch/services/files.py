@@ -37,12 +37,10 @@ class ServiceFiles(ABC):
         return uri.removeprefix(f"{self.scheme}://")
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - ids have no folders
-        """Yield the file if it exists."""
         if self.id_of(uri) and (info := self.head(uri)):
             yield info
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a file, None if it is absent."""
         info = self.head(uri)
         if info is None:
             return None

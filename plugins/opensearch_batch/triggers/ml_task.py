@@ -86,7 +86,6 @@ class MLTaskTrigger(BaseTrigger):
         self._has_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", *SHARED_ARGUMENTS)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -73,7 +73,6 @@ class NewObjectsTrigger(BaseEventTrigger):
         self.sqs = sqs
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         names = ("uri", "work_prefix", "pipeline", "include", "exclude", "aws_conn_id", "poll_every_s", "sqs")
         return TRIGGER, {name: getattr(self, name) for name in names}
 

@@ -33,7 +33,6 @@ class UnansweredTrigger(BaseTrigger):
         accept_conn_ids(aws_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         return UNANSWERED_TRIGGER, {"manifest": self.manifest, "aws_conn_id": self.aws_conn_id}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -58,7 +57,6 @@ class RepairTrigger(MLTaskTrigger):
     """Waits for a job as `poll` does, then returns its task to a worker."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         return REPAIR_TRIGGER, super().serialize()[1]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -89,7 +89,6 @@ class SubmissionTrigger(BaseTrigger):
         accept_conn_ids(opensearch_conn_id, aws_conn_id, ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         names = ("holder", "slots", "max_slots", "pause_s", "since", "stalled_after_s", "reason")
         return TRIGGER, {name: getattr(self, name) for name in (*names, *HANDLE_ARGUMENTS)}
 

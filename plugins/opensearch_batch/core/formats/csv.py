@@ -50,7 +50,6 @@ class Csv(CheckedOptions, frozen=True, kw_only=True):
     detect_header: bool = True
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         if self.delimiter == self.quote_character:
             yield ("quote_character",), "the delimiter is the same character; choose another one"
 
@@ -132,7 +131,6 @@ class CsvEncoding(Options, frozen=True, kw_only=True):
     header: Header | None = None
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> CsvFile:
-        """Return a writer for the events of one object."""
         return CsvFile(file, compression, self)
 
 

@@ -80,7 +80,6 @@ class JsonEncoding(Options, frozen=True, kw_only=True):
     key_name: Name = "events"
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> JsonFile:
-        """Return a writer for the events of one object."""
         return JsonFile(file, compression, self)
 
 
@@ -92,12 +91,10 @@ class JsonFile(StreamedFile):
         self._before = b"{%b:[" % msgspec.json.encode(encoding.key_name)
 
     def add(self, event: bytes) -> None:
-        """Add an event."""
         self._write(self._before + event)
         self._before = b","
 
     def close(self) -> None:
-        """Close the array and the object."""
         self._write(b"]}")
         super().close()
 

@@ -17,7 +17,6 @@ class JsonLines(msgspec.Struct, frozen=True):
     """Reads one JSON object per line and rejects any other line."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield each object with its original text."""
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             yield entry_of(line, source, uri, limit)
 
@@ -26,7 +25,6 @@ class RawLines(msgspec.Struct, frozen=True):
     """Reads one row per line, without validation."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the lines unchanged."""
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             if not line.content or line.content.isspace():
                 yield Blank(source)

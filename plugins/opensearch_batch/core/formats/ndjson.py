@@ -54,7 +54,6 @@ class NdjsonEncoding(Options, frozen=True, kw_only=True):
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> NdjsonFile:
-        """Return a writer for the events of one object."""
         return NdjsonFile(file, compression)
 
 
@@ -62,7 +61,6 @@ class NdjsonFile(StreamedFile):
     """Writes the events of one object, one per line."""
 
     def add(self, event: bytes) -> None:
-        """Add an event."""
         self._write(on_one_line(event) + b"\n")
 
 

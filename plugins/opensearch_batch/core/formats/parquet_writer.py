@@ -56,14 +56,12 @@ class ParquetEncoding(CheckedOptions, frozen=True, kw_only=True):
     auto_schema: bool = False
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         if (self.schema is not None) == self.auto_schema:
             yield (), "set exactly one of schema and auto_schema: true"
         if self.schema is not None:
             yield ("schema",), lambda: avro_schema(self.schema or "")
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
-        """Return a writer for the events of one file."""
         return ParquetFile(file, compression, self)
 
 
@@ -112,7 +110,6 @@ class ParquetFile:
         self._events.close()
 
     def discard(self) -> None:
-        """Discard the buffered events."""
         self._events.close()
 
 

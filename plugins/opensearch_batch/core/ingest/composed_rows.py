@@ -103,14 +103,12 @@ class RowComposer:
         self._adds_members = self._output_members is not None and len(inputs) > 1
 
     def content(self, row: Row) -> bytes:
-        """Return the text of the composed row."""
         answer = row.answer
         if isinstance(answer, str):
             return error_row(row.content, answer)
         return self._compose(row.content, answer if isinstance(answer, StoredAnswer) else None, 0)
 
     def values(self, field_map: FieldMap) -> Callable[[Row], Values]:
-        """Return the function that reads the values of a field map over composed rows."""
         if self._adds_members:
             return lambda row: field_map.read(0, self.content(row))
         return ComposedValues(field_map, self.content, self._output_members).read

@@ -195,7 +195,6 @@ class EventDocumentFactory:
         vectors: Sequence[VectorField],  # noqa: ARG002 - the index itself checks them
         resumes: bool = False,  # noqa: ARG002 - of `DocumentFactory`
     ) -> EventDocuments:
-        """Return the documents of the sources."""
         self._flow = self._new_flow()
         return EventDocuments(self._flow, self._options, sources, self.reading)
 

@@ -212,15 +212,12 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
         return {**self.model.parameters, **self.overrides}
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file if the service stores input files; return the identifiers of the upload."""
         return self.client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
-        """Delete the file that `stage` uploaded."""
         self.client.unstage(record.staged)
 
     def submit(self, record: JobRecord) -> Accepted:
-        """Submit the job: the paid call."""
         job_parameters = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
         try:
             return self.ml.batch_predict(record.model_id, {**self.overrides, **job_parameters})
@@ -228,7 +225,6 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
             raise explain(self.adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Find a job that was submitted but not recorded: its ML Commons task, else the job at the service."""
         for task in self.ml.tasks(record.model_id):
             if self.adapter.is_job(record, task.get("remote_job") or {}):
                 return Accepted(task["task_id"], task["remote_job"])

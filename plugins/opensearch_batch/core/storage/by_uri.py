@@ -38,35 +38,27 @@ class Stores:
         self._stores: dict[str, Objects] = {}
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix."""
         return self._store(uri).list(uri, include=include, exclude=exclude)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return the metadata of an object."""
         return self._store(uri).head(uri)
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a small object."""
         return self._store(uri).read(uri)
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object."""
         self._store(uri).write(uri, content)
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write an object if it is absent."""
         return self._store(uri).create(uri, content)
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object if it still has this ETag."""
         return self._store(uri).replace(uri, content, etag=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
-        """Write an object from an open file."""
         self._store(uri).upload(uri, content)
 
     def delete(self, uri: str) -> None:
-        """Delete an object if it exists."""
         self._store(uri).delete(uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:

@@ -85,7 +85,6 @@ class S3Objects:
                         yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), modified)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return the metadata of an object, None if it is absent."""
         with self._errors(uri):
             response = self._call(self._client.head_object, uri, _ABSENT)
         if response is None:
@@ -94,13 +93,11 @@ class S3Objects:
         return ObjectInfo(uri, response["ContentLength"], response["ETag"].strip('"'), modified)
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a small object, None if it is absent."""
         with self._errors(uri):
             response = self._call(self._client.get_object, uri, _ABSENT)
             return Stored(response["Body"].read(), response["ETag"].strip('"')) if response else None
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object; overwrite an existing one."""
         # A browser displays plain text; it downloads an object without a content type.
         headers: dict[str, Any] = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
         with self._errors(uri):
@@ -121,7 +118,6 @@ class S3Objects:
             self._client.upload_fileobj(content, bucket, key)
 
     def delete(self, uri: str) -> None:
-        """Delete an object if it exists."""
         with self._errors(uri):
             self._call(self._client.delete_object, uri)
 

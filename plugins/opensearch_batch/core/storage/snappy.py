@@ -81,7 +81,6 @@ class SnappyWriter(io.RawIOBase):
         stream.write(HEADER)
 
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def write(self, content: bytes) -> int:  # type: ignore[override] # all writers here pass bytes

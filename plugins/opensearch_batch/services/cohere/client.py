@@ -78,13 +78,11 @@ class CohereClient(JobClient):
         return staged
 
     def unstage(self, staged: Mapping[str, str]) -> None:
-        """Delete the dataset if it exists."""
         if DATASET in staged:
             with suppress(NotFound), cohere_errors(f"dataset {staged[DATASET]} at Cohere"):
                 self._api.datasets.delete(id=staged[DATASET])
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the job over the record's dataset, None if there is none."""
         if DATASET not in record.staged:
             return None
         with cohere_errors("embed jobs at Cohere"):
@@ -92,13 +90,11 @@ class CohereClient(JobClient):
         return next((_plain(job) for job in jobs if job.input_dataset_id == record.staged[DATASET]), None)
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the embed job."""
         job_id = remote_id(record, "job_id")
         with cohere_errors(f"embed job {job_id} at Cohere"):
             return _plain(self._api.embed_jobs.get(id=job_id))
 
     def cancel(self, record: JobRecord) -> None:
-        """Cancel the embed job."""
         job_id = remote_id(record, "job_id")
         with cohere_errors(f"embed job {job_id} at Cohere"):
             self._api.embed_jobs.cancel(id=job_id)

@@ -67,7 +67,6 @@ class CohereDatasets(ServiceFiles):
         return dataset
 
     def delete(self, uri: str) -> None:
-        """Delete a dataset if it exists."""
         with suppress(NotFound), cohere_errors(uri):
             self._api.datasets.delete(id=self.id_of(uri))
 

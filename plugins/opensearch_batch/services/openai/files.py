@@ -27,7 +27,6 @@ class OpenAIFiles(ServiceFiles):
         self._api = api
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return size and ETag of a file, None if it is absent."""
         try:
             with openai_errors(uri):
                 file = self._api.files.retrieve(self.id_of(uri))
@@ -52,7 +51,6 @@ class OpenAIFiles(ServiceFiles):
         return stream_of(_content(uri, chunks), lambda: response.__exit__(None, None, None))
 
     def delete(self, uri: str) -> None:
-        """Delete a file if it exists."""
         with suppress(NotFound), openai_errors(uri):
             self._api.files.delete(self.id_of(uri))
 

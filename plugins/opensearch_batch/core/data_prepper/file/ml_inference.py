@@ -54,7 +54,6 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         if self.action_type == "predict":
             yield (
                 ("action_type",),

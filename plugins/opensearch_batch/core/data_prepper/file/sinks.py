@@ -54,7 +54,6 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     tags_target_key: EventKey | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         if self.include_keys and self.exclude_keys:
             yield ("exclude_keys",), "cannot be combined with include_keys; keep one of them"
         for name in ("include_keys", "exclude_keys"):
@@ -205,7 +204,6 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         return None if self.bulk_size < 0 else self.bulk_size * MIB
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
         yield from self._refused_values()
         for number, host in enumerate(self.hosts):

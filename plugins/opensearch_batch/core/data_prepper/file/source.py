@@ -56,7 +56,6 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
         return (self.start_time, self.end_time, self.range) != (None, None, None)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         if self.range is not None and (self.start_time, self.end_time) != (None, None):
             yield ("range",), "cannot be combined with start_time and end_time; keep the range or the times"
 
@@ -100,7 +99,6 @@ class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     scheduling: Scheduling | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
         if self.scheduling is not None and self.end_time is not None:
             yield ("end_time",), "cannot be combined with scheduling, which has no end; remove end_time or scheduling"
@@ -165,7 +163,6 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
         return tuple(self._bucket(element.bucket) for element in self.scan.buckets)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         if self.delete_s3_objects_on_read and not self.acknowledgments:
             yield ("delete_s3_objects_on_read",), "deletion requires acknowledgments; write acknowledgments: true"
         for number, element in enumerate(self.scan.buckets):

@@ -69,7 +69,6 @@ class IndexSink:
 
     @property
     def vectors(self) -> Sequence[VectorField]:
-        """The vector fields of the index."""
         return self._index.vectors
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:

@@ -191,7 +191,6 @@ class ObjectSink:
             yield
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:  # noqa: ARG002 - of `Sink`
-        """Add events to their objects."""
         body, refused = Body(), list[Refused]()
         for entry in entries:
             self._add(entry, body, refused)
@@ -201,7 +200,6 @@ class ObjectSink:
         yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
 
     def finish(self) -> None:
-        """Write the objects that are still open."""
         self._writer.finish()
 
     def _add(self, entry: Entry, body: Body, refused: list[Refused]) -> None:

@@ -75,7 +75,6 @@ class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
     entries: Annotated[list[AddEntry], Meta(min_length=1)]
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         return base.continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
