@@ -146,11 +146,7 @@ class Init(Command[InitAccount]):
 
 
 def _records(sample: Path) -> list[dict[str, Any]]:
-    """Return the first records of a sample.
-
-    Raises:
-        ConfigError: no row of the sample is a JSON object.
-    """
+    """Return the first records of a sample; raise ConfigError if no row of the sample is a JSON object."""
     uri, objects = str(sample), LocalFiles()
     item = objects.head(uri)
     if item is None:

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
-    """Return the object storage of an AWS connection.
-
-    Raises:
-        ConfigError: there is no such connection.
-    """
+    """Return the object storage of an AWS connection; raise ConfigError if there is no such connection."""
     owners = connection(aws_conn_id, "aws").extra_dejson.get("bucket_owners") or {}
     client = aws_hook(aws_conn_id, "s3").get_conn()
     if any(owners.values()):

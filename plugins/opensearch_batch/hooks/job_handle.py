@@ -85,11 +85,7 @@ class JobHandle(msgspec.Struct, frozen=True):
     ai_conn_id: str | None
 
     def record(self) -> JobRecord:
-        """Return the job's record.
-
-        Raises:
-            ConfigError: there is no record, or the job was not submitted yet.
-        """
+        """Return the job's record; raise ConfigError if there is no record, or the job was not submitted yet."""
         record = JobRecords(self._objects(), self.folder).read()
         if record is None or record.status == "intent":
             raise ConfigError(f"{self.folder}: no submitted job is recorded here; clear batch_predict")

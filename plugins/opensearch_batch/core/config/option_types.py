@@ -71,11 +71,7 @@ class ByteCount(int):
 
     @classmethod
     def of(cls, text: str) -> ByteCount:
-        """Parse a size, like ``50mb``.
-
-        Raises:
-            ValueError: the string is not a size, or has no unit.
-        """
+        """Parse a size, like ``50mb``; raise ValueError if the string is not a size, or has no unit."""
         match = _BYTES.fullmatch(text)
         if match is None or match["unit"] not in _UNITS:
             raise ValueError(f"{text!r} is not a size; write a number with b, kb, mb or gb, like 50mb")

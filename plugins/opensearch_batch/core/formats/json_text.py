@@ -31,11 +31,7 @@ def check_text(row: bytes) -> bytes:
 
 
 def check_json(row: bytes) -> bytes:
-    """Return the row if it is one JSON value (RFC 8259).
-
-    Raises:
-        RecordRejected: the row is not JSON.
-    """
+    """Return the row if it is one JSON value (RFC 8259); raise RecordRejected if the row is not JSON."""
     try:
         msgspec.json.decode(check_text(row), type=msgspec.Raw)
     except msgspec.DecodeError as error:
@@ -46,11 +42,7 @@ def check_json(row: bytes) -> bytes:
 
 
 def members_of(event: bytes) -> dict[str, msgspec.Raw]:
-    """Return the members of a JSON object.
-
-    Raises:
-        RecordRejected: the event is not a JSON object.
-    """
+    """Return the members of a JSON object; raise RecordRejected if the event is not a JSON object."""
     try:
         return members(event)
     except msgspec.DecodeError as error:

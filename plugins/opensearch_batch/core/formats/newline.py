@@ -25,11 +25,7 @@ class Newline(Options, frozen=True, kw_only=True):
     header_destination: Annotated[str, Meta(min_length=1)] | None = None
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the lines as objects.
-
-        Raises:
-            FatalError: the header is not UTF-8, or is too long.
-        """
+        """Yield the lines as objects; raise FatalError if the header is not UTF-8, or is too long."""
         header = dict[str, str]()
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             if line.number <= self.skip_lines:

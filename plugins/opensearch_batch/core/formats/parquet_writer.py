@@ -220,11 +220,7 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
 
 
 def _common_kind(earlier: Kind, later: Kind, name: str) -> Kind:
-    """Return the kind that can represent the values of both kinds.
-
-    Raises:
-        RecordRejected: there is no such kind.
-    """
+    """Return the kind that can represent the values of both kinds; raise RecordRejected if there is no such kind."""
     if earlier is None or later is None or earlier == later:
         return later if earlier is None else earlier
     if isinstance(earlier, Mapping) and isinstance(later, Mapping):

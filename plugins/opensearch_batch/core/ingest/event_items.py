@@ -48,11 +48,7 @@ class Shape(msgspec.Struct, frozen=True):
         return self == Shape()
 
     def document(self, event: Event) -> dict[str, Node]:
-        """Return the document's fields.
-
-        Raises:
-            RecordRejected: the root is not an object.
-        """
+        """Return the document's fields; raise RecordRejected if the root is not an object."""
         node = event.find(self.root) if self.root else event.fields
         fields = members_of(event.fields if node is MISSING else node)
         if fields is None:

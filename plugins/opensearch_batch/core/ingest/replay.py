@@ -200,11 +200,7 @@ class _LetterRecords:
                 self._verdicts[self._rows[_origin(item.context)]] = state
 
     def commit(self) -> None:
-        """Write the verdicts to the ledger.
-
-        Raises:
-            RetriableError: a run has claimed the records meanwhile.
-        """
+        """Write the verdicts to the ledger; raise RetriableError if a run has claimed the records meanwhile."""
         if self._verdicts:
             self._records.commit(self._verdicts)
             self._verdicts.clear()

@@ -65,10 +65,6 @@ def run_batch_ingestion(
 
 
 def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
-    """Return the sources of a request with their objects.
-
-    Raises:
-        ConfigError: a source is missing.
-    """
+    """Return the sources of a request with their objects; raise ConfigError if a source is missing."""
     scheme = "openai://" if batch.type == "openai" else ""
     return [Source(source, tuple(find_objects(objects, f"{scheme}{source}"))) for source in batch.sources]

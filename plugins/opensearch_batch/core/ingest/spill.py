@@ -153,11 +153,7 @@ class Spill:
         return offset
 
     def finish(self) -> None:
-        """Write the remaining rows, so that all rows can be read.
-
-        Raises:
-            RetriableError: the disk is full.
-        """
+        """Write the remaining rows, so that all rows can be read; raise RetriableError if the disk is full."""
         self._write()
         # One read returns most rows completely; a longer row takes a second read.
         self._read_bytes = self._written_bytes // max(self._rows, 1) * 5 // 4 + _HEAD.size

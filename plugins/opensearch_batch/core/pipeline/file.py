@@ -164,9 +164,5 @@ def _member(value: object, key: str | int) -> object:
 
 
 def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
-    """Read a pipeline file.
-
-    Raises:
-        ConfigError: as in `PipelineFile`.
-    """
+    """Read a pipeline file; raise ConfigError as `PipelineFile` does."""
     return PipelineFile(path, adapter_of).spec

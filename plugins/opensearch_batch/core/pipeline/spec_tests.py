@@ -99,11 +99,7 @@ class SpecRun:
         return written_fields(self._request, self._adapter, self._parameters, self._spec.batch_predict.inputs)
 
     def run(self, test: SpecTest) -> SpecTestResult:
-        """Run a test.
-
-        Raises:
-            BatchError: the number of predictions is wrong.
-        """
+        """Run a test; raise BatchError if the number of predictions is wrong."""
         answers = test.outputs if test.outputs is not None else test.predictions or []
         if len(answers) != len(test.records):
             raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")

@@ -121,11 +121,7 @@ class FieldMap:
         return bool(self._routing_slots)
 
     def read(self, source: int, row: bytes) -> Values:
-        """Return the mapped values of a row.
-
-        Raises:
-            RecordRejected: the row is not a JSON object.
-        """
+        """Return the mapped values of a row; raise RecordRejected if the row is not a JSON object."""
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:

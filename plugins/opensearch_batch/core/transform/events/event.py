@@ -92,11 +92,7 @@ class Event:
 
     @classmethod
     def of(cls, row: bytes) -> Event:
-        """Read an event from a row.
-
-        Raises:
-            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8).
-        """
+        """Read an event from a row; raise RecordRejected if the row is not a JSON object (RFC 8259, UTF-8)."""
         try:
             return cls(_members(check_text(row)))
         except msgspec.ValidationError:

@@ -158,11 +158,7 @@ def remainder(left: Operand, right: Operand) -> Operand:
 
 
 def negate(value: Operand) -> Operand:
-    """Negate a number.
-
-    Raises:
-        EvaluationError: the value is not a number, or is a Double.
-    """
+    """Negate a number; raise EvaluationError if the value is not a number, or is a Double."""
     kind = _kind(value)
     if kind in (_NONE, _DOUBLE):
         raise EvaluationError("- requires an integer or a 32-bit float")

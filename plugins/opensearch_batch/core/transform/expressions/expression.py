@@ -45,11 +45,7 @@ class Expression(msgspec.Struct, frozen=True):
 
 
 def compile_expression(text: str) -> Expression:
-    """Compile an expression.
-
-    Raises:
-        ConfigError: the string is not a valid expression.
-    """
+    """Compile an expression; raise ConfigError if the string is not a valid expression."""
     tree = grammar.parse(text)
     compiler = _Compiler(text)
     try:

@@ -114,11 +114,7 @@ def condition_of(option: str, text: str | None) -> Condition:
 
 
 def source_key(option: str, text: str) -> Key:
-    """Parse a key that the processor reads.
-
-    Raises:
-        ConfigError: the key is empty or invalid.
-    """
+    """Parse a key that the processor reads; raise ConfigError if the key is empty or invalid."""
     with errors_at(option):
         key = key_of(text)
     if not key:
@@ -188,11 +184,7 @@ def list_at(event: Event, key: Key, option: str) -> list[Node] | None:
 
 
 def object_of(node: Node, option: str) -> dict[str, Node]:
-    """Return a copy of the members of a list element.
-
-    Raises:
-        EventError: the element is not an object.
-    """
+    """Return a copy of the members of a list element; raise EventError if the element is not an object."""
     members = members_of(node)
     if members is None:
         raise EventError(f"{option}: an element of the list is not an object")

@@ -29,11 +29,7 @@ def converter(wanted: Type, scale: int = 0) -> Convert:
 
 
 def parse_integer(text: str, bits: int) -> int:
-    """Parse a signed integer of at most `bits` bits.
-
-    Raises:
-        ValueError: the string is not such an integer.
-    """
+    """Parse a signed integer of at most `bits` bits; raise ValueError if the string is not such an integer."""
     if _WHOLE.fullmatch(text) is None or len(text) > bits or not _fits(number := int(text), bits):
         raise ValueError(f"{text[:40]!r} is not an integer of {bits} bits")
     return number
