@@ -90,7 +90,6 @@ class AcmeAdapter(BaseAdapter):
     limits = Limits(max_records=100, max_bytes=1 << 20, max_record_bytes=1 << 16)
     errors = ErrorCodes(throttle=frozenset({"busy"}))
     output_members = frozenset({"ref", "vector", "failure"})
-    error_members = frozenset({"failure"})
     id_member: str | None = "ref"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "m"})
     states: ClassVar[Mapping[str, State]] = {"running": "RUNNING", "done": "COMPLETED", "stopped": "CANCELLED"}

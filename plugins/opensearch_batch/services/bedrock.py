@@ -58,7 +58,6 @@ class BedrockAdapter(BaseAdapter):
     )
     batch_path = "/model-invocation-job"
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
-    error_members = frozenset({"error"})
     id_member: str | None = "recordId"
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}

@@ -42,7 +42,7 @@ class SageMakerAdapter(BaseAdapter):
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     batch_path = "CreateTransformJob"
-    output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)
     states: ClassVar[Mapping[str, State]] = {

@@ -17,7 +17,7 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
-from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
+from opensearch_batch.core.ingest.documents import DocumentFactory, SourceRows
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
 from opensearch_batch.core.ledger.dead_records import LedgerScope
@@ -168,7 +168,7 @@ class Ingest:
                 account.record(done=True)
             return is_complete, account.counts(), account.dead.location
 
-    def _write(self, attempt: Attempt, documents: DocumentStream, account: RowAccount) -> bool:
+    def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
         """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.
 
         Return False if a newer run has claimed the records; bodies that were not sent by then are not sent.

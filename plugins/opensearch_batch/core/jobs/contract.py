@@ -100,7 +100,6 @@ class ServiceAdapter(Protocol):
 
     Attributes:
         output_members: top-level names of an output row; a path that starts with one of them reads the output.
-        error_members: each error row has at least one of these members, as in `RowErrors`.
         id_member: the member with the id of a row's record; None if rows have no id.
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
@@ -110,7 +109,6 @@ class ServiceAdapter(Protocol):
     limits: Limits
     errors: ErrorCodes
     output_members: frozenset[str]
-    error_members: frozenset[str]
     id_member: str | None
     example_parameters: Mapping[str, Any]
     batch_path: str

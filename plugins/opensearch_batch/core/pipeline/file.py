@@ -161,8 +161,3 @@ def _member(value: object, key: str | int) -> object:
     if isinstance(value, dict):
         return value.get(key, _ABSENT)
     return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else _ABSENT
-
-
-def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
-    """Read a pipeline file; raise ConfigError as `PipelineFile` does."""
-    return PipelineFile(path, adapter_of).spec

@@ -14,7 +14,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError, RecordRejected
 from opensearch_batch.core.ingest.composed_rows import ERROR_ROWS, error_row, row_composer
-from opensearch_batch.core.ingest.documents import DocumentStream, Reading
+from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
@@ -148,7 +148,7 @@ class SpecRun:
         name = self._adapter.id_member
         return {name: line[name]} if name else {}
 
-    def _documents(self, sources: Sequence[Source], reading: Reading) -> DocumentStream:
+    def _documents(self, sources: Sequence[Source], reading: Reading) -> SourceRows:
         if self._request.processors is not None:
             from opensearch_batch.core.ingest.row_documents import row_documents
 

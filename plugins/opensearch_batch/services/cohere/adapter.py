@@ -51,7 +51,7 @@ class CohereAdapter(BaseAdapter):
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     batch_path = "/embed-jobs"
-    output_members = error_members = frozenset({"embeddings"})
+    output_members = frozenset({"embeddings"})
     id_member: str | None = RECORD_ID
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
     states: ClassVar[Mapping[str, State]] = {

@@ -42,7 +42,6 @@ class OpenAIAdapter(BaseAdapter):
     )
     batch_path = "/batches"
     output_members = frozenset({"custom_id", "response", "error"})
-    error_members = frozenset({"response", "error"})
     id_member: str | None = "custom_id"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
     states: ClassVar[Mapping[str, State]] = {
