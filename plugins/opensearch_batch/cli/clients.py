@@ -75,11 +75,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
     ] = None
 
     def cluster(self, secrets: Secrets) -> Cluster:
-        """Return the cluster.
-
-        Raises:
-            ConfigError: the URL is missing, invalid or contains a password, or credentials are missing.
-        """
+        """Return the cluster; raise ConfigError for a missing or invalid URL or credential."""
         if not self.opensearch_url:
             raise ConfigError("no cluster; pass --opensearch-url or set OPENSEARCH_URL")
         url = _without_password("--opensearch-url", self.opensearch_url, INSTEAD_OF_PASSWORD)
@@ -168,11 +164,7 @@ def _s3(keys: Credential, endpoint: str | None) -> Objects:
 
 
 def _without_password(option: str, url: str, instead: str) -> str:
-    """Return a URL that contains no password.
-
-    Raises:
-        ConfigError: the URL contains a password, or is not a server URL.
-    """
+    """Return a URL that contains no password; raise ConfigError if it does, or is not a server URL."""
     try:
         address_of(url)
     except ConfigError as error:

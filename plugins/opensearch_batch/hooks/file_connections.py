@@ -25,11 +25,7 @@ from opensearch_batch.hooks.stored_connections import find_stored_connection, st
 
 
 def connection_at(conn_id: str) -> Connection:
-    """Return the connection that a block of a file describes.
-
-    Raises:
-        ConfigError: the file changed since the run began and has no such block.
-    """
+    """Return the connection that a block of a file describes; raise ConfigError if the file has lost the block."""
     file_name, _, keys = conn_id.rpartition("#")
     pipeline_name, *rest = keys.split("/")
     path = Path(file_name)

@@ -92,11 +92,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         return record
 
     def task_status(self, ml_task_id: str) -> RemoteStatus:
-        """Ask the service for the job's status through ML Commons.
-
-        Raises:
-            NotFound: ML Commons does not know the task, or cannot load its model.
-        """
+        """Ask for the status through ML Commons; raise NotFound if it does not know the task or lacks its model."""
         ml_commons = shared_ml_commons(self.opensearch_conn_id)
         return remote_status(ml_commons, ml_task_id, adapter_of(self.service))
 

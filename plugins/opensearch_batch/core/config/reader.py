@@ -190,11 +190,7 @@ class Reader:
         return self._file.error(keys, text)
 
     def check_compiles(self, node: Node, keys: Keys, options: object) -> None:
-        """Check that the options of a processor compile.
-
-        Raises:
-            ConfigError: an option is invalid; the error has the location of the option.
-        """
+        """Raise ConfigError, with the location of the invalid option, if the options of a processor do not compile."""
         if hasattr(options, "compile"):
             try:
                 options.compile()

@@ -80,11 +80,7 @@ class YamlFile:
         return node_at(self.tree, keys)
 
     def value(self) -> object:
-        """Return the content as Python values; scalars are resolved as in YAML 1.1.
-
-        Raises:
-            ConfigError: a value has an unknown tag.
-        """
+        """Return the content as Python values, resolved as in YAML 1.1; raise ConfigError for an unknown tag."""
         import yaml
 
         if self.tree is None:

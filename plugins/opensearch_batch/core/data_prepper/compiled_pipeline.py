@@ -52,11 +52,7 @@ class CompiledPipeline:
 
     @classmethod
     def load(cls, path: Path, name: str) -> CompiledPipeline:
-        """Read a file and compile the pipeline with this name.
-
-        Raises:
-            ConfigError: the file is invalid, or has no such pipeline.
-        """
+        """Read a file and compile a pipeline; raise ConfigError if the file is invalid, or has no such pipeline."""
         file = DataPrepperFile(path)
         for pipeline in file.pipelines:
             if pipeline.name == name:

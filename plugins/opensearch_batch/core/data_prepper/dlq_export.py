@@ -110,11 +110,7 @@ def dlq_body(entries: Sequence[DlqEntry]) -> bytes:
 
 
 def dlq_key(entries: Sequence[DlqEntry], *, key_path_prefix: str | None, at: datetime) -> str:
-    """Return the key of the DLQ object that contains dead letters of one plugin and pipeline.
-
-    Raises:
-        ConfigError: the prefix contains an invalid date pattern.
-    """
+    """Return the key of a DLQ object of one plugin and pipeline; raise ConfigError for an invalid date pattern."""
     first, failed = entries[0], msgspec.json.encode([entry.failed_data for entry in entries])
     # The identifier depends only on the content of the dead letters.
     identifier = uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())

@@ -44,11 +44,7 @@ def normalized_name(name: str) -> str:
 
 
 def index_body(sink: OpenSearchSink, objects: Objects) -> dict[str, Any] | None:
-    """Return the body with which to create the index, or None if the file does not configure one.
-
-    Raises:
-        ConfigError: the template file does not exist, or is not a JSON object.
-    """
+    """Return the body of an index, None if none is configured; raise ConfigError if its template cannot be read."""
     template = _template(sink, objects)
     if sink.template_type == "index-template":
         template = template.get("template", template)

@@ -149,11 +149,7 @@ class CsvFile(StreamedFile):
             self._row(self._names)
 
     def add(self, event: bytes) -> None:
-        """Add an event.
-
-        Raises:
-            RecordRejected: the event has a member that is not a column, or is the first event and has no members.
-        """
+        """Add an event; raise RecordRejected if a member is not a column, or if there are no columns."""
         members = members_of(event)
         names = self._names or tuple(members)
         if not names:

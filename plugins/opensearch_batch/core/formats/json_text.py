@@ -17,11 +17,7 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def check_text(row: bytes) -> bytes:
-    """Return the row if it is UTF-8. This check is needed because msgspec does not check the values that it skips.
-
-    Raises:
-        RecordRejected: the row is not UTF-8.
-    """
+    """Return the row; raise RecordRejected if it is not UTF-8, which msgspec does not check in values that it skips."""
     if not row.isascii():
         try:
             row.decode()
@@ -50,20 +46,12 @@ def members_of(event: bytes) -> dict[str, msgspec.Raw]:
 
 
 def on_one_line(value: bytes) -> bytes:
-    """Return a JSON value without line breaks, as bulk requests and JSON Lines require.
-
-    Raises:
-        RecordRejected: the value has line breaks and is not JSON.
-    """
+    """Return JSON without line breaks, as bulk requests require; raise RecordRejected if it has any and is not JSON."""
     return compact(value) if b"\n" in value or b"\r" in value else value
 
 
 def compact(value: bytes) -> bytes:
-    """Return a JSON value without white space between its tokens.
-
-    Raises:
-        RecordRejected: the value is not JSON, or is nested too deeply.
-    """
+    """Return JSON without white space between tokens; raise RecordRejected if it is not JSON, or too deep."""
     try:
         return msgspec.json.format(value, indent=-1)
     except msgspec.DecodeError as error:

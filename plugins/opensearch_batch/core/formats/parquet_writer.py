@@ -80,11 +80,7 @@ class ParquetFile:
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
-        """Add an event.
-
-        Raises:
-            RecordRejected: the event does not fit the schema, or its types conflict with those of earlier events.
-        """
+        """Add an event; raise RecordRejected if it does not fit the schema, or the types of earlier events."""
         try:
             row = msgspec.json.decode(event, type=dict[str, Any])
             if self._schema is None:
@@ -114,11 +110,7 @@ class ParquetFile:
 
 
 def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    """Return the Arrow schema for an Avro schema.
-
-    Raises:
-        ConfigError: the string is not an Avro schema, or contains an unsupported type.
-    """
+    """Return the Arrow schema for an Avro schema; raise ConfigError if it is invalid or has an unsupported type."""
     import pyarrow as pa
 
     try:

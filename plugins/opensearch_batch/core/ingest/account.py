@@ -133,11 +133,7 @@ class RowAccount:
         )
 
     def record(self, *, done: bool) -> None:
-        """Write the dead letters, then the progress that counts them.
-
-        Raises:
-            RetriableError: another run of the same request took over the progress and the dead letters.
-        """
+        """Write the dead letters, then the progress that counts them; raise RetriableError if another run took over."""
         parts = self.dead.write()
         if parts == 1:
             save(self._objects, f"{self.dead.prefix}{REPLAY_FILE}", self._replay)

@@ -135,11 +135,7 @@ _TYPE_NAMES = MappingProxyType(
 
 
 def parse_request(content: bytes | Mapping[str, Any], location: str = "request") -> BatchIngestion:
-    """Parse and check a request, which is JSON text or a decoded object; `location` begins error messages.
-
-    Raises:
-        ConfigError: the request is not JSON, has an unknown or invalid member, or its field map is invalid.
-    """
+    """Parse a request (JSON text, or decoded); raise ConfigError, which begins with `location`, for any mistake."""
     raw = _decode(content, location)
     _refuse_unknown(raw, location)
     try:

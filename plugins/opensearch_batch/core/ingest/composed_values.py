@@ -67,11 +67,7 @@ class ComposedValues:
         self._plans: dict[tuple[str, ...], list[_Output] | None] = {}
 
     def read(self, row: Row) -> Values:
-        """Return the values of a row whose content is the record.
-
-        Raises:
-            RecordRejected: the record is not a JSON object.
-        """
+        """Return the values of a row whose content is the record; raise RecordRejected if that is not a JSON object."""
         answer = row.answer
         if type(answer) is StoredAnswer and self._is_separable:
             try:

@@ -93,11 +93,7 @@ class DocumentFactory(Protocol):
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
     ) -> SourceRows:
-        """Return the documents of the sources; with `resumes`, an earlier attempt wrote a part of them.
-
-        Raises:
-            ConfigError: the sources cannot be joined.
-        """
+        """Return the documents; with `resumes`, an earlier attempt wrote a part. Raise ConfigError for a bad join."""
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Return a remark about the result for the user, or None."""

@@ -84,11 +84,7 @@ class EventDocuments(SourceRows):
             return Rejected((row,), str(error))
 
     def _event(self, row: Row) -> Event:
-        """Read a row.
-
-        Raises:
-            RecordRejected: the row is not a JSON object or is an error of the AI service, or adding metadata failed.
-        """
+        """Read a row; raise RecordRejected if it is an error or not a JSON object, or if adding metadata fails."""
         event = self._parse(row.content if self._composer is None else self._composer.content(row))
         errors = self._row_errors
         if errors is not None and _may_be_error(event.fields, errors) and (reason := errors.find(row.content)):

@@ -66,11 +66,7 @@ class ItemFactory(Protocol):
     """Converts an event to the item that a sink writes."""
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - identifies the item for the caller
-        """Return the item of an event that was parsed from `row`. The method may change the event.
-
-        Raises:
-            RecordRejected: the sink cannot write the event.
-        """
+        """Return the item of an event of `row`, which may change; raise RecordRejected if it cannot be written."""
 
 
 class IndexItemFactory:
@@ -113,11 +109,7 @@ class IndexItemFactory:
         self._version = version_members(version)
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - of `ItemFactory`
-        """Return the item of an event.
-
-        Raises:
-            RecordRejected: the action is unknown, a vector is invalid, or a value cannot be an id.
-        """
+        """Return the item; raise RecordRejected for an unknown action, an invalid vector, or a value that is no id."""
         index = routing = None
         try:
             if self._index is not None:
@@ -176,11 +168,7 @@ class ObjectItemFactory:
         self._shape = shape
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401, ARG002 - of `ItemFactory`
-        """Return the item of an event.
-
-        Raises:
-            RecordRejected: the event lacks a key that `bucket` needs, and there is no default bucket.
-        """
+        """Return the item; raise RecordRejected if there is no default bucket, and no key that `bucket` needs."""
         try:
             bucket = self._bucket(event)
         except EventError as error:
@@ -206,11 +194,7 @@ def text_of(node: Node) -> bytes | None:
 
 
 def _empty_id(action: Action) -> str:
-    """Return the empty id, for a document that is sent without one.
-
-    Raises:
-        RecordRejected: the action needs an id, because it changes an existing document.
-    """
+    """Return the empty id; raise RecordRejected if the action changes an existing document, which needs an id."""
     if action in ID_OPTIONAL:
         return ""
     raise RecordRejected(f"action {action} needs an id; for a serverless collection, set document_id")

@@ -54,11 +54,7 @@ class MappedDocuments(SourceRows):
             yield self.entry(entry) if isinstance(entry, Group) else entry
 
     def keyed(self, row: Row) -> KeyedRow:
-        """Extract the values of a row and its id.
-
-        Raises:
-            RecordRejected: the row is not a JSON object, or has no id.
-        """
+        """Extract a row's values and id; raise RecordRejected if it is not a JSON object, or has no id."""
         values = self._values(row)
         return KeyedRow(self._map.key(row.source, values) or "", row, values)
 

@@ -56,11 +56,7 @@ def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
 
 
 def options_of(processors: Processors) -> list[tuple[str, ProcessorOptions]]:
-    """Return the name and the options of each processor.
-
-    Raises:
-        ConfigError: a processor is unknown or has invalid options.
-    """
+    """Return the name and options of each processor; raise ConfigError if a processor or an option is invalid."""
     return [_options(f"processors[{number}]", configured) for number, configured in enumerate(processors)]
 
 
@@ -106,11 +102,7 @@ def _key(path: str, option: str) -> Key:
 
 
 def row_flow(request: IngestRequest) -> Flow:
-    """Return the flow of a request: its processors, and a route with its condition.
-
-    Raises:
-        ConfigError: a processor or the condition cannot be compiled.
-    """
+    """Return the flow of a request, with a route for its condition; raise ConfigError if a part does not compile."""
     steps = [(name, options.compile()) for name, options in options_of(request.processors or ())]
     if request.when is None:
         return Flow(steps)

@@ -134,11 +134,7 @@ class Spill:
         self._uri_of: list[str] = []
 
     def add(self, keyed: KeyedRow) -> int:
-        """Append a row; return its offset.
-
-        Raises:
-            RetriableError: the disk is full.
-        """
+        """Append a row and return its offset; raise RetriableError if the disk is full."""
         row, key = keyed.row, keyed.key.encode("utf-8", "surrogatepass")
         uri = self._uris.setdefault(row.uri, len(self._uris))
         if uri == len(self._uri_of):

@@ -147,11 +147,7 @@ class ServiceAdapter(Protocol):
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path, in an output row, of the prediction for input `number` (None: the only input).
-
-        Raises:
-            ConfigError: there is no such input.
-        """
+        """Return a prediction's path in an output row (None: the only input's); raise ConfigError for no such input."""
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
         """Return the job's name at the service, which differs for each submission of the job in this folder."""
@@ -198,11 +194,7 @@ class ServiceClient(Protocol):
         """Return the `remote_job` of an orphan (an accepted job whose response was lost), None if there is none."""
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the current `remote_job` of a job from the service.
-
-        Raises:
-            NotFound: the service does not know the job.
-        """
+        """Return the current `remote_job` of a job; raise NotFound if the service does not know it."""
 
     def stop(self, record: JobRecord) -> None:
         """Cancel a job, unless it has ended."""

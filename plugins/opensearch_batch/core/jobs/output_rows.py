@@ -65,11 +65,7 @@ class OutputRows(msgspec.Struct, frozen=True):
     row_matching: RowMatching
 
     def read(self, job_output: JobOutput) -> Iterator[OutputRow]:
-        """Yield the rows of an output; a row that cannot be decoded has an error.
-
-        Raises:
-            OutputUnusable: an object of the output was deleted.
-        """
+        """Yield the rows; one that cannot be decoded has an error. Raise OutputUnusable if an object was deleted."""
         listed = [list_output(self.objects, uri) for uri in job_output.uris]
         if not all(listed):
             raise job_output.unusable(f"{', '.join(job_output.uris)}: the job's output was deleted")

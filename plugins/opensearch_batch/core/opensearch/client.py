@@ -54,11 +54,7 @@ class Signing(msgspec.Struct, frozen=True):
 
 
 def address_of(url: str) -> Address:
-    """Return the address in a URL.
-
-    Raises:
-        ConfigError: the URL is not http or https, or contains a user or password; the message never shows them.
-    """
+    """Return the address in a URL; raise ConfigError, without quoting them, for other schemes, users or passwords."""
     # Any @ is refused: urlsplit finds no user in a URL without a scheme or with a / in the password.
     if "@" in url:
         raise ConfigError("the URL contains a user or password, which all users of this machine can see in `ps`")

@@ -34,11 +34,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequence[str]) -> list[ObjectInfo]:
-    """Return the objects of a source from the output of ``aws s3 ls --recursive``.
-
-    Raises:
-        ConfigError: a line cannot be parsed, or no listed object belongs to the source.
-    """
+    """Return the objects of a source in the output of ``aws s3 ls``; raise ConfigError if there are none."""
     bucket, source = split_uri(uri)[0], SourceUri(uri, include, exclude)
     objects = []
     for number, line in enumerate(text.splitlines(), 1):

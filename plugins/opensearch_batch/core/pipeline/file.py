@@ -67,11 +67,7 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the content of the connector or index body file that the value at `keys` names; None without a value.
-
-        Raises:
-            ConfigError: the file does not exist, or is not valid JSON.
-        """
+        """Return the body in the file that `keys` name, None without one; raise ConfigError if it is not valid JSON."""
         kind = keys[-1]
         folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
         value: Any = self.spec

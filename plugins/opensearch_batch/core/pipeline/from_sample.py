@@ -59,11 +59,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: DraftSettings) -> PipelineDraft:
-    """Draft the files of a pipeline.
-
-    Raises:
-        ConfigError: no record has a string, or none has one at `settings.input`.
-    """
+    """Draft the files of a pipeline; raise ConfigError if no record has a string, or one at `settings.input`."""
     values = _values_by_path(records)
     texts = [path for path, at_path in values.items() if all(isinstance(value, str) for value in at_path)]
     if settings.input is not None and settings.input not in texts:

@@ -71,11 +71,7 @@ class Objects(Protocol):
         """Delete an object if it exists."""
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its extension.
-
-        Raises:
-            FatalError: the object no longer has this `etag`.
-        """
+        """Open an object for streaming, decompressed by its extension; raise FatalError if its ETag has changed."""
 
 
 class CompressedObjects(Objects, Protocol):

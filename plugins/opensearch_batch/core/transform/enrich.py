@@ -41,11 +41,7 @@ class Enrich:
         self._tags = tags_on_failure
 
     def key(self, event: Event) -> str:
-        """Return the correlation value of an event.
-
-        Raises:
-            RecordRejected: the event has no string, number or boolean at the key.
-        """
+        """Return the correlation value; raise RecordRejected if it is not a string, number or boolean."""
         node = event.find(self._correlation)
         try:
             value = None if node is MISSING else value_of(node)

@@ -125,11 +125,7 @@ class FieldMap:
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:
-        """Return the document id of a row, by which rows are joined; None without an id path.
-
-        Raises:
-            RecordRejected: the id is missing or invalid.
-        """
+        """Return the id by which rows are joined, None without an id path; raise RecordRejected for an invalid id."""
         slot = self._id_slot_of.get(source)
         return None if slot is None else document_id(values[slot])
 
@@ -220,11 +216,7 @@ class FieldMap:
         return merged, has_row
 
     def _replacement(self, position: int, value: Text | None) -> bytes | None:
-        """Return the value to index for a missing value, or None to omit the field.
-
-        Raises:
-            RecordRejected: the field is required.
-        """
+        """Return the value to index for a missing one, None to omit it; raise RecordRejected if it is required."""
         policy = self._missing[position]
         if policy == "dead_letter":
             if self._checks[position]:

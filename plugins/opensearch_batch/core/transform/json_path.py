@@ -45,11 +45,7 @@ class PlainPath(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> PlainPath:
-        """Parse a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
-
-        Raises:
-            ConfigError: the string is not a JSONPath, or has wildcards, slices or filters.
-        """
+        """Parse a path like ``$.a[0]``, ``$['a b'].c`` or ``a.b``; raise ConfigError if it is not plain."""
         path = text if text.startswith("$") else f"$.{text}"
         steps: list[Step] = []
         offset = 1
@@ -124,11 +120,7 @@ class RowReader:
         ]
 
     def values(self, row: bytes) -> Values:
-        """Return the JSON text of each value in the order of the paths, or None for a missing value.
-
-        Raises:
-            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8), or is nested too deeply.
-        """
+        """Return the JSON text at each path, None if missing; raise RecordRejected if the row is not an object."""
         try:
             if not row.isascii():
                 check_text(row)

@@ -58,11 +58,7 @@ class CohereClient(JobClient):
         self._sleep = sleep
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Upload a shard as a dataset and wait until Cohere has validated it.
-
-        Raises:
-            ConfigError: the dataset is invalid.
-        """
+        """Upload a shard as a dataset and wait until it is validated; raise ConfigError if Cohere rejects it."""
         with local_copy(self._objects, uri) as copy, cohere_errors(f"upload of {uri} to Cohere"):
             created = self._api.datasets.create(
                 name=name, type="embed-input", data=(f"{name}.jsonl", copy), keep_fields=[RECORD_ID]

@@ -36,11 +36,7 @@ class Converted(msgspec.Struct, frozen=True):
 
 
 def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Converted]:
-    """Return the pipeline files for a pipeline, one for each index.
-
-    Raises:
-        ConfigError: a pipeline file cannot express the pipeline.
-    """
+    """Return the pipeline files, one for each index; raise ConfigError if they cannot express the pipeline."""
     compiled = CompiledPipeline(file, pipeline)
     refuse(compiled)
     sinks = [sink for _, sink in pipeline.sinks if isinstance(sink, OpenSearchSink)]

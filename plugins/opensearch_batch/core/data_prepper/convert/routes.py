@@ -66,11 +66,7 @@ def _has_value(node: grammar.Node) -> bool:
 
 
 def path_of(text: str | None) -> str | None:
-    """Return the JSONPath of a format that consists of one key; None if there is no format.
-
-    Raises:
-        ConfigError: the format does not consist of one key.
-    """
+    """Return the JSONPath of a format, None without one; raise ConfigError if it does not consist of one key."""
     if text is None:
         return None
     placeholder = _FORMAT.fullmatch(text)

@@ -34,11 +34,7 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
 
 
 def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
-    """Return the index to write to, or None if it is absent, without a change to the cluster.
-
-    Raises:
-        ConfigError: the index exists with other mappings than `index_body`.
-    """
+    """Return the index, None if it is absent; raise ConfigError if it has other mappings than `index_body`."""
     index = cluster.index(request.index)
     refuse_unwritable(cluster, request, index)
     if index is not None and request.index_body is not None:

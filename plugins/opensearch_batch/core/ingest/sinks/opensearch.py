@@ -92,11 +92,7 @@ class IndexSink:
         return f"index {request.index} was absent and was created with knn_vector fields: {fields}"
 
     def ensure_index(self, name: str) -> None:
-        """Create an index that a document names, if it is absent.
-
-        Raises:
-            RecordRejected: no index can have this name.
-        """
+        """Create an index that a document names, if it is absent; raise RecordRejected for an invalid name."""
         if name not in self._named:
             try:
                 check_index_name(name)
@@ -120,11 +116,7 @@ class IndexSink:
         return BulkWriter(self._cluster, request, still_claimed=attempt.still_claimed).write(rest)
 
     def finish(self) -> None:
-        """Refresh the written indexes.
-
-        Raises:
-            ConfigError: the index was deleted during the ingest; a bulk request may have created it again.
-        """
+        """Refresh the written indexes; raise ConfigError if the index was deleted meanwhile, or created again."""
         if self._refreshes:
             for name in [self._index.name] if self._index.name else self._named:
                 self._cluster.refresh(name)

@@ -84,11 +84,7 @@ class S3Writer:
         self._parts: dict[tuple[str, str], int] = {}
 
     def add(self, event: bytes, folder: str, *, name: str = NAME) -> None:
-        """Add the JSON text of one event to the object in a folder (``s3://``, the bucket and the path prefix).
-
-        Raises:
-            RecordRejected: the format cannot represent the event; no part of it is written.
-        """
+        """Add an event to the object in a folder; raise RecordRejected, and write nothing, if the format cannot."""
         group = (folder.rstrip("/"), name)
         if group not in self._open and len(self._open) == MAX_OPEN:
             self._write(max(self._open, key=lambda other: self._open[other].size_bytes))

@@ -50,11 +50,7 @@ _WORDS: Mapping[str, Formatter] = {
 
 @functools.lru_cache(maxsize=256)
 def compile_date_pattern(text: str) -> Formatter:
-    """Return a formatter for a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
-
-    Raises:
-        ConfigError: the pattern has an unsupported letter or character.
-    """
+    """Return a formatter for a pattern like ``yyyy-MM-dd'T'HH:mm``; raise ConfigError for an unsupported letter."""
     parts: list[Formatter] = []
     position = 0
     while position < len(text):

@@ -41,11 +41,7 @@ class EventError(Exception):
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Parse a key into its names; `any_name` allows any characters, which keys to delete may contain.
-
-    Raises:
-        ConfigError: the key has invalid characters, or is too long.
-    """
+    """Parse a key into its names; raise ConfigError for a long one or, unless `any_name`, for invalid characters."""
     if not any_name and (len(text) > MAX_KEY_CHARS or _KEY.fullmatch(text) is None):
         raise ConfigError(
             f"{text!r} is not a valid key; use letters, digits and ._~@[]()$- with / between names, like a/b"
@@ -204,11 +200,7 @@ class Event:
             holder[name] = node
 
     def delete(self, key: Key) -> None:
-        """Delete the member at a key, if it exists.
-
-        Raises:
-            EventError: the key names an array element, which cannot be deleted.
-        """
+        """Delete the member at a key, if it exists; raise EventError if the key names an array element."""
         path = key[:-1]
         holder = self.find(path)
         if type(holder) is msgspec.Raw:

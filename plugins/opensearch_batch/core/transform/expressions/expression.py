@@ -36,11 +36,7 @@ class Expression(msgspec.Struct, frozen=True):
     evaluate: Evaluate
 
     def __call__(self, event: Event) -> object:
-        """Return the value of the expression for an event, as a JSON value.
-
-        Raises:
-            EvaluationError: the expression has no value for the event.
-        """
+        """Return the value for an event, as a JSON value; raise EvaluationError if the expression has none."""
         return java.json_value(self.evaluate(event))
 
 
@@ -145,11 +141,7 @@ class _Compiler:
         return call
 
     def _check_pattern(self, call: grammar.Call) -> None:
-        """Check a constant date pattern, because an unsupported pattern would fail for every event.
-
-        Raises:
-            ConfigError: the pattern is not supported.
-        """
+        """Raise ConfigError for a constant date pattern that is unsupported: it would fail for every event."""
         if call.name == "formatDateTime" and len(call.arguments) > 1:
             pattern = call.arguments[1]
             if isinstance(pattern, grammar.Literal) and isinstance(pattern.value, str):

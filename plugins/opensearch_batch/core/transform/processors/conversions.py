@@ -36,11 +36,7 @@ def parse_integer(text: str, bits: int) -> int:
 
 
 def parse_double(text: str) -> float:
-    """Parse a double; as in Java, surrounding whitespace and a suffix f or d are allowed.
-
-    Raises:
-        ValueError: the string is not a finite number.
-    """
+    """Parse a finite double, also with spaces around it and a suffix f or d, as in Java; else raise ValueError."""
     trimmed = text.strip()
     number = trimmed[:-1] if trimmed[-1:] in ("f", "F", "d", "D") else trimmed
     if _DECIMAL.fullmatch(number) is None or not isfinite(value := float(number)):

@@ -179,11 +179,7 @@ def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
 
 
 def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
-    """Return the value that a string represents.
-
-    Raises:
-        ValueError: the string looks like a number, but is malformed.
-    """
+    """Return the value that a string represents; raise ValueError for a malformed number."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"
