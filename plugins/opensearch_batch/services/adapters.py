@@ -41,7 +41,7 @@ class BaseAdapter:
         if form is None:
             raise NotImplementedError
         read = texts_reader(form.paths)
-        return lambda record, record_id: form.line(record, record_id, read(record))
+        return lambda record, record_id: form.line(record_id, read(record))
 
     def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
         """Return the function that reads what `content_form` names or, if there is no form, creates the line."""
