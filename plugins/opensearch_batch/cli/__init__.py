@@ -5,14 +5,14 @@ Each command is one class or function in its own module, registered here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from opensearch_batch import __version__
 from opensearch_batch.cli.check import Check, CheckAccount
-from opensearch_batch.cli.command import Account, typer_command, usage_error
+from opensearch_batch.cli.command import Account, Command, typer_command, usage_error
 from opensearch_batch.cli.convert import Convert, ConvertAccount
 from opensearch_batch.cli.ingest import IngestAccount, ingest
 from opensearch_batch.cli.init import Init, InitAccount
@@ -39,7 +39,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS = {"init": Init, "check": Check, "search": Search, "ingest": ingest, "replay": Replay, "convert": Convert}
+COMMANDS: dict[str, Callable[..., Command[Any]]] = {
+    "init": Init,
+    "check": Check,
+    "search": Search,
+    "ingest": ingest,
+    "replay": Replay,
+    "convert": Convert,
+}
 for command, make in COMMANDS.items():
     app.command(command)(typer_command(make))
 app.command()(schema)

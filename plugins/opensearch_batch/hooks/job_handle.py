@@ -97,11 +97,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         return remote_status(ml_commons, ml_task_id, adapter_of(self.service))
 
     def status(self, record: JobRecord) -> RemoteStatus:
-        """Ask the service for the job's status; if the record has no id of the job, find it by its name.
-
-        Raises:
-            NotFound: the service does not know the job.
-        """
+        """Ask the service for the status, by name if the record has no id; raise NotFound for an unknown job."""
         client = self._client(record)
         try:
             return client.describe(record)

@@ -189,8 +189,7 @@ class MLTaskTrigger(BaseTrigger):
     async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
         """Record the end and return the record with the end; a job that runs at its deadline is cancelled first.
 
-        Raises:
-            FatalError: the deadline passed, but other runs wait for the job with a later deadline, or without one.
+        Raise FatalError if other runs wait for the job with a later deadline, or without one.
         """
         handle, waiter = self._handle(), self._waiter(record.ml_task_id)
         while True:

@@ -19,12 +19,7 @@ REPAIR_TRIGGER = "opensearch_batch.triggers.repair.RepairTrigger"
 
 
 class UnansweredTrigger(BaseTrigger):
-    """Ends the task as skipped if each record has its prediction; otherwise a worker continues it.
-
-    Args:
-        manifest: the location of the run's manifest.
-        aws_conn_id: the object storage.
-    """
+    """Ends the task as skipped if each record has its prediction; otherwise a worker continues it."""
 
     def __init__(self, *, manifest: str, aws_conn_id: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own

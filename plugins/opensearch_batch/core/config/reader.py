@@ -163,10 +163,7 @@ class Reader:
         return plugin_keys, self.options(inner, plugin.known[name], plugin_keys)
 
     def _not_one_plugin(self, node: Node, names: list[str], plugin: Plugin, keys: Keys) -> ConfigError:
-        """Return the error for a node that does not contain exactly one plugin.
-
-        A common cause is options that are not indented below the name of the plugin.
-        """
+        """Return the error for a node that is not one plugin, often because options are not indented below it."""
         plugins = [name for name in names if name in plugin.known or name in plugin.refused]
         if len(plugins) == 1:
             name = next(name for name in names if name != plugins[0])

@@ -89,11 +89,7 @@ class CompiledPipeline:
         return None if area is None else areas.index(area)
 
     def job_input(self, listed: ListedObject) -> str | None:
-        """Return the URI that a job reads for a listed object, or None if ml_inference does not receive the object.
-
-        Raises:
-            ConfigError: the event has no object key at ``input_key``.
-        """
+        """Return the URI that a job reads, None if no job does; raise ConfigError if the event lacks ``input_key``."""
         ml, event = self.ml, input_event(listed.item)
         if ml is None or self._flow_before_ml.run(event) == DROPPED or not self._ml_when(event):
             return None

@@ -123,10 +123,7 @@ def index_item_factory(
 
 
 def _format(text: str | None) -> EventFormatter | None:
-    """Compile a format that renders an empty string if a key is missing.
-
-    An empty id is then replaced with one that is derived from the origin of the row.
-    """
+    """Compile a format that renders an empty string, which is no id, if a key is missing."""
     if text is None:
         return None
     compiled = compile_format(text)

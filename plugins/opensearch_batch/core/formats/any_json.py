@@ -26,12 +26,7 @@ class AnyJson(msgspec.Struct, frozen=True):
     lines: JsonLines | RawLines
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the objects.
-
-        Raises:
-            ConfigError: an array is too large to be read into memory.
-            FatalError: an array is not one JSON document.
-        """
+        """Yield the objects; raise ConfigError for an array that is too large, FatalError for one that is not JSON."""
         layout = layout_of(stream)
         if layout == "lines":
             yield from self.lines.read(stream, source, uri, limit)

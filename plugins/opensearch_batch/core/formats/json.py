@@ -44,9 +44,8 @@ class Json(Options, frozen=True, kw_only=True):
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         """Yield the rows without line breaks; the line of a row is its position among the rows.
 
-        Raises:
-            ConfigError: the document is too large to be read into memory.
-            FatalError: the object is not one JSON document.
+        Raise ConfigError if the document is too large to be read into memory, FatalError if it is not one JSON
+        document.
         """
         content = stream.read(MAX_JSON_BYTES + 1)
         if len(content) > MAX_JSON_BYTES:
@@ -100,11 +99,7 @@ class JsonFile(StreamedFile):
 
 
 class _Document:
-    """Finds the rows of a JSON document.
-
-    Raises:
-        RecordRejected, msgspec.DecodeError, RecursionError: the content is not JSON.
-    """
+    """Finds the rows of a JSON document; raises RecordRejected, DecodeError or RecursionError for others."""
 
     def __init__(self, options: Json, content: bytes) -> None:
         self._options = options

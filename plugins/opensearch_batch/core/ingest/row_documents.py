@@ -41,11 +41,7 @@ _PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_UNSUPPORTED
 
 
 def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
-    """Return the processors at a location in a file; their options are plain values, including all defaults.
-
-    Raises:
-        ConfigError: a processor is unknown or has invalid options; the message names file, line and option.
-    """
+    """Return the processors in a file, as plain values with all defaults; raise ConfigError for a mistake."""
     reader = Reader(file)
     processors = []
     for number, node in enumerate(reader.elements(file.node(keys), keys)):
@@ -78,10 +74,8 @@ def vector_fields_of(processors: Processors, members: Container[str]) -> list[st
 def member_at(path: str, option: str) -> EventFormatter:
     """Return a function that reads the string at a path of an event, or ``""`` if it is absent or null.
 
-    The function raises RecordRejected for an array or object. `option` names the string in errors.
-
-    Raises:
-        ConfigError: the path does not name a member of an event.
+    The function raises RecordRejected, naming the `option`, for an array or object. A path that names no member of an
+    event is a ConfigError.
     """
     key = _key(path, option)
 

@@ -111,12 +111,7 @@ def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = 
 class Spill:
     """A temporary file of rows. All rows are added first; then each row can be read by its offset.
 
-    Args:
-        folder: the folder in which the file is created.
-        needed_bytes: the expected size of the file, for error messages.
-
-    Raises:
-        ConfigError: the file cannot be created in `folder`.
+    `needed_bytes` is the expected size, for error messages. A folder in which no file can be created is a ConfigError.
     """
 
     def __init__(self, folder: Path, *, needed_bytes: int) -> None:

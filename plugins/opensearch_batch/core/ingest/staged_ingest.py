@@ -219,8 +219,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
     def _checked_request(self, shard: Shard) -> IngestRequest:
         """Check the index again; return the request with its paths, its version and its policy for missing vectors.
 
-        Raises:
-            ConfigError: the index was deleted or created again, or lacks a vector field that prepare checked.
+        Raise ConfigError if the index was deleted or created again, or lacks a vector field that prepare checked.
         """
         name, manifest = self.request.index, self.manifest
         index = self.cluster.index(name)

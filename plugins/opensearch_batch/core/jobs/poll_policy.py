@@ -56,10 +56,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
         return min(self.poll_at_most_s, max(self.poll_every_s, (now - self.started_at) / 10))
 
     def next_poll_at(self, *, now: float, jitter: float) -> float:
-        """Return when the next poll is due: after the interval plus or minus a tenth, but not after the deadline.
-
-        `jitter` is a random number from 0 to 1.
-        """
+        """Return when the next poll is due, but at the deadline; `jitter` (0 to 1) varies the interval by a tenth."""
         at = now + self.pause_s(now=now) * (1 - JITTER + 2 * JITTER * jitter)
         return at if self.deadline_at is None or self.deadline_at <= now else min(at, self.deadline_at)
 

@@ -22,10 +22,7 @@ EXPIRES_AFTER_S = 1800.0
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """A run that waits for a job, or is about to; `ml_task_id` is None if ML Commons does not know the job.
-
-    `refreshed_at` is in epoch seconds.
-    """
+    """A run that waits for a job, or is about to; `ml_task_id` is None if ML Commons does not know the job."""
 
     dag_id: str
     run_id: str

@@ -19,10 +19,8 @@ LOCAL = "file"
 class Scheme(msgspec.Struct, frozen=True):
     """The store of one scheme.
 
-    Args:
-        make: creates the store.
-        compressed: whether the store can decompress its objects (`CompressedObjects`).
-        bare_id: a regular expression for ids of this scheme that are written without ``scheme://``.
+    `compressed`: the store can decompress its objects (`CompressedObjects`). `bare_id` is a regular expression for ids
+    of this scheme that are written without ``scheme://``.
     """
 
     make: Callable[[], Objects]

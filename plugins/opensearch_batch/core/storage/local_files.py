@@ -91,9 +91,7 @@ class LocalFiles:
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
         """Open a file for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raises:
-            ConfigError: the file is missing, or access is denied.
-            ObjectChanged: the file has changed since `etag`.
+        Raise ConfigError if the file is missing, or access is denied; ObjectChanged if its ETag is not `etag`.
         """
         with _errors(uri):
             file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)

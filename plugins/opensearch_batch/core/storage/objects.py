@@ -191,10 +191,7 @@ def ends_in_cr(stream: IO[bytes]) -> bool:
 
 
 class _CrAsLf(RawStream):
-    """A stream with each CR replaced by LF.
-
-    JSON values contain no raw CR, so only a line break inside a CSV value changes with the ends of lines.
-    """
+    """A stream with each CR replaced by LF, which changes only line breaks: JSON contains no raw CR."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

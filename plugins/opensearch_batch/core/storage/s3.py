@@ -68,12 +68,7 @@ class S3Objects:
         self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix in key order; globs match the part of the key after the prefix's last ``/``.
-
-        Raises:
-            ConfigError: the bucket is missing, or access is denied.
-            RetriableError: the store does not answer.
-        """
+        """Yield the objects below a prefix in key order; globs match the key after the prefix's last ``/``."""
         bucket, prefix = split_uri(uri)
         folder = prefix.rpartition("/")[0]
         with self._errors(uri):
@@ -124,10 +119,8 @@ class S3Objects:
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raises:
-            ConfigError: the object is missing, or access is denied.
-            ObjectChanged: the object has changed since `etag`; also while reading.
-            RetriableError: the download failed at every attempt; also while reading.
+        Raise ConfigError if the object is missing, or access is denied. Also while reading, raise ObjectChanged if the
+        object has changed since `etag`, and RetriableError if the download failed at every attempt.
         """
         body = _Body(self._range, uri, self._range(uri, 0, etag), self._sleep)
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)

@@ -245,11 +245,7 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | No
 
 
 def document_id(json_text: Text | None, *, what: str = "id") -> str:
-    """Convert a JSON value to a document id: the characters of a string, or the JSON text of another scalar.
-
-    Raises:
-        RecordRejected: the value is absent, null, empty, too long for OpenSearch, or an array or object.
-    """
+    """Convert a JSON string or scalar to a document id; raise RecordRejected for any other, empty or too long value."""
     value = b"null" if json_text is None else bytes(json_text)
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")

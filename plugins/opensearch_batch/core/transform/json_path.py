@@ -96,11 +96,7 @@ def is_plain(path: object) -> bool:
 
 
 class RowReader:
-    """Reads the values of several paths from a row in one pass; each path has a name for error messages.
-
-    Raises:
-        ConfigError: a path is not a JSONPath.
-    """
+    """Reads the values of paths, each with a name, from a row in one pass; an invalid path is a ConfigError."""
 
     def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
         plain = [_plain_steps(path) for _, path in paths]

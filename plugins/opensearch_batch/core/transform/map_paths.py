@@ -35,12 +35,7 @@ def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
 
 
 def _path(location: str, path: object, sources: int) -> SourcePath:
-    """Return a path and its source.
-
-    Raises:
-        ConfigError: the path is not a string, or names a source that does not exist, or names no source although the
-            request has several sources.
-    """
+    """Return a path and its source; raise ConfigError if the path is no string, or the source is unknown."""
     if not isinstance(path, str) or not path.strip():
         raise ConfigError(f"{location}: expected a path like $.text, got {path!r}")
     prefix = _SOURCE.match(path)
@@ -64,11 +59,7 @@ def _path(location: str, path: object, sources: int) -> SourcePath:
 
 
 def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return the id path of each source; a source without an id path uses the path of all other sources.
-
-    Raises:
-        ConfigError: a source has no id path, and the id paths of the other sources are missing or differ.
-    """
+    """Return the id path of each source; one without uses that of the others, or is a ConfigError."""
     by_source = {path.source: path.path for path in ids}
     if sources == 1:
         return [by_source.get(0)]

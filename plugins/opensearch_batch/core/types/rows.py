@@ -26,10 +26,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class KeyedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row with its join key.
-
-    `values` are the values that the caller extracted from the row, or None if the row was spilled to disk.
-    """
+    """A row with its join key; `values` are what the caller extracted from it, None if the row was spilled to disk."""
 
     key: str
     row: Row

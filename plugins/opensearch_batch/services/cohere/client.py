@@ -37,10 +37,7 @@ def cohere_errors(what: str) -> Iterator[None]:
 
 
 class CohereClient(JobClient):
-    """Uploads shards, which it reads from `objects`, as datasets; finds, describes and stops embed jobs.
-
-    Tests replace `clock` and `sleep`.
-    """
+    """Uploads shards, which it reads from `objects`, as datasets; finds, describes and stops embed jobs."""
 
     live = frozenset({"processing"})
 

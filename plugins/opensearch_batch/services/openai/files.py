@@ -35,12 +35,7 @@ class OpenAIFiles(ServiceFiles):
         return ObjectInfo(uri, file.bytes or 0, f"{file.id}-{file.bytes}-{file.created_at}")
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes under its id
-        """Open a file for streaming.
-
-        Raises:
-            ConfigError: the file does not exist, or OpenAI refuses the key.
-            RetriableError: OpenAI does not answer, also during the read.
-        """
+        """Open a file for streaming; raise RetriableError, also during the read, if OpenAI does not answer."""
         try:
             with openai_errors(uri):
                 response = self._api.files.with_streaming_response.content(self.id_of(uri))

@@ -128,22 +128,13 @@ class Sink(Protocol):
         """The vector fields that documents must fit, available after `open`."""
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
-        """Check the target, or create it with fields that fit the first documents; return a remark for the user.
-
-        Raises:
-            ConfigError: the target cannot be created, or does not match the request.
-        """
+        """Check the target, or create it with fields that fit the first documents; return a remark for the user."""
 
     def during(self, attempt: Attempt) -> AbstractContextManager[None]:
         """Prepare the target for an attempt; at its end, restore its settings and discard unfinished objects."""
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
-        """Write items, yielding the verdicts of body after body, in the order of the entries.
-
-        Raises:
-            ConfigError: the target does not exist or refuses writes.
-            RetriableError: a server did not respond.
-        """
+        """Write items, yielding the verdicts of body after body, in the order of the entries."""
 
     def finish(self) -> None:
         """Make all written documents visible: refresh the index, or write the open objects.

@@ -130,9 +130,7 @@ class BulkWriter:
     def write(self, entries: Iterable[Any]) -> Iterator[WrittenBody]:
         """Write documents, yielding the verdicts of body after body, in the order of the documents.
 
-        Raises:
-            ConfigError: the index is missing or blocked, or the user has no permission to write.
-            RetriableError: the cluster was unreachable or busy for the whole retry window.
+        Raise ConfigError if the index refuses every write, RetriableError if it is busy for the whole retry window.
         """
         in_flight: deque[tuple[Body, Future[_BodyVerdicts]]] = deque()
         self._stopped.clear()

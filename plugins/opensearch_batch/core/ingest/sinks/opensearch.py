@@ -72,11 +72,7 @@ class IndexSink:
         return self._index.vectors
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
-        """Look up the index, or create it; return a remark on how it was created.
-
-        Raises:
-            ConfigError: the index cannot be created, or has other mappings than the request's `index_body`.
-        """
+        """Look up the index, or create it; return a remark on how, or raise ConfigError if that is impossible."""
         if not self.request.index:
             return None
         body = self.request.index_body or {}

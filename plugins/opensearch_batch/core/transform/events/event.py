@@ -177,11 +177,7 @@ class Event:
         return None if node is MISSING else value_of(node)
 
     def put(self, key: Key, node: Node) -> None:
-        """Put a value at a key. Missing objects on the path are created, and array elements are replaced.
-
-        Raises:
-            EventError: a value on the path is neither an object nor an array, or an array element does not exist.
-        """
+        """Put a value at a key, in new objects if needed; raise EventError if the path leads through another value."""
         if node is ARRAY_NODE and len(key) > 1:
             # Unparsed arrays are supported only at the top level.
             node = self._array_node()

@@ -60,12 +60,9 @@ def expression_or_none(text: str) -> Expression | None:
 
 
 def compile_condition(text: str | None) -> Condition:
-    """Compile the condition of an option such as ``add_when``. Without a condition, the function returns True.
+    """Compile the condition of an option such as ``add_when``; raise ConfigError if it is not a valid expression.
 
-    The condition is false for an event if the expression has no value, or if its value is not a boolean.
-
-    Raises:
-        ConfigError: the string is not a valid expression.
+    The condition is true for every event if there is none, and false if the value of the expression is not a boolean.
     """
     if text is None:
         return lambda event: True  # noqa: ARG005 - one signature
