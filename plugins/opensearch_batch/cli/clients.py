@@ -102,8 +102,8 @@ class ClientFactory(msgspec.Struct, frozen=True):
             "--openai-base-url", self.openai_base_url, "set OPENAI_API_KEY in the environment"
         )
         schemes = {
-            "s3": Scheme(lambda: _s3(keys, s3_url), compressed=True),
-            LOCAL: Scheme(LocalFiles, compressed=True),
+            "s3": Scheme(lambda: _s3(keys, s3_url)),
+            LOCAL: Scheme(LocalFiles),
         }
         # OpenAI is the only AI service whose key a request can contain.
         return stores(schemes, lambda _: openai_api(keys.openai_key, openai_url), services=["openai"])

@@ -35,7 +35,7 @@ def outputs_store(
 ) -> Stores:
     """Return the store of everything that a pipeline reads: objects on S3, and files at AI services (None: all)."""
     return stores(
-        {"s3": Scheme(lambda: object_storage(aws_conn_id), compressed=True)},
+        {"s3": Scheme(lambda: object_storage(aws_conn_id))},
         lambda entry: _api(entry, aws_conn_id, ai_conn_id),
         services=names() if services is None else services,
     )

@@ -336,7 +336,7 @@ ENDINGS: dict[Compression, str] = {"none": "jsonl", "gzip": "gz", "snappy": "sna
 @pytest.mark.parametrize("kind", PACKED)
 def test_a_configured_compression_is_used(store: S3Objects, bucket: str, kind: Compression) -> None:
     """Whatever the name's ending is; ``automatic`` goes by the ending."""
-    stores = Stores({"s3": Scheme(lambda: store, compressed=True)})
+    stores = Stores({"s3": Scheme(lambda: store)})
     cases: list[tuple[str, Compression]] = [(f"a.{ENDINGS[kind]}", "automatic"), ("a.gz", kind), ("a", kind)]
     for name, compression in cases:
         uri = f"s3://{bucket}/{name}"
@@ -357,9 +357,3 @@ def test_damaged_data_of_a_configured_compression_are_an_error(kind: Compression
 def test_a_parquet_file_names_its_own_compression() -> None:
     """A configured one is ignored, as in Data Prepper."""
     assert told(entries(parquet_file(["x"]), Parquet(), "gzip")) == [(1, {"a": "x"})]
-
-
-def test_other_stores_have_nothing_compressed() -> None:
-    """A configured compression is refused there."""
-    with pytest.raises(ConfigError, match="file-abc: only S3 objects and local files can be decompressed"):
-        Stores({"openai": Scheme(LocalFiles, bare_id="file-.*")}).open("file-abc", compression="gzip")

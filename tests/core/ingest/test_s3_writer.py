@@ -29,7 +29,7 @@ from opensearch_batch.core.formats.writing import Encoding
 from opensearch_batch.core.ingest.sinks import s3
 from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.objects import CompressedObjects
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Row, Source
@@ -56,7 +56,7 @@ def write(files: Any, events: list[Any], encoding: Encoding | None = None, **mor
         return made.finish()
 
 
-def rows(files: CompressedObjects, uri: str, row_format: RowFormat) -> list[Any]:
+def rows(files: Objects, uri: str, row_format: RowFormat) -> list[Any]:
     """Return the rows of an object."""
     found = present(files.head(uri))
     read = list(reader(row_format, "automatic")(files, 0, Source(uri, (found,))))

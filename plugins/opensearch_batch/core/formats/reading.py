@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import IO, Protocol, cast
+from typing import IO, Protocol
 
 from opensearch_batch.core.formats.any_json import AnyJson
 from opensearch_batch.core.formats.csv import StrictCsv
@@ -12,7 +12,7 @@ from opensearch_batch.core.formats.json import PlainJson
 from opensearch_batch.core.formats.jsonl import JsonLines, RawLines
 from opensearch_batch.core.formats.parquet import ConvertedParquet, Parquet
 from opensearch_batch.core.storage.compression import COMPRESSED
-from opensearch_batch.core.storage.objects import CompressedObjects, Objects
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.object_info import Compression
 from opensearch_batch.core.types.rows import ROW_LIMIT, RowLimit, Source, SourceEntry
@@ -62,11 +62,7 @@ def reader(row_format: RowFormat, compression: Compression | None = None, limit:
 
     def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
         for item in source.objects:
-            if compression is None:
-                opened = objects.open(item.uri, etag=item.etag)
-            else:
-                opened = cast("CompressedObjects", objects).open(item.uri, etag=item.etag, compression=compression)
-            with opened as stream:
+            with objects.open(item.uri, etag=item.etag, compression=compression) as stream:
                 yield from row_format.read(stream, number, item.uri, limit)
 
     return read

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, cast
+from typing import IO
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.objects import CompressedObjects, Objects, Stored
+from opensearch_batch.core.storage.objects import Objects, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 # The scheme of local files; a local path may omit it.
@@ -17,14 +17,9 @@ LOCAL = "file"
 
 
 class Scheme(msgspec.Struct, frozen=True):
-    """The store of one scheme.
-
-    `compressed`: the store can decompress its objects (`CompressedObjects`). `bare_id` is a regular expression for ids
-    of this scheme that are written without ``scheme://``.
-    """
+    """The store of one scheme; `bare_id` is a regular expression for ids that are written without ``scheme://``."""
 
     make: Callable[[], Objects]
-    compressed: bool = False
     bare_id: str | None = None
 
 
@@ -60,12 +55,7 @@ class Stores:
         self._store(uri).delete(uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming; raise ConfigError for a compression that the store does not support."""
-        if compression is None:
-            return self._store(uri).open(uri, etag=etag)
-        if not self._schemes[self._scheme(uri)].compressed:
-            raise ConfigError(f"{uri}: only S3 objects and local files can be decompressed")
-        return cast("CompressedObjects", self._store(uri)).open(uri, etag=etag, compression=compression)
+        return self._store(uri).open(uri, etag=etag, compression=compression)
 
     def _store(self, uri: str) -> Objects:
         scheme = self._scheme(uri)

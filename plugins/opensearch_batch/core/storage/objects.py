@@ -70,15 +70,11 @@ class Objects(Protocol):
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its extension; raise FatalError if its ETag has changed."""
-
-
-class CompressedObjects(Objects, Protocol):
-    """A store whose objects can be opened with a given compression."""
-
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed as `compression`; by default, its extension decides."""
+        """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
+
+        Raise FatalError if the object no longer has this `etag`.
+        """
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -34,7 +34,7 @@ class OpenAIFiles(ServiceFiles):
             return None
         return ObjectInfo(uri, file.bytes or 0, f"{file.id}-{file.bytes}-{file.created_at}")
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes under its id
+    def stream(self, uri: str) -> IO[bytes]:
         """Open a file for streaming; raise RetriableError, also during the read, if OpenAI does not answer."""
         try:
             with openai_errors(uri):
