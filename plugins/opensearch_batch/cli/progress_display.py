@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from opensearch_batch.core.ingest.replay import ReplayReport
+from opensearch_batch.core.storage.compression import COMPRESSED
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.rows import Source
-
-COMPRESSED = (".gz", ".zst")
 
 
 @contextmanager

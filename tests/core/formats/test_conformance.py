@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -319,7 +320,7 @@ def test_the_format_is_the_configured_one_or_the_names(name: str, configured: An
 def snappy(content: bytes) -> bytes:
     """Return content compressed as Data Prepper does."""
     file = io.BytesIO()
-    with SnappyWriter(file) as writer:
+    with closing(SnappyWriter(file)) as writer:
         writer.write(content)
     return file.getvalue()
 

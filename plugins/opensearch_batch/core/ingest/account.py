@@ -244,6 +244,8 @@ class _SourceTally:
     def __init__(self, names: Sequence[str], before: Sequence[SourceCounts] = ()) -> None:
         self._sources = [{"read": 0, "blank": 0, "dead_letters": 0, "duplicates": 0, "unmatched": 0} for _ in names]
         self._names = names
+        # With only one source, each document has one row.
+        self.is_single = len(names) == 1
         for counts, earlier in zip(self._sources, before, strict=False):
             counts.update({name: getattr(earlier, name) for name in counts})
 
@@ -261,11 +263,6 @@ class _SourceTally:
             for source in seen:
                 self._sources[source]["unmatched"] += 1
         return unmatched
-
-    @property
-    def is_single(self) -> bool:
-        """Whether there is only one source, so each document has one row."""
-        return len(self._names) == 1
 
     def rows_of_single_source(self, *, read: int, late: int, dead: int) -> None:
         """Count rows of the only source."""

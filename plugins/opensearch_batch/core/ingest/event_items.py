@@ -42,11 +42,6 @@ class Shape(msgspec.Struct, frozen=True):
     exclude: tuple[str, ...] = ()
     tags: str | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the document is the whole event."""
-        return self == Shape()
-
     def document(self, event: Event) -> dict[str, Node]:
         """Return the document's fields; raise RecordRejected if the root is not an object."""
         node = event.find(self.root) if self.root else event.fields
@@ -103,7 +98,8 @@ class IndexItemFactory:
         self._action = action
         self._is_fixed = action in ACTIONS
         self._index = index
-        self._shape = None if shape is None or shape.is_whole else shape
+        # The shape of the whole event needs no work.
+        self._shape = None if shape == Shape() else shape
         self._ensure_index = ensure_index
         self._origin_of = origin_of
         self._version = version_members(version)

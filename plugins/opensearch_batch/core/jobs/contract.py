@@ -79,11 +79,6 @@ class ErrorCodes(msgspec.Struct, frozen=True):
     refuse: frozenset[str] = frozenset()
     phrases: dict[str, str] = {}
 
-    def code_of(self, error: RemoteError) -> str:
-        """Return the code of an error, ``""`` if it has none."""
-        text = str(error).lower()
-        return error.code or next((code for phrase, code in self.phrases.items() if phrase in text), "")
-
 
 class PredictionRow(msgspec.Struct, frozen=True):
     """One output row: the id of its record (None if the order of the rows identifies it), and its error, if any."""
@@ -221,8 +216,8 @@ def check_connector(adapter: ServiceAdapter, connector: Mapping[str, Any]) -> No
 
 def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:
     """Convert a service's error to a `BatchError`: throttled, already submitted, temporary, or misconfigured."""
-    codes = adapter.errors
-    code = codes.code_of(error)
+    codes, text = adapter.errors, str(error).lower()
+    code = error.code or next((code for phrase, code in codes.phrases.items() if phrase in text), "")
     if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):
         return Throttled(str(error))
     if code in codes.exists:

@@ -91,11 +91,6 @@ def equal(left: Operand, right: Operand) -> bool:
     return bool(left == right)
 
 
-def unequal(left: object, right: object) -> bool:
-    """Return whether two values differ."""
-    return not equal(left, right)
-
-
 def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) -> Callable[[Operand, Operand], bool]:
     """Return a comparison of two numbers; the comparison is false if an operand is not a number."""
 
