@@ -34,7 +34,6 @@ class OpenSearchBatchPredictOperator(JobOperator):
 
     Args:
         shard: one of the shards that `prepare` returned.
-        kwargs: the arguments of `JobOperator`.
 
     Raises:
         AirflowFailException: the job ended badly before, or the service refuses it or throttles for too long.

@@ -99,7 +99,6 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         max_body_bytes: maximum size of a bulk body.
         max_in_flight: maximum number of concurrent bulk requests.
         compress: whether bulk bodies are compressed.
-        kwargs: the arguments of `DocumentsOperator`, and of `PipelineOperator`.
 
     Raises:
         AirflowFailException: the index is missing or does not fit the documents, or the output lacks a row for a
@@ -193,7 +192,6 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     Args:
         work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
         poll: the task id of `poll`; its XCom (of the same map index) names the outputs. None if there is no job.
-        kwargs: the arguments of `ScanOperator`.
 
     Raises:
         AirflowFailException: an index does not fit the documents, an output is missing, or an object changed since

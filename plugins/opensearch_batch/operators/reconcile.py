@@ -196,7 +196,6 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
     Args:
         alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
-        kwargs: the arguments of `ScanOperator` and `ReconcileOperator`.
 
     Raises:
         AirflowFailException: a work item is not done (the message names the reasons), or too many rows are dead

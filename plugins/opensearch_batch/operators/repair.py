@@ -43,7 +43,6 @@ class OpenSearchRepairOperator(JobOperator):
             prediction; with more, the task fails with the most common reasons, and submits nothing.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
         poll_every_s, poll_at_most_s: as in `poll`.
-        kwargs: the arguments of `JobOperator`.
 
     Raises:
         AirflowFailException: too many records have no prediction, or an ingest has no report.

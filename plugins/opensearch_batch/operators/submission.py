@@ -43,7 +43,6 @@ class JobOperator(PipelineOperator):
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
         deadline_s: as in `poll`; the task fails if no slot becomes free for this time plus one hour.
-        kwargs: the arguments of `PipelineOperator`.
     """
 
     template_fields: Sequence[str] = ("work_prefix", "service", "model_id", "parameters", "inputs")

@@ -48,7 +48,6 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
     """The entry of one AI service in the registry.
 
     Args:
-        adapter: the service's adapter, with the service's name.
         client: creates the service's client from the API client and the store of the shards.
         connection: where the credentials are, and how the API client is created.
         storage: files at the service; None if all are on S3.

@@ -48,14 +48,9 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, StatusPoller]] 
 
 
 class MLTaskTrigger(BaseTrigger):
-    """Polls one batch job until it ends, and records the end in the job's record.
+    """Polls the job whose record is in a folder until it ends, and records the end; see `OpenSearchMLTaskSensor`.
 
-    Args:
-        job: the folder of the job's record.
-        ml_task_id: the ML Commons task; None or empty if there is none (Airflow renders a template to text, never to
-            None).
-        service, poll_every_s, poll_at_most_s, deadline_s, opensearch_conn_id, aws_conn_id, ai_conn_id: as in
-            `OpenSearchMLTaskSensor`.
+    Airflow renders a template to text, never to None, so an empty `ml_task_id` means that there is none.
     """
 
     def __init__(

@@ -44,10 +44,7 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 class RowAccount:
     """The account of one pass over the sources, continued from the progress of an earlier attempt (`before`).
 
-    Args:
-        queue: the prefix of the dead letters.
-        fingerprint: identifies the work.
-        exceptions: the records that were not indexed, which are appended to it; None to collect none.
+    `queue` is the prefix of the dead letters. The records that were not indexed are appended to `exceptions`.
     """
 
     def __init__(

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.ingest.composed_values import ComposedValues
-from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.job_answers import JobFailures
@@ -98,7 +97,8 @@ class RowComposer:
     ) -> None:
         self.unique_ids = unique_ids
         self._compose = row_composer(adapter, parameters, inputs, form)
-        self._output_members = adapter.output_members if contains_record(adapter, parameters) else None
+        has_record = adapter.row_matching(parameters) == "beside_record"
+        self._output_members = adapter.output_members if has_record else None
         # With several inputs, output rows have members that records lack.
         self._adds_members = self._output_members is not None and len(inputs) > 1
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.ingest.prediction_map import first_name, overlap
 from opensearch_batch.core.ledger.answers import StoredAnswer, vector_writer
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
+from opensearch_batch.core.transform.map_paths import first_name, overlap
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.rows import Row
 

@@ -57,20 +57,14 @@ class Locations(msgspec.Struct, frozen=True):
 class Ingest:
     """Writes sources to a sink.
 
-    Args:
-        objects: the store of this package's files.
-        sink: where documents are written.
-        documents: creates the documents.
-        locations: the locations of this package's files.
-        check: raises if the counts are inconsistent; called before the ingest is recorded as done.
-        identity: parts of the ingest's fingerprint in addition to sources, documents and sink.
-        records: number of records of the first source, for the report if a newer run has superseded this run.
-        ledger: the scope of the record ledger that has the records; then `exceptions` are collected.
-        still_claimed: returns False when a newer run has claimed the records. It is asked before the first write, at
-            each checkpoint, and before documents are sent again; then the ingest stops, and the remaining records
-            count as superseded.
-        on_progress: called with the counts so far and the bytes read.
-        clock: seconds; injected by tests.
+    `check` raises if the counts are inconsistent; it is called before the ingest is recorded as done. `identity` has
+    parts of the ingest's fingerprint in addition to sources, documents and sink. `records` is the number of records of
+    the first source, for the report of a superseded run. With a `ledger`, the scope that has the records, `exceptions`
+    are collected.
+
+    `still_claimed` returns False when a newer run has claimed the records. It is asked before the first write, at each
+    checkpoint, and before documents are sent again; then the ingest stops, and the remaining records count as
+    superseded. `on_progress` is called with the counts so far and the bytes read.
     """
 
     def __init__(

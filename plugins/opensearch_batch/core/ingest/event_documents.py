@@ -157,12 +157,9 @@ class EventDocuments(SourceRows):
 
 
 class EventDocumentFactory:
-    """Makes the documents of one sink for an ingest.
+    """Makes the documents of one sink for an ingest; each ingest has a new flow, which counts its failures.
 
-    Args:
-        flow: creates a new flow, which counts the failures of one ingest.
-        identity: the options of the pipeline and the sink that affect the documents.
-        remedy: what to do about rows that no sink takes.
+    `identity` has the options that affect the documents. `remedy` is what to do about rows that no sink takes.
     """
 
     def __init__(

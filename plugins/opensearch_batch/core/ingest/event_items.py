@@ -67,16 +67,10 @@ class ItemFactory(Protocol):
 class IndexItemFactory:
     """Makes the items of an index.
 
-    Args:
-        id_of: returns the document's id; None for the ``_id`` of the event, or else a digest of the row's origin.
-        sends_ids: whether documents are sent with an id; otherwise OpenSearch generates one.
-        routing: returns the document's routing value; None for documents without routing.
-        action: what to do with the document.
-        index: returns the name of the index; None for the index of the request.
-        shape: which part of an event is the document.
-        ensure_index: called with the index that an event names, before a document is written there.
-        origin_of: returns the origin of a row; a document without any other id gets an id derived from the origin.
-        version: the external version of the documents (see `IngestRequest`).
+    `id_of` returns the document's id; without it, the id is the ``_id`` of the event, or else a digest of the row's
+    origin. Without `sends_ids`, OpenSearch generates the ids. `index` returns the name of the index; None means the
+    index of the request. `ensure_index` is called with the index that an event names, before a document is written
+    there.
     """
 
     def __init__(

@@ -19,13 +19,11 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import VectorPath
-from opensearch_batch.core.transform.json_path import PlainPath
-from opensearch_batch.core.transform.map_paths import last_name
+from opensearch_batch.core.transform.map_paths import first_name, last_name, overlap, plain_steps
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.vector_field import VectorField
 
 _PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[].*)?)\s*")
-_FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 
 
 def contains_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
@@ -106,7 +104,7 @@ def vector_paths(
     numbers = range(len(inputs)) if inputs else [None]
     predictions = [adapter.prediction_path(parameters, inputs, number) for number in numbers]
     paths = dict.fromkeys((*predictions, *(path for path, is_vector in readers if is_vector)))
-    return [VectorPath(path, float32=_only_vectors(path, readers)) for path in paths if _steps(path) is not None]
+    return [VectorPath(path, float32=_only_vectors(path, readers)) for path in paths if plain_steps(path) is not None]
 
 
 def written_fields(
@@ -133,12 +131,6 @@ def _fields(request: IngestRequest) -> dict[str, tuple[str, Any]]:
     return fields
 
 
-def first_name(path: str) -> str | None:
-    """Return the name of the member with which a path starts, None if it starts in another way."""
-    match = _FIRST_NAME.match(path)
-    return match and (match["quoted"] or match["plain"])
-
-
 def _output_path(
     location: str,
     path: Any,  # noqa: ANN401 - any value in a field map
@@ -159,23 +151,6 @@ def _only_vectors(path: str, readers: Sequence[tuple[str, bool]]) -> bool:
     """Return whether all readers of a value, of its parts, or of what contains it, are float vector fields."""
     are_vectors = [is_vector for other, is_vector in readers if overlap(path, other)]
     return bool(are_vectors) and all(are_vectors)
-
-
-def overlap(one: str, other: str) -> bool:
-    """Return whether the value at one path may be, contain, or be a part of the value at another."""
-    steps, others = _steps(one), _steps(other)
-    if steps is None or others is None:
-        return True
-    common = min(len(steps), len(others))
-    return steps[:common] == others[:common]
-
-
-def _steps(path: str) -> tuple[str | int, ...] | None:
-    """Return the steps of a plain path, None for any other path."""
-    try:
-        return PlainPath.parse(path.strip()).steps
-    except ConfigError:
-        return None
 
 
 def _below_member(member: str, path: str) -> str:

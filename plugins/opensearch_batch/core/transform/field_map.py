@@ -49,16 +49,11 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class FieldMap:
-    """A compiled field map.
+    """A compiled field map, with the path of each field; ``_id`` is the document id (one path, or one for each source).
 
-    Args:
-        field_map: the path of each field by field name; ``_id`` is the document id (one path, or one for each source).
-        ingest_fields: paths that are mapped to the fields that their last names name; as in ML Commons, they override
-            `field_map`.
-        sources: the number of sources of the request; rows of several sources are joined by ``_id``.
-        vectors: the vector fields of the index; documents with values that do not fit are rejected before sending.
-        on_missing: the policy for a missing value by field name; the name ``*`` sets the default (``null`` if not set).
-        routing: the path of the routing value.
+    The last names of `ingest_fields` name their fields; as in ML Commons, they override `field_map`. Rows of several
+    sources are joined by ``_id``. Documents with values that do not fit the `vectors` of the index are rejected before
+    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set).
 
     Raises:
         ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.

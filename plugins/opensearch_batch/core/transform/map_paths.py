@@ -7,8 +7,10 @@ import re
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.json_path import PlainPath
 
 ID_FIELD = "_id"
+_FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
 # Text before the $ of a path, outside quotes and filters, which is probably a misspelled source[N].
@@ -25,6 +27,29 @@ class SourcePath(msgspec.Struct, frozen=True):
 def last_name(path: str) -> str:
     """Return the field name of an ``ingest_fields`` path: the text after its last dot, as in ML Commons."""
     return path.rpartition(".")[2]
+
+
+def first_name(path: str) -> str | None:
+    """Return the name of the member with which a path starts, None if it starts in another way."""
+    match = _FIRST_NAME.match(path)
+    return match and (match["quoted"] or match["plain"])
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether the value at one path may be, contain, or be a part of the value at another."""
+    steps, others = plain_steps(one), plain_steps(other)
+    if steps is None or others is None:
+        return True
+    common = min(len(steps), len(others))
+    return steps[:common] == others[:common]
+
+
+def plain_steps(path: str) -> tuple[str | int, ...] | None:
+    """Return the steps of a plain path, None for any other path."""
+    try:
+        return PlainPath.parse(path.strip()).steps
+    except ConfigError:
+        return None
 
 
 def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
