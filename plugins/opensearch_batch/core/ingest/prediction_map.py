@@ -19,7 +19,8 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import VectorPath
-from opensearch_batch.core.transform.map_paths import first_name, last_name, overlap, plain_steps
+from opensearch_batch.core.transform.json_path import plain_steps
+from opensearch_batch.core.transform.map_paths import first_name, last_name, overlap
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.vector_field import VectorField
 
@@ -104,7 +105,11 @@ def vector_paths(
     numbers = range(len(inputs)) if inputs else [None]
     predictions = [adapter.prediction_path(parameters, inputs, number) for number in numbers]
     paths = dict.fromkeys((*predictions, *(path for path, is_vector in readers if is_vector)))
-    return [VectorPath(path, float32=_only_vectors(path, readers)) for path in paths if plain_steps(path) is not None]
+    return [
+        VectorPath(path, float32=_only_vectors(path, readers))
+        for path in paths
+        if plain_steps(path.strip()) is not None
+    ]
 
 
 def written_fields(

@@ -11,8 +11,8 @@ queue as superseded, because a newer record is, or will be, in the index. The le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -77,10 +77,13 @@ def replay(
     cluster: Cluster,
     *,
     request: IngestRequest | None = None,
+    field_map: Mapping[str, Any] | None = None,
     row_errors: RowErrors = NO_ERRORS,
     on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - no progress is shown
 ) -> ReplayReport:
-    """Send the dead letters of a queue again, by default with the request that is stored in it (``request.json``).
+    """Send the dead letters of a queue again, with the request that is stored in it (``request.json``).
+
+    Another request may replace it, or another field map that of the stored request.
 
     Raises:
         ConfigError: the queue does not exist, it has letters of another stage, or index or field map are invalid.
@@ -91,6 +94,8 @@ def replay(
     if not parts:
         raise ConfigError(f"{prefix}: no dead letters there; give the location that a report named as dead_letters")
     stored = _stored_request(objects, prefix, parts[0])
+    if field_map:
+        request = msgspec.structs.replace(stored.request, field_map=dict(field_map))
     if request is not None and stored.request.processors is not None:
         raise ConfigError(
             f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "

@@ -12,7 +12,7 @@ from opensearch_batch.core.ingest.request import check_index_name, check_on_miss
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
-from opensearch_batch.core.pipeline.spec_schedule import Schedule
+from opensearch_batch.core.pipeline.spec_parts import Schedule
 from opensearch_batch.core.sharding.listing import refuse_overlap
 from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.objects import split_uri

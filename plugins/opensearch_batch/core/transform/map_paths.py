@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.json_path import PlainPath
+from opensearch_batch.core.transform.json_path import plain_steps
 
 ID_FIELD = "_id"
 _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
@@ -37,19 +37,11 @@ def first_name(path: str) -> str | None:
 
 def overlap(one: str, other: str) -> bool:
     """Return whether the value at one path may be, contain, or be a part of the value at another."""
-    steps, others = plain_steps(one), plain_steps(other)
+    steps, others = plain_steps(one.strip()), plain_steps(other.strip())
     if steps is None or others is None:
         return True
     common = min(len(steps), len(others))
     return steps[:common] == others[:common]
-
-
-def plain_steps(path: str) -> tuple[str | int, ...] | None:
-    """Return the steps of a plain path, None for any other path."""
-    try:
-        return PlainPath.parse(path.strip()).steps
-    except ConfigError:
-        return None
 
 
 def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
