@@ -75,8 +75,6 @@ def opensearch_client(
     password: str | None = None,
     signing: Signing | None = None,
     tls: Tls | None = None,
-    timeout_s: float = TIMEOUT_S,
-    pool_size: int = POOL_SIZE,
 ) -> OpenSearch:
     """Return an opensearch-py client that does not retry; raise ConfigError if the CA file does not exist."""
     from opensearchpy import OpenSearch, Urllib3HttpConnection
@@ -88,9 +86,9 @@ def opensearch_client(
         hosts=[{"host": address.host, "port": port}],
         use_ssl=address.use_ssl,
         url_prefix=address.url_prefix,
-        timeout=timeout_s,
+        timeout=TIMEOUT_S,
         max_retries=0,
-        pool_maxsize=pool_size,
+        pool_maxsize=POOL_SIZE,
         # With `requests`, the environment variable REQUESTS_CA_BUNDLE would override ca_certs.
         connection_class=Urllib3HttpConnection,
         **(_tls(tls or Tls()) if address.use_ssl else {}),

@@ -18,7 +18,7 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.formats.parquet_writer import ParquetEncoding, avro_schema
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding
 from opensearch_batch.core.formats.writing import SUFFIX, Encoding
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Attempt, Body, Entry, Item, Refused, WrittenBody
@@ -42,9 +42,6 @@ class ObjectSettings(msgspec.Struct, frozen=True):
 
     The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit) or more
     than `max_object_bytes` bytes: compressed, except that Parquet counts the JSON text of the events.
-
-    Raises:
-        ConfigError: the schema of the encoding cannot be written.
     """
 
     encoding: Encoding
@@ -52,10 +49,6 @@ class ObjectSettings(msgspec.Struct, frozen=True):
     event_count: int = 0
     max_object_bytes: int = MAX_OBJECT_BYTES
     name_prefix: str = ""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.encoding, ParquetEncoding) and self.encoding.schema is not None:
-            avro_schema(self.encoding.schema)
 
     @property
     def extension(self) -> str:
