@@ -7,8 +7,6 @@ RECORD_ID = "record_id"
 RECORD, OUTPUT = "record", "output"
 # Amazon Bedrock requires record ids of eleven letters and digits.
 _DIGITS = 10
-# Bytes format that produces the same ids as `record_id`; its argument is the position.
-ID_FORMAT = b"r%%0%dd" % _DIGITS
 
 
 def record_id(position: int) -> str:
