@@ -61,7 +61,6 @@ class PrepareOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Check, and return the shards."""
         refuse_unknown_conf(self, context)
         return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
 

@@ -49,7 +49,6 @@ class OpenSearchBatchPredictOperator(JobOperator):
         self.shard = shard
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit or reattach."""
         return self.execute_complete(context, {})
 
     @final_errors_fail_the_task()

@@ -214,7 +214,6 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest into every sink."""
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)

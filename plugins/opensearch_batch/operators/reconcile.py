@@ -71,7 +71,6 @@ class ReconcileOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Add up the counts, send alerts, remove expired files."""
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 

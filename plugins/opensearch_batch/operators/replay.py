@@ -58,7 +58,6 @@ class OpenSearchReplayOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest the dead letters."""
         refuse_unknown_conf(self, context)
         refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id)
         store = object_storage(self.aws_conn_id)

@@ -81,7 +81,7 @@ class _Conversion:
         )
         # `_without_empty` would remove null, which here means that no files are removed.
         members["retention_days"] = None
-        notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
+        notes = ConversionNotes(self._compiled, self._ml, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.omitted_options())
 
     def _schedule(self) -> dict[str, Any] | None:
