@@ -92,8 +92,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
     def stores(self, credential: Credential | None = None) -> Stores:
         """Return the stores of sources and results; each client is created on first use.
 
-        Raises:
-            ConfigError: a URL contains a password or is invalid, even a URL from which nothing is read.
+        Raise ConfigError if a URL contains a password or is invalid, even a URL from which nothing is read.
         """
         keys = credential or Credential()
         s3_keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
@@ -101,10 +100,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
         openai_url = self.openai_base_url and _without_password(
             "--openai-base-url", self.openai_base_url, "set OPENAI_API_KEY in the environment"
         )
-        schemes = {
-            "s3": Scheme(lambda: _s3(keys, s3_url)),
-            LOCAL: Scheme(LocalFiles),
-        }
+        schemes = {"s3": Scheme(lambda: _s3(keys, s3_url)), LOCAL: Scheme(LocalFiles)}
         # OpenAI is the only AI service whose key a request can contain.
         return stores(schemes, lambda _: openai_api(keys.openai_key, openai_url), services=["openai"])
 

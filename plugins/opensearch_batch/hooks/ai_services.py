@@ -22,9 +22,7 @@ def client_of(
     """Return the client of an AI service; `ai_conn_id` is the connection with its key, by default that of the service.
 
     An AWS service is called in the region of the connector, or in that of the AWS connection if `region` is empty.
-
-    Raises:
-        ConfigError: the service's connection is missing or has no key.
+    Raise ConfigError if the service's connection is missing or has no key.
     """
     entry = service_of(service)
     return entry.client(_api(entry, aws_conn_id, ai_conn_id, region), object_storage(aws_conn_id))

@@ -51,11 +51,10 @@ class JobResult(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
     def job_output(self, objects: Objects, folder: str, service: str) -> JobOutput:
-        """Return the output of the job whose record is in this folder.
+        """Return the output of the job whose record is in this folder; raise ConfigError if that is another job.
 
-        Raises:
-            ConfigError: the result belongs to another job. A task that starts from its trigger keeps its previous XCom
-                until it ends, so `poll` has an outdated XCom if a user clears it and then marks it as success.
+        A task that starts from its trigger keeps its previous XCom until it ends, so `poll` has an outdated XCom if a
+        user clears it and then marks it as success.
         """
         record = JobRecords(objects, folder).read()
         if record is None or not self._belongs_to(record, service):

@@ -169,8 +169,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
     def _output(self, shard: Shard, layout: Layout, store: Objects, context: Context) -> JobOutput:
         """Return the output of the shard's job, which `poll` or `repair` has waited for.
 
-        Raises:
-            ConfigError: the job has not completed, because a user marked a task as success by hand.
+        Raise ConfigError if the job has not completed, because a user marked a task as success by hand.
         """
         folder = layout.job(shard.job)
         if shard.id != REPAIR:

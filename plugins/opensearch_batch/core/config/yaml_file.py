@@ -34,8 +34,8 @@ NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 class YamlFile:
     """A YAML file; `tree` is its root node, None if the file is empty, and `root` the name of the root in messages.
 
-    Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or has a duplicate key or, without `aliases`, an alias.
+    ConfigError is raised if the file cannot be read, is not valid YAML, or has a duplicate key or, without `aliases`,
+    an alias.
     """
 
     def __init__(self, path: Path, *, root: str = "pipeline", aliases: bool = True) -> None:

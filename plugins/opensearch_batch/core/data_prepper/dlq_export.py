@@ -76,7 +76,7 @@ def write_dlq(
             FailedDocument(index, letter.id, letter.status or NO_STATUS, letter.reason, json_or_text(as_bytes(letter)))
             for letter in read_letters(objects, part)
         ]
-        _write(target, dlq, [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed], at)
+        _write(target, dlq, failed, pipeline, at)
 
 
 def write_failed_inputs(
@@ -87,11 +87,14 @@ def write_failed_inputs(
         FailedInput(*split_uri(item.uri), NO_STATUS, reason, input_event(item).to_json().decode(errors="replace"))
         for item in inputs
     ]
-    _write(target, dlq, [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed], at)
+    _write(target, dlq, failed, pipeline, at)
 
 
-def _write(target: Objects, dlq: S3Dlq, entries: Sequence[DlqEntry], at: datetime) -> None:
-    if entries:
+def _write(
+    target: Objects, dlq: S3Dlq, failed: Sequence[FailedInput | FailedDocument], pipeline: str, at: datetime
+) -> None:
+    if failed:
+        entries = [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed]
         key = dlq_key(entries, key_path_prefix=dlq.key_path_prefix, at=at)
         target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(entries), indent=-1))
 

@@ -33,12 +33,13 @@ def index_depends_on_event(sink: OpenSearchSink) -> bool:
 
 def index_name(sink: OpenSearchSink, text: str, at: datetime) -> str:
     """Return the name of an index; `at` is the time for its date patterns."""
-    name = dated(text, at)
-    return normalized_name(name) if sink.normalize_index else name
+    return normalized_name(sink, dated(text, at))
 
 
-def normalized_name(name: str) -> str:
-    """Return a valid index name: lower case, without forbidden characters."""
+def normalized_name(sink: OpenSearchSink, name: str) -> str:
+    """Return an index name: with `normalize_index`, in lower case and without forbidden characters."""
+    if not sink.normalize_index:
+        return name
     kept = "".join(character for character in name.lower() if character not in '[]"*\\<>|,/? #')
     return kept.lstrip("-_+")
 

@@ -54,11 +54,7 @@ class Csv(CheckedOptions, frozen=True, kw_only=True):
             yield ("quote_character",), "the delimiter is the same character; choose another one"
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield each row as a JSON object whose values are strings.
-
-        Raises:
-            FatalError: the header is empty or not CSV, or has the same column name twice.
-        """
+        """Yield each row as a JSON object whose values are strings; raise FatalError for an invalid header."""
         newline, raw = ("", stream) if self.strict else ("\n", with_lf(stream))
         with io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline) as text:
             yield from self._entries(_Rows(self, text, limit), source, uri, limit)

@@ -32,10 +32,8 @@ class Parquet(Options, frozen=True, kw_only=True):
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         """Yield the rows as JSON objects; the line of a row is its position in the file.
 
-        A row with a cell that JSON cannot represent is rejected.
-
-        Raises:
-            FatalError: the file is damaged or not Parquet, or several columns have the same name.
+        A row with a cell that JSON cannot represent is rejected. Raise FatalError if the file is damaged or not
+        Parquet, or several columns have the same name.
         """
         import pyarrow as pa
 

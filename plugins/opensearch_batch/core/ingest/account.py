@@ -78,8 +78,7 @@ class RowAccount:
     def begin(self) -> None:
         """Record the start, so that earlier attempts stop, and remove the dead letters that they did not count.
 
-        Raises:
-            RetriableError: another run of the same request is in progress.
+        Raise RetriableError if another run of the same request is in progress.
         """
         if not self._file.begin(self._progress(done=False)):
             raise RetriableError(
@@ -105,15 +104,8 @@ class RowAccount:
             self._add_dead_letter(mapped.rows, refusal.cause, id=id_or_none, status=refusal.status, late=mapped.late)
         for item in (*written.filtered, *written.superseded):
             self._add_exception(self._origin_of(item.context.rows[0]), RecordState.FILTERED)
-        self._totals.update(
-            indexed=written.indexed,
-            unchanged=written.unchanged,
-            filtered=len(written.filtered),
-            superseded=len(written.superseded),
-            joined=joined,
-            nulls=nulls,
-            unmatched=unmatched,
-        )
+        self._totals.update(written.counts())
+        self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched)
         for entry in written.body.other_entries:
             self._count_entry(entry)
         self.settled += len(written.body.items) + len(written.body.other_entries)

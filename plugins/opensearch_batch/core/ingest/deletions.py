@@ -45,7 +45,7 @@ def delete_documents(
     is_claimed = still_claimed()
     writer = BulkWriter(cluster, request, still_claimed=still_claimed)
     for written in writer.write(_items(objects, uri, request)) if is_claimed else ():
-        counts.update(indexed=written.indexed, unchanged=written.unchanged, superseded=len(written.superseded))
+        counts.update(written.counts())
         refused += [refusal.cause for refusal in written.refused]
         if clock() >= checked_at + CHECK_S:
             is_claimed, checked_at = still_claimed(), clock()

@@ -165,10 +165,8 @@ class Ingest:
     def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
         """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.
 
-        Return False if a newer run has claimed the records; bodies that were not sent by then are not sent.
-
-        Raises:
-            BatchError: a source cannot be read further; all entries before the error were written.
+        Return False if a newer run has claimed the records; bodies that were not sent by then are not sent. If a source
+        cannot be read further, its BatchError is raised after all entries before it were written.
         """
         errors: list[BatchError] = []
         entries = islice(_until_error(documents, errors), account.settled, None)

@@ -8,7 +8,6 @@ Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, get_args
 
@@ -30,7 +29,6 @@ EventFormatter = Callable[[Event], str]
 ACTIONS = frozenset(get_args(Action))
 # Actions that can write a document without an id.
 ID_OPTIONAL = frozenset({"index", "create"})
-_SHORT_BYTES, _PLAIN = 64, re.compile(rb'"[!#-\[\]-~]+"')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -132,9 +130,6 @@ class IndexItemFactory:
             if configured_id := self._id_of(event):
                 return document_id(_encode(configured_id))
         elif (event_id := event.fields.get(ID_FIELD)) is not None and (text := text_of(event_id)) is not None:
-            # Fast path: most ids are short ASCII strings without escapes, which need no decoding.
-            if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
-                return text[1:-1].decode()
             return document_id(text)
         return digest(*map(str, self._origin_of(row)))
 

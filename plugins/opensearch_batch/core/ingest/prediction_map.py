@@ -60,9 +60,8 @@ def with_source_paths(
 ) -> IngestRequest:
     """Return a pipeline's request with paths in the composed rows; `inputs` are the paths of the model's inputs.
 
-    Raises:
-        ConfigError: a path is invalid or names a prediction that the service does not return, or the request has
-            processors and output rows do not contain their records.
+    Raise ConfigError if a path is invalid or names a prediction that the service does not return, or the request has
+    processors and output rows do not contain their records.
     """
     if request.processors is not None:
         check_processors(adapter, parameters)

@@ -235,12 +235,7 @@ def _send(
 
     with Spool(SPOOL_BYTES) as remaining:
         for written in writer.write(entries()):
-            totals.update(
-                indexed=written.indexed,
-                unchanged=written.unchanged,
-                filtered=len(written.filtered),
-                superseded=len(written.superseded),
-            )
+            totals.update(written.counts())
             if ledger is not None:
                 ledger.settle(written)
             letters = [entry.letter for entry in written.body.other_entries]

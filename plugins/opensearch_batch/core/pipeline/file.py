@@ -42,9 +42,7 @@ def pipeline_files(folder: Path) -> list[Path]:
 class PipelineFile:
     """A YAML file of ``include/pipelines/``, read and checked.
 
-    Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or violates the schema or a rule; or its name is not a
-            valid DAG id.
+    ConfigError is raised if the file cannot be read, or violates the schema or a rule, or its name is no DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:

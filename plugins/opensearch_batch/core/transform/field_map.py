@@ -53,10 +53,8 @@ class FieldMap:
 
     The last names of `ingest_fields` name their fields; as in ML Commons, they override `field_map`. Rows of several
     sources are joined by ``_id``. Documents with values that do not fit the `vectors` of the index are rejected before
-    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set).
-
-    Raises:
-        ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.
+    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set). ConfigError is
+    raised if a path is invalid or names a source that does not exist, or no field is mapped.
     """
 
     def __init__(
@@ -129,10 +127,7 @@ class FieldMap:
 
         If several sources have a value for a field, the values are merged in source order: objects are merged
         recursively, and any other value is overwritten. A `partial` document updates an existing one, whose other
-        fields remain unchanged.
-
-        Raises:
-            RecordRejected: a vector does not fit the index, or a required field is missing.
+        fields remain unchanged. Raise RecordRejected if a vector does not fit, or a required field is missing.
         """
         if self.sources == 1 and len(parts) == 1 and (whole := self.complete(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
@@ -156,10 +151,8 @@ class FieldMap:
     def complete(self, values: Values) -> tuple[Text, ...] | None:
         """Return the pieces of a document without routing if one row of one source has every field, else None.
 
-        Nearly all rows of a single source have every field, so this is the fast path.
-
-        Raises:
-            RecordRejected: a vector does not fit the index.
+        Nearly all rows of a single source have every field, so this is the fast path. As `document`, raise
+        RecordRejected if a vector does not fit.
         """
         texts = [values[slot] for slot in self._slot_of]
         if None in texts:
@@ -262,10 +255,8 @@ def document_id(json_text: Text | None, *, what: str = "id") -> str:
 def merge(older: bytes, newer: bytes) -> bytes:
     """Merge two JSON values, as OpenSearch merges a partial document into a document.
 
-    Objects are merged member by member; any other newer value replaces the older value.
-
-    Raises:
-        RecordRejected: the values are nested too deeply, or contain a number with too many digits.
+    Objects are merged member by member; any other newer value replaces the older value. Raise RecordRejected for values
+    that are nested too deeply, or contain a number with too many digits.
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer

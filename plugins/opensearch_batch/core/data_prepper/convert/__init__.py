@@ -47,16 +47,11 @@ def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Conver
 def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
     if len(sinks) == 1:
         return [name]
-    indexes = [f"{name}-{index_of(sink)}" for sink in sinks]
+    indexes = [f"{name}-{normalized_name(sink, sink.index)}" for sink in sinks]
     if len(set(indexes)) == len(indexes) and all(map(is_dag_id, indexes)):
         return indexes
     numbers = [f"-{at}" for at in range(1, len(sinks) + 1)]
     return [f"{name[: MAX_LENGTH - len(number)]}{number}" for number in numbers]
-
-
-def index_of(sink: OpenSearchSink) -> str:
-    """Return the name of the index of a sink."""
-    return normalized_name(sink.index) if sink.normalize_index else sink.index
 
 
 class _Conversion:
@@ -107,7 +102,7 @@ class _Conversion:
         sink = self._sink
         max_body_bytes = min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES)
         return {
-            "index": index_of(sink),
+            "index": normalized_name(sink, sink.index),
             "processors": Verbatim(self._processors),
             "when": one_condition(self._compiled.pipeline.routes, sink.routes),
             "op_type": None if sink.action == "index" else sink.action,

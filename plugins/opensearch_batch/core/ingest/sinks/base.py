@@ -74,20 +74,29 @@ class Body:
         self.size_bytes += size_bytes
 
 
-class WrittenBody(NamedTuple):
-    """The verdicts of the items of one body: two counts, and the other items.
+class WrittenBody(msgspec.Struct):
+    """The verdicts of the items of one body so far: two counts, and the other items.
 
-    ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded)``. An ingest pipeline of
-    the index dropped the `filtered` items. The index has newer versions of the documents of the `superseded` items, or
-    a newer run writes them.
+    In the end, ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded)``. An ingest
+    pipeline of the index dropped the `filtered` items. The index has newer versions of the documents of the
+    `superseded` items, or a newer run writes them.
     """
 
     body: Body
-    indexed: int
-    unchanged: int
-    refused: Sequence[Refused] = ()
-    filtered: Sequence[Item] = ()
-    superseded: Sequence[Item] = ()
+    indexed: int = 0
+    unchanged: int = 0
+    refused: list[Refused] = []
+    filtered: list[Item] = []
+    superseded: list[Item] = []
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of documents of each verdict except `refused`, as named in `IngestCounts`."""
+        return {
+            "indexed": self.indexed,
+            "unchanged": self.unchanged,
+            "filtered": len(self.filtered),
+            "superseded": len(self.superseded),
+        }
 
 
 class Attempt(msgspec.Struct, frozen=True):

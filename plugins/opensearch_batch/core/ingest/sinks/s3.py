@@ -180,27 +180,29 @@ class ObjectSink:
             yield
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:  # noqa: ARG002 - of `Sink`
-        body, refused = Body(), list[Refused]()
+        written = WrittenBody(Body())
         for entry in entries:
-            self._add(entry, body, refused)
-            if len(body.items) + len(body.other_entries) >= ENTRIES_PER_BODY:
-                yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
-                body, refused = Body(), []
-        yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
+            self._add(entry, written)
+            if len(written.body.items) + len(written.body.other_entries) >= ENTRIES_PER_BODY:
+                yield written
+                written = WrittenBody(Body())
+        yield written
 
     def finish(self) -> None:
         self._writer.finish()
 
-    def _add(self, entry: Entry, body: Body, refused: list[Refused]) -> None:
+    def _add(self, entry: Entry, written: WrittenBody) -> None:
         if not isinstance(entry, Item):
-            body.other_entries.append(entry)
+            written.body.other_entries.append(entry)
             return
-        body.add(entry, entry.size_bytes)
+        written.body.add(entry, entry.size_bytes)
         try:
             # The id of such an item is the folder of its object.
             self._writer.add(bytes(entry.pieces[0]), folder=entry.id, name=f"{self._settings.name_prefix}{NAME}")
         except RecordRejected as error:
-            refused.append(Refused(entry, 0, str(error)))
+            written.refused.append(Refused(entry, 0, str(error)))
+        else:
+            written.indexed += 1
 
 
 def _newest(sources: Sequence[Source]) -> datetime:

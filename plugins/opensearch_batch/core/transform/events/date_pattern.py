@@ -65,9 +65,8 @@ def compile_date_pattern(text: str) -> Formatter:
 def check_date_placeholders(text: str) -> list[str]:
     """Return the date patterns in a string like ``a/%{yyyy}``, for names of indexes and objects.
 
-    Raises:
-        ConfigError: a pattern has units smaller than an hour, which could create an index or object for each record,
-            or has an unsupported letter or a character that is invalid in names.
+    Raise ConfigError if a pattern has units smaller than an hour, which could create an index or object for each
+    record, or has an unsupported letter or a character that is invalid in names.
     """
     patterns = PLACEHOLDER.findall(text)
     for pattern in patterns:

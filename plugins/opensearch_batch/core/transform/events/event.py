@@ -103,10 +103,8 @@ class Event:
         """Read an event without parsing a long array of numbers, such as a vector, which is most of a row.
 
         The only check of the array is that it contains no strings. If the array is invalid JSON, OpenSearch rejects
-        the document, and a processor that reads the array raises RecordRejected.
-
-        Raises:
-            RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
+        the document, and a processor that reads the array raises RecordRejected. Raise RecordRejected if the rest of
+        the row is not a JSON object (RFC 8259, UTF-8).
         """
         start, end = _long_array(row)
         if start < 0:
