@@ -101,9 +101,7 @@ class ShardFlow:
         self._openai = openai_api(keys.secret_key, f"{url}/v1")
         self._cohere = cohere_api(keys.secret_key, url)
         apis: dict[str, Any] = {"openai": self._openai, "cohere": self._cohere}
-        self.objects = stores(
-            {"s3": Scheme(lambda: lab.objects, compressed=True)}, lambda entry: apis[entry.name], services=apis
-        )
+        self.objects = stores({"s3": Scheme(lambda: lab.objects)}, lambda entry: apis[entry.name], services=apis)
         self.client = service_of(name).client(apis.get(name) or lab.aws(name), lab.objects)
         self.model = self._ensure_model(connector or {})
         self.jobs_before = self.jobs()

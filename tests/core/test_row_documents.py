@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import options_of, vector_fields_of
 from opensearch_batch.core.ledger.verdicts import ShardReport
 from opensearch_batch.core.pipeline.check import check_pipeline
-from opensearch_batch.core.pipeline.file import load
+from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.services.registry import adapter_of
 from tests.core.staged_runs import SOURCE, StagedRuns, vector_of
 from tests.lab import Lab
@@ -95,7 +95,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     """As any other one of the file."""
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
+        PipelineFile(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_one_of_map_and_processors_makes_the_documents(tmp_path: Path, ingest: s
         "source: {uri: s3://documents/in/}\nwork_prefix: s3://w\nbatch_predict: {service: sagemaker, model_id: abc}\n"
     )
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, f"{head}ingest: {ingest}\n"), adapter_of)
+        PipelineFile(spec_file(tmp_path, f"{head}ingest: {ingest}\n"), adapter_of)
 
 
 def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
 def test_options_are_read_as_data_prepper_reads_them(tmp_path: Path) -> None:
     """A text that YAML takes for a number stays one, and what a task gets means the same."""
     text = GOOD.replace("to_key: chapter", "to_key: 1.50, overwrite_if_to_key_exists: 'TRUE'")
-    processors = load(spec_file(tmp_path, text), adapter_of).ingest.processors or []
+    processors = PipelineFile(spec_file(tmp_path, text), adapter_of).spec.ingest.processors or []
     entry = processors[0]["copy_values"]["entries"][0]
     assert (entry["to_key"], entry["overwrite_if_to_key_exists"]) == ("1.50", True)
     kept = [{name: msgspec.to_builtins(options)} for name, options in options_of(processors)]

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.formats.parquet import Parquet
+from opensearch_batch.core.formats.parquet import ConvertedParquet, Parquet
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.replay import replay
@@ -235,7 +235,7 @@ TABLES = [
 def test_parquet(content: bytes, as_stored: bool) -> None:  # noqa: FBT001 - hypothesis gives it
     """A damaged file is refused, and rows that are no JSON are rejected."""
     with suppress(BatchError):
-        list(Parquet(as_stored=as_stored).read(io.BytesIO(content), 0, "s3://d/a.parquet", ROW_LIMIT))
+        list((Parquet if as_stored else ConvertedParquet)().read(io.BytesIO(content), 0, "s3://d/a.parquet", ROW_LIMIT))
 
 
 class Taking(Cluster):

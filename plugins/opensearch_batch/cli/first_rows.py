@@ -81,12 +81,7 @@ def process_first_rows(
     vectors: Sequence[VectorField],
     row_errors: RowErrors,
 ) -> FirstRowsAccount:
-    """Create the documents of the first rows.
-
-    Raises:
-        ConfigError: the field map is invalid; or `on_unmatched` is ``fail``, all rows were read, and one is unmatched.
-        FatalError: a source is damaged.
-    """
+    """Create the documents of the first rows; raise ConfigError or FatalError as an ingest of these rows would."""
     field_map = compile_map(request, sources=len(sources), vectors=vectors)
 
     def documents(variant: IngestRequest, reader: FirstRows) -> MappedDocuments:

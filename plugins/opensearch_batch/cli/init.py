@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import Account, Command, typer_command
+from opensearch_batch.cli.command import Account, Command
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import format_of, reader
@@ -51,57 +51,51 @@ class InitAccount(Account, frozen=True, kw_only=True):
     records: int = 0
 
 
-@typer_command
-def init(
-    *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline and of its DAG.")],
-    sample: Annotated[
-        Path,
-        typer.Option(exists=True, dir_okay=False, help="JSON Lines, JSON, CSV or Parquet; may be compressed."),
-    ],
-    service: Annotated[str, typer.Option(help="The AI service.")] = "openai",
-    dimension: Annotated[int | None, typer.Option(min=1, help="Length of the model's vectors.")] = None,
-    input_path: Annotated[
-        str | None, typer.Option("--input", help="Path of the model's input, like $.text. Default: the longest text.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Where the documents are. Default: s3://documents/NAME/.")] = None,
-    work_prefix: Annotated[
-        str, typer.Option(help="S3 prefix for all files that the pipeline writes.")
-    ] = "s3://opensearch-batch",
-    folder: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder that contains pipelines/ and indexes/.")
-    ] = FOLDER,
-) -> Command[InitAccount]:
+class Init(Command[InitAccount]):
     """Write a first version of a pipeline, its test and an index body, from sample records.
 
     Example: opensearch-batch init books --sample books.jsonl
     """
-    values, known_dimension = EXAMPLES.get(service, ({}, 0))
-    settings = DraftSettings(
-        name=name,
-        source=source or f"s3://documents/{name}/",
-        work_prefix=work_prefix,
-        service=service,
-        values=values,
-        dimension=dimension or known_dimension,
-        input=input_path,
-    )
-    return Init(settings, sample, folder)
 
-
-class Init(Command[InitAccount]):
-    """The init command."""
-
-    when_stopped = "run the same command again"
-
-    def __init__(self, settings: DraftSettings, sample: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        *,
+        name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline and of its DAG.")],
+        sample: Annotated[
+            Path,
+            typer.Option(exists=True, dir_okay=False, help="JSON Lines, JSON, CSV or Parquet; may be compressed."),
+        ],
+        service: Annotated[str, typer.Option(help="The AI service.")] = "openai",
+        dimension: Annotated[int | None, typer.Option(min=1, help="Length of the model's vectors.")] = None,
+        input_path: Annotated[
+            str | None,
+            typer.Option("--input", help="Path of the model's input, like $.text. Default: the longest text."),
+        ] = None,
+        source: Annotated[
+            str | None, typer.Option(help="Where the documents are. Default: s3://documents/NAME/.")
+        ] = None,
+        work_prefix: Annotated[
+            str, typer.Option(help="S3 prefix for all files that the pipeline writes.")
+        ] = "s3://opensearch-batch",
+        folder: Annotated[
+            Path, typer.Option(file_okay=False, help="Folder that contains pipelines/ and indexes/.")
+        ] = FOLDER,
+    ) -> None:
         super().__init__(InitAccount())
-        self._settings = settings
+        values, known_dimension = EXAMPLES.get(service, ({}, 0))
+        self._settings = DraftSettings(
+            name=name,
+            source=source or f"s3://documents/{name}/",
+            work_prefix=work_prefix,
+            service=service,
+            values=values,
+            dimension=dimension or known_dimension,
+            input=input_path,
+        )
         self._sample = sample
         self._folder = folder
 
     def execute(self) -> None:
-        """Read the sample, draft the files, check them, write them."""
         settings = self._settings
         if (reason := invalid_reason(settings.name)) is not None:
             raise ConfigError(f"NAME: {settings.name!r} is not valid as a DAG id: {reason}")
@@ -135,7 +129,6 @@ class Init(Command[InitAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Print the choices and the next steps."""
         account, settings = self.account, self._settings
         console.print(f"{account.records} records of {self._sample} read; written:")
         for file in account.files:
@@ -153,11 +146,7 @@ class Init(Command[InitAccount]):
 
 
 def _records(sample: Path) -> list[dict[str, Any]]:
-    """Return the first records of a sample.
-
-    Raises:
-        ConfigError: no row of the sample is a JSON object.
-    """
+    """Return the first records of a sample; raise ConfigError if no row of the sample is a JSON object."""
     uri, objects = str(sample), LocalFiles()
     item = objects.head(uri)
     if item is None:

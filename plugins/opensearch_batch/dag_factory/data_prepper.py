@@ -33,11 +33,7 @@ WORK_ITEM_NAME = SHARD_NAME.replace("task.shard", "task.work_item")
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
-    """Return the DAGs of a file; the DAG id is the pipeline's name.
-
-    Raises:
-        ConfigError: the file uses something that is not supported.
-    """
+    """Return the DAGs of a file, named as its pipelines; raise ConfigError if the file needs what is not supported."""
     file = DataPrepperFile(path)
     return [_dag(file, pipeline) for pipeline in file.pipelines]
 

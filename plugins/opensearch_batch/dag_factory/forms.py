@@ -110,10 +110,6 @@ def value_for_service(default: str, values: Mapping[str, T]) -> T | str:
     """Return the value for the service in the form: the value itself if all services have the same, else a template.
 
     The template contains objects as JSON strings, which `operators.base.rendered` parses.
-
-    Args:
-        default: the pipeline's default service.
-        values: the values, by service.
     """
     if all(value == values[default] for value in values.values()):
         return values[default]

@@ -113,11 +113,7 @@ def is_surely_pipeline_file(path: Path) -> bool:
 
 
 def pipeline_dag(path: Path) -> DAG:
-    """Return the DAG of one pipeline file; the DAG id is the file name without its extension.
-
-    Raises:
-        ConfigError: the file, or a file it names, is invalid.
-    """
+    """Return the DAG of a file, with its name; raise ConfigError if the file, or a file that it names, is invalid."""
     file = PipelineFile(path, adapter_of)
     spec = file.spec
     schedule = schedule_of(file.name, spec)

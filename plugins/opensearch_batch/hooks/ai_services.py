@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 def client_of(
     service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, region: str = ""
 ) -> ServiceClient:
-    """Return the client of an AI service.
+    """Return the client of an AI service; `ai_conn_id` is the connection with its key, by default that of the service.
 
-    Args:
-        service: the service's name.
-        aws_conn_id: the object storage, and the credentials of AWS services.
-        ai_conn_id: the connection with the service's key; the service's default connection if None.
-        region: for AWS services, the region of the connector; that of the AWS connection if empty.
-
-    Raises:
-        ConfigError: the service's connection is missing or has no key.
+    An AWS service is called in the region of the connector, or in that of the AWS connection if `region` is empty.
+    Raise ConfigError if the service's connection is missing or has no key.
     """
     entry = service_of(service)
     return entry.client(_api(entry, aws_conn_id, ai_conn_id, region), object_storage(aws_conn_id))
@@ -39,7 +33,7 @@ def outputs_store(
 ) -> Stores:
     """Return the store of everything that a pipeline reads: objects on S3, and files at AI services (None: all)."""
     return stores(
-        {"s3": Scheme(lambda: object_storage(aws_conn_id), compressed=True)},
+        {"s3": Scheme(lambda: object_storage(aws_conn_id))},
         lambda entry: _api(entry, aws_conn_id, ai_conn_id),
         services=names() if services is None else services,
     )

@@ -20,12 +20,7 @@ REQUEST_CONNECTIONS = "opensearch_default, aws_default, openai_default"
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
-    """Return the connection with this id.
-
-    Raises:
-        ConfigError: the id is invalid, Airflow stores no connection with this id and type, or the file does not
-            describe the connection.
-    """
+    """Return the connection with this id; raise ConfigError if it is invalid, unknown, or has another type."""
     if is_in_file(conn_id):
         from opensearch_batch.hooks.file_connections import connection_at
 

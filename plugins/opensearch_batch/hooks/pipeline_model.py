@@ -25,11 +25,7 @@ def pipeline_model(
     ai_conn_id: str | None,
     dry_run: bool,
 ) -> Model:
-    """Return the model with this id, of this stack, or of this connector; a dry run creates none.
-
-    Raises:
-        ConfigError: no model is given, or the connector is wrong.
-    """
+    """Return the model with this id, or of this stack or connector; a dry run creates none."""
     if not model_id and stack:
         model_id = model_of_stack(aws_client("cloudformation", aws_conn_id), stack)
     if model_id:

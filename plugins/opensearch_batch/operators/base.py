@@ -61,7 +61,6 @@ class PrepareOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Check, and return the shards."""
         refuse_unknown_conf(self, context)
         return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
 
@@ -223,23 +222,16 @@ def run_end_check(context: Context) -> Callable[[str], bool]:
 
 
 def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
-    """Return the job's output from the XCom of `poll`; Airflow 3.3.2 JSON-encodes an XCom from a trigger twice.
+    """Return the output of the job in a folder from the XCom of the task `poll` with the same map index.
 
-    Args:
-        context: the context of a task with the same map index.
-        poll: the task id of the stage `poll`.
-        objects: the store of the work prefix.
-        folder: the folder of the record of the shard's job.
-        service: the AI service of the job.
-
-    Raises:
-        ConfigError: the XCom is missing or belongs to another job, because a user marked `poll` as success, which
-            cancels its job.
+    Raise ConfigError if the XCom is missing or belongs to another job, because a user marked `poll` as success, which
+    cancels its job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
     if value is None:
         raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
+    # Airflow 3.3.2 JSON-encodes an XCom from a trigger twice.
     result = msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
     return result.job_output(objects, folder, service)
 

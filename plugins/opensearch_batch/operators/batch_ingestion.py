@@ -86,7 +86,6 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the request."""
         refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
         batch = parse_remote_request(body)

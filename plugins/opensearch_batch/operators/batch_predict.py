@@ -17,11 +17,10 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, resubmit_request
+from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import waiter_of
-from opensearch_batch.triggers.submission import SubmissionTrigger
 
 
 class OpenSearchBatchPredictOperator(JobOperator):
@@ -35,7 +34,6 @@ class OpenSearchBatchPredictOperator(JobOperator):
 
     Args:
         shard: one of the shards that `prepare` returned.
-        kwargs: the arguments of `JobOperator`.
 
     Raises:
         AirflowFailException: the job ended badly before, or the service refuses it or throttles for too long.
@@ -51,7 +49,6 @@ class OpenSearchBatchPredictOperator(JobOperator):
         self.shard = shard
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit or reattach."""
         return self.execute_complete(context, {})
 
     @final_errors_fail_the_task()
@@ -60,18 +57,13 @@ class OpenSearchBatchPredictOperator(JobOperator):
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
         if not shard.job:
             raise AirflowSkipException("every prediction is in the store")
-        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
-        if isinstance(result, SubmissionTrigger):
-            self.log.info("waiting: %s", result.reason)
-            self.defer(trigger=result, method_name="execute_complete")
-        decision, record = result
+        decision, record = self.submit_or_defer(shard, layout, context, event)
         if decision == "refuse":
             raise FatalError(bad_end_message(record))
         folder = layout.job(shard.job)
         self._register_waiter(record, folder, context)
         if record.ml_task_id:
             self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
-        self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
         self._on_submitted(record, folder, context)
         return {"task_id": record.ml_task_id, "job": folder, "output": record.output}
 

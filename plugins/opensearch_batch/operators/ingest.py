@@ -100,7 +100,6 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         max_body_bytes: maximum size of a bulk body.
         max_in_flight: maximum number of concurrent bulk requests.
         compress: whether bulk bodies are compressed.
-        kwargs: the arguments of `DocumentsOperator`, and of `PipelineOperator`.
 
     Raises:
         AirflowFailException: the index is missing or does not fit the documents, or the output lacks a row for a
@@ -171,8 +170,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
     def _output(self, shard: Shard, layout: Layout, store: Objects, context: Context) -> JobOutput:
         """Return the output of the shard's job, which `poll` or `repair` has waited for.
 
-        Raises:
-            ConfigError: the job has not completed, because a user marked a task as success by hand.
+        Raise ConfigError if the job has not completed, because a user marked a task as success by hand.
         """
         folder = layout.job(shard.job)
         if shard.id != REPAIR:
@@ -194,7 +192,6 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     Args:
         work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
         poll: the task id of `poll`; its XCom (of the same map index) names the outputs. None if there is no job.
-        kwargs: the arguments of `ScanOperator`.
 
     Raises:
         AirflowFailException: an index does not fit the documents, an output is missing, or an object changed since
@@ -217,7 +214,6 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest into every sink."""
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)

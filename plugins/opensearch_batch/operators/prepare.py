@@ -93,7 +93,6 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             before a job is paid for.
         limit: maximum number of records, from the first object on; all if empty.
         max_records, max_bytes: maximum number of records in a shard, and its maximum size.
-        kwargs: the arguments of `DocumentsOperator`, which are checked against the index, and of `PipelineOperator`.
 
     Raises:
         AirflowFailException: the configuration or the source has an error; nothing was paid for.

@@ -48,7 +48,7 @@ class ReconcileOperator(BaseOperator):
     """Base of the `reconcile` stages: writes the account of a run and sends its alerts.
 
     Args:
-        alerts: the recipients.
+        alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
         max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the run fails.
     """
@@ -71,7 +71,6 @@ class ReconcileOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Add up the counts, send alerts, remove expired files."""
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 
@@ -109,8 +108,6 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         index: the index that `ingest` writes, for the link to it; no link if empty.
         opensearch_conn_id: the cluster of the index.
         retention_days: how long files and answers that are not needed any more are kept; None keeps them forever.
-        alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
-        prepare: the task id of `prepare`.
         repair: the task id of `repair`; its XCom has the shards of `ingest_repaired`, if there are any.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
@@ -195,10 +192,6 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
     The task is skipped if the scan found nothing to do.
 
     Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
-
-    Args:
-        alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
-        kwargs: the arguments of `ScanOperator` and `ReconcileOperator`.
 
     Raises:
         AirflowFailException: a work item is not done (the message names the reasons), or too many rows are dead

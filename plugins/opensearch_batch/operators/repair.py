@@ -23,12 +23,11 @@ from opensearch_batch.core.types.counts import REPAIR_AT_MOST
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, resubmit_request, run_key_of
+from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
 from opensearch_batch.triggers.repair import UNANSWERED_TRIGGER, RepairTrigger
-from opensearch_batch.triggers.submission import SubmissionTrigger
 
 CLEAR_REPAIR = "its records become dead letters; clear repair to submit (and pay for) a new job"
 
@@ -44,7 +43,6 @@ class OpenSearchRepairOperator(JobOperator):
             prediction; with more, the task fails with the most common reasons, and submits nothing.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
         poll_every_s, poll_at_most_s: as in `poll`.
-        kwargs: the arguments of `JobOperator`.
 
     Raises:
         AirflowFailException: too many records have no prediction, or an ingest has no report.
@@ -96,13 +94,7 @@ class OpenSearchRepairOperator(JobOperator):
 
     def _ended_well(self, shard: Shard, layout: Layout, context: Context, event: Mapping[str, Any]) -> bool:
         """Submit the job, or find it, and defer until its end; return whether it completed."""
-        request = resubmit_request(context, self.retries)
-        result = self.submit(shard, layout, request, since=event.get("since"))
-        if isinstance(result, SubmissionTrigger):
-            self.log.info("waiting: %s", result.reason)
-            self.defer(trigger=result, method_name="execute_complete")
-        decision, record = result
-        self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
+        _, record = self.submit_or_defer(shard, layout, context, event)
         if record.end is None:
             if event.get("given_up"):
                 raise FatalError(f"job {record.name}: no status for too long; clear repair to continue waiting")

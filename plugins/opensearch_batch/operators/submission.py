@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airflow.sdk import Context
+
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
@@ -25,7 +27,7 @@ from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import PipelineOperator, rendered
+from opensearch_batch.operators.base import PipelineOperator, rendered, resubmit_request
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
@@ -41,7 +43,6 @@ class JobOperator(PipelineOperator):
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
         deadline_s: as in `poll`; the task fails if no slot becomes free for this time plus one hour.
-        kwargs: the arguments of `PipelineOperator`.
     """
 
     template_fields: Sequence[str] = ("work_prefix", "service", "model_id", "parameters", "inputs")
@@ -66,6 +67,19 @@ class JobOperator(PipelineOperator):
         self.retry_time_window_s = retry_time_window_s
         self.retry_interval_s = retry_interval_s
         self.deadline_s = deadline_s
+
+    def submit_or_defer(
+        self, shard: Shard, layout: Layout, context: Context, event: Mapping[str, Any]
+    ) -> tuple[SubmitDecision, JobRecord]:
+        """Submit a shard's job as `submit` does, or defer the task; `event` is the result of an earlier wait."""
+        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
+        if isinstance(result, SubmissionTrigger):
+            self.log.info("waiting: %s", result.reason)
+            self.defer(trigger=result, method_name="execute_complete")
+        decision, record = result
+        if decision != "refuse":
+            self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
+        return decision, record
 
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None

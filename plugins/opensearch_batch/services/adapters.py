@@ -30,11 +30,9 @@ class BaseAdapter:
         return None
 
     def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model's name."""
         return str(parameters[self.model_parameter])
 
     def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:  # noqa: ARG002 - the same for all parameters
-        """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
@@ -43,7 +41,7 @@ class BaseAdapter:
         if form is None:
             raise NotImplementedError
         read = texts_reader(form.paths)
-        return lambda record, record_id: form.line(record, record_id, read(record))
+        return lambda record, record_id: form.line(record_id, read(record))
 
     def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
         """Return the function that reads what `content_form` names or, if there is no form, creates the line."""

@@ -42,7 +42,7 @@ class SageMakerAdapter(BaseAdapter):
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     batch_path = "CreateTransformJob"
-    output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)
     states: ClassVar[Mapping[str, State]] = {
@@ -184,19 +184,16 @@ class SageMakerClient(AwsJobClient):
     service, throttle_codes = "SageMaker", SageMakerAdapter.errors.throttle
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the job with the record's name, None if there is none."""
         try:
             return self.describe(record)
         except NotFound:
             return None
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the response of DescribeTransformJob."""
         with self.errors(record):
             return plain(self.api.describe_transform_job(TransformJobName=record.name))
 
     def cancel(self, record: JobRecord) -> None:
-        """Call StopTransformJob."""
         with self.errors(record):
             self.api.stop_transform_job(TransformJobName=record.name)
 

@@ -19,12 +19,7 @@ REPAIR_TRIGGER = "opensearch_batch.triggers.repair.RepairTrigger"
 
 
 class UnansweredTrigger(BaseTrigger):
-    """Ends the task as skipped if each record has its prediction; otherwise a worker continues it.
-
-    Args:
-        manifest: the location of the run's manifest.
-        aws_conn_id: the object storage.
-    """
+    """Ends the task as skipped if each record has its prediction; otherwise a worker continues it."""
 
     def __init__(self, *, manifest: str, aws_conn_id: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
@@ -33,7 +28,6 @@ class UnansweredTrigger(BaseTrigger):
         accept_conn_ids(aws_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         return UNANSWERED_TRIGGER, {"manifest": self.manifest, "aws_conn_id": self.aws_conn_id}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -58,7 +52,6 @@ class RepairTrigger(MLTaskTrigger):
     """Waits for a job as `poll` does, then returns its task to a worker."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         return REPAIR_TRIGGER, super().serialize()[1]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -26,7 +26,7 @@ from opensearch_batch.core.ingest.row_documents import row_documents
 from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.pipeline.check import check_pipeline
-from opensearch_batch.core.pipeline.file import load
+from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
@@ -72,7 +72,7 @@ def spec_of(folder: Path, each: Converted) -> PipelineSpec:
     path = folder / "pipelines" / f"{each.name}.yaml"
     path.write_text(each.text)
     assert check_pipeline(path, adapter_of).mistakes == []
-    return load(path, adapter_of)
+    return PipelineFile(path, adapter_of).spec
 
 
 @pytest.mark.parametrize(("name", "text"), [("texts", filled()), ("arrays", filled(ARRAYS))])

@@ -32,15 +32,10 @@ NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 
 
 class YamlFile:
-    """A YAML file; `tree` is its root node, None if the file is empty.
+    """A YAML file; `tree` is its root node, None if the file is empty, and `root` the name of the root in messages.
 
-    Args:
-        path: the file.
-        root: the name of the root in messages.
-        aliases: whether aliases (``*name``) are allowed.
-
-    Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or has a duplicate key.
+    ConfigError is raised if the file cannot be read, is not valid YAML, or has a duplicate key or, without `aliases`,
+    an alias.
     """
 
     def __init__(self, path: Path, *, root: str = "pipeline", aliases: bool = True) -> None:
@@ -80,11 +75,7 @@ class YamlFile:
         return node_at(self.tree, keys)
 
     def value(self) -> object:
-        """Return the content as Python values; scalars are resolved as in YAML 1.1.
-
-        Raises:
-            ConfigError: a value has an unknown tag.
-        """
+        """Return the content as Python values, resolved as in YAML 1.1; raise ConfigError for an unknown tag."""
         import yaml
 
         if self.tree is None:

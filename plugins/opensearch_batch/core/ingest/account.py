@@ -42,17 +42,9 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 
 
 class RowAccount:
-    """The account of one pass over the sources, continued from the progress of an earlier one.
+    """The account of one pass over the sources, continued from the progress of an earlier attempt (`before`).
 
-    Args:
-        objects: where dead letters and progress are written.
-        file: the file with the progress of this ingest.
-        queue: the prefix of the dead letters.
-        fingerprint: identifies the work.
-        before: the progress of an earlier attempt that this one continues.
-        reading: how the rows are read.
-        replay: what a replay needs; stored beside the dead letters.
-        exceptions: the records that were not indexed, which are appended to it; None to collect none.
+    `queue` is the prefix of the dead letters. The records that were not indexed are appended to `exceptions`.
     """
 
     def __init__(
@@ -86,8 +78,7 @@ class RowAccount:
     def begin(self) -> None:
         """Record the start, so that earlier attempts stop, and remove the dead letters that they did not count.
 
-        Raises:
-            RetriableError: another run of the same request is in progress.
+        Raise RetriableError if another run of the same request is in progress.
         """
         if not self._file.begin(self._progress(done=False)):
             raise RetriableError(
@@ -113,15 +104,8 @@ class RowAccount:
             self._add_dead_letter(mapped.rows, refusal.cause, id=id_or_none, status=refusal.status, late=mapped.late)
         for item in (*written.filtered, *written.superseded):
             self._add_exception(self._origin_of(item.context.rows[0]), RecordState.FILTERED)
-        self._totals.update(
-            indexed=written.indexed,
-            unchanged=written.unchanged,
-            filtered=len(written.filtered),
-            superseded=len(written.superseded),
-            joined=joined,
-            nulls=nulls,
-            unmatched=unmatched,
-        )
+        self._totals.update(written.counts())
+        self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched)
         for entry in written.body.other_entries:
             self._count_entry(entry)
         self.settled += len(written.body.items) + len(written.body.other_entries)
@@ -138,11 +122,7 @@ class RowAccount:
         )
 
     def record(self, *, done: bool) -> None:
-        """Write the dead letters, then the progress that counts them.
-
-        Raises:
-            RetriableError: another run of the same request took over the progress and the dead letters.
-        """
+        """Write the dead letters, then the progress that counts them; raise RetriableError if another run took over."""
         parts = self.dead.write()
         if parts == 1:
             save(self._objects, f"{self.dead.prefix}{REPLAY_FILE}", self._replay)
@@ -253,6 +233,8 @@ class _SourceTally:
     def __init__(self, names: Sequence[str], before: Sequence[SourceCounts] = ()) -> None:
         self._sources = [{"read": 0, "blank": 0, "dead_letters": 0, "duplicates": 0, "unmatched": 0} for _ in names]
         self._names = names
+        # With only one source, each document has one row.
+        self.is_single = len(names) == 1
         for counts, earlier in zip(self._sources, before, strict=False):
             counts.update({name: getattr(earlier, name) for name in counts})
 
@@ -270,11 +252,6 @@ class _SourceTally:
             for source in seen:
                 self._sources[source]["unmatched"] += 1
         return unmatched
-
-    @property
-    def is_single(self) -> bool:
-        """Whether there is only one source, so each document has one row."""
-        return len(self._names) == 1
 
     def rows_of_single_source(self, *, read: int, late: int, dead: int) -> None:
         """Count rows of the only source."""

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.ingest.composed_values import ComposedValues
-from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.job_answers import JobFailures
@@ -85,15 +84,7 @@ def row_composer(
 
 
 class RowComposer:
-    """Composes the rows of staged records.
-
-    Args:
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-        form: converts answers to output rows.
-        unique_ids: whether no two rows have the same document id.
-    """
+    """Composes the rows of staged records; `parameters` are the connector's, overridden by the pipeline's."""
 
     def __init__(
         self,
@@ -106,19 +97,18 @@ class RowComposer:
     ) -> None:
         self.unique_ids = unique_ids
         self._compose = row_composer(adapter, parameters, inputs, form)
-        self._output_members = adapter.output_members if contains_record(adapter, parameters) else None
+        has_record = adapter.row_matching(parameters) == "beside_record"
+        self._output_members = adapter.output_members if has_record else None
         # With several inputs, output rows have members that records lack.
         self._adds_members = self._output_members is not None and len(inputs) > 1
 
     def content(self, row: Row) -> bytes:
-        """Return the text of the composed row."""
         answer = row.answer
         if isinstance(answer, str):
             return error_row(row.content, answer)
         return self._compose(row.content, answer if isinstance(answer, StoredAnswer) else None, 0)
 
     def values(self, field_map: FieldMap) -> Callable[[Row], Values]:
-        """Return the function that reads the values of a field map over composed rows."""
         if self._adds_members:
             return lambda row: field_map.read(0, self.content(row))
         return ComposedValues(field_map, self.content, self._output_members).read
@@ -127,13 +117,7 @@ class RowComposer:
 class ComposedRows:
     """The rows of the staged records of a shard, in their order; `RowComposer` composes them.
 
-    Args:
-        objects: the store of the staged records.
-        uri: the file of the staged records.
-        store: the prediction store.
-        located: where the answers of the records are; `NO_KEY` of records that need none is found nowhere.
-        failures: the failures of the shard's job.
-        has_job: whether the shard has a job.
+    `located` says where the answers are; `NO_KEY` of records that need none is found nowhere.
     """
 
     def __init__(
@@ -165,10 +149,8 @@ class ComposedRows:
     def read(self, number: int, *, rejects: bool, indexes_absent: bool = False) -> Iterator[Row | Rejected]:
         """Yield the rows of a source with this number.
 
-        Args:
-            number: the number of the source.
-            rejects: whether records that lack an answer are rejected with the reasons; otherwise they are left out.
-            indexes_absent: do not reject records for which the job returned no row.
+        Records that lack an answer are left out or, with `rejects`, rejected with the reasons; with `indexes_absent`,
+        those are not rejected for which the job returned no row.
         """
         with self._store.reader() as reader:
             answers = reader.read(self._located.locations())

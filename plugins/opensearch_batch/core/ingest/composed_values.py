@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.ingest.prediction_map import first_name, overlap
 from opensearch_batch.core.ledger.answers import StoredAnswer, vector_writer
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
+from opensearch_batch.core.transform.map_paths import first_name, overlap
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.rows import Row
 
@@ -35,13 +35,10 @@ class _Output(NamedTuple):
 
 
 class ComposedValues:
-    """Reads the values of a field map.
+    """Reads the values of a field map over composed rows.
 
-    Args:
-        field_map: the field map over composed rows.
-        compose: composes a row.
-        output_members: the members of an output row, if it contains its record; None if records and output rows are
-            members of the composed row.
+    `output_members` are the members of an output row, if it contains its record; None if records and output rows are
+    members of the composed row.
     """
 
     def __init__(
@@ -70,11 +67,7 @@ class ComposedValues:
         self._plans: dict[tuple[str, ...], list[_Output] | None] = {}
 
     def read(self, row: Row) -> Values:
-        """Return the values of a row whose content is the record.
-
-        Raises:
-            RecordRejected: the record is not a JSON object.
-        """
+        """Return the values of a row whose content is the record; raise RecordRejected if that is not a JSON object."""
         answer = row.answer
         if type(answer) is StoredAnswer and self._is_separable:
             try:

@@ -33,16 +33,9 @@ def delete_documents(
     still_claimed: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> IngestCounts:
-    """Delete documents, with the version of the request; the deleted ones count as indexed.
+    """Delete the documents in the file `uri`, with the version of the request; the deleted ones count as indexed.
 
-    Args:
-        objects: the store.
-        cluster: the cluster of the index.
-        request: the index, the version, and how to write.
-        uri: the file of the deletions.
-        count: the number of the deletions.
-        still_claimed: returns False when a newer run has claimed the scope; the remaining deletions are superseded.
-        clock: seconds; injected by tests.
+    When `still_claimed` returns False, a newer run has claimed the scope, and the remaining deletions are superseded.
 
     Raises:
         FatalError: the index refused a deletion.
@@ -52,7 +45,7 @@ def delete_documents(
     is_claimed = still_claimed()
     writer = BulkWriter(cluster, request, still_claimed=still_claimed)
     for written in writer.write(_items(objects, uri, request)) if is_claimed else ():
-        counts.update(indexed=written.indexed, unchanged=written.unchanged, superseded=len(written.superseded))
+        counts.update(written.counts())
         refused += [refusal.cause for refusal in written.refused]
         if clock() >= checked_at + CHECK_S:
             is_claimed, checked_at = still_claimed(), clock()

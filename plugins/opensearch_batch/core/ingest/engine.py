@@ -17,7 +17,7 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
-from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
+from opensearch_batch.core.ingest.documents import DocumentFactory, SourceRows
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
 from opensearch_batch.core.ledger.dead_records import LedgerScope
@@ -57,20 +57,14 @@ class Locations(msgspec.Struct, frozen=True):
 class Ingest:
     """Writes sources to a sink.
 
-    Args:
-        objects: the store of this package's files.
-        sink: where documents are written.
-        documents: creates the documents.
-        locations: the locations of this package's files.
-        check: raises if the counts are inconsistent; called before the ingest is recorded as done.
-        identity: parts of the ingest's fingerprint in addition to sources, documents and sink.
-        records: number of records of the first source, for the report if a newer run has superseded this run.
-        ledger: the scope of the record ledger that has the records; then `exceptions` are collected.
-        still_claimed: returns False when a newer run has claimed the records. It is asked before the first write, at
-            each checkpoint, and before documents are sent again; then the ingest stops, and the remaining records
-            count as superseded.
-        on_progress: called with the counts so far and the bytes read.
-        clock: seconds; injected by tests.
+    `check` raises if the counts are inconsistent; it is called before the ingest is recorded as done. `identity` has
+    parts of the ingest's fingerprint in addition to sources, documents and sink. `records` is the number of records of
+    the first source, for the report of a superseded run. With a `ledger`, the scope that has the records, `exceptions`
+    are collected.
+
+    `still_claimed` returns False when a newer run has claimed the records. It is asked before the first write, at each
+    checkpoint, and before documents are sent again; then the ingest stops, and the remaining records count as
+    superseded. `on_progress` is called with the counts so far and the bytes read.
     """
 
     def __init__(
@@ -168,13 +162,11 @@ class Ingest:
                 account.record(done=True)
             return is_complete, account.counts(), account.dead.location
 
-    def _write(self, attempt: Attempt, documents: DocumentStream, account: RowAccount) -> bool:
+    def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
         """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.
 
-        Return False if a newer run has claimed the records; bodies that were not sent by then are not sent.
-
-        Raises:
-            BatchError: a source cannot be read further; all entries before the error were written.
+        Return False if a newer run has claimed the records; bodies that were not sent by then are not sent. If a source
+        cannot be read further, its BatchError is raised after all entries before it were written.
         """
         errors: list[BatchError] = []
         entries = islice(_until_error(documents, errors), account.settled, None)

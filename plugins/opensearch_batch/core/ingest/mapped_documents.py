@@ -27,14 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class MappedDocuments(SourceRows):
-    """Makes the documents of a request.
-
-    Args:
-        request: what to write.
-        field_map: the compiled field map of the request.
-        sources: the sources to read; `source[N]` in the field map is the source at position N.
-        reading: how rows are read. `origin_of` also identifies a document without an id.
-    """
+    """Makes the documents of a request; `origin_of` of the reading also identifies a document without an id."""
 
     def __init__(
         self, request: IngestRequest, field_map: FieldMap, sources: Sequence[Source], reading: Reading
@@ -61,11 +54,7 @@ class MappedDocuments(SourceRows):
             yield self.entry(entry) if isinstance(entry, Group) else entry
 
     def keyed(self, row: Row) -> KeyedRow:
-        """Extract the values of a row and its id.
-
-        Raises:
-            RecordRejected: the row is not a JSON object, or has no id.
-        """
+        """Extract a row's values and id; raise RecordRejected if it is not a JSON object, or has no id."""
         values = self._values(row)
         return KeyedRow(self._map.key(row.source, values) or "", row, values)
 
@@ -191,12 +180,7 @@ def _duplicate_id(key: str) -> RecordRejected:
 
 
 class MappedDocumentFactory:
-    """Makes documents with the field map of a request.
-
-    Args:
-        request: what to write.
-        reading: how rows are read.
-    """
+    """Makes documents with the field map of a request."""
 
     def __init__(self, request: IngestRequest, reading: Reading) -> None:
         self._request = request

@@ -19,13 +19,12 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import VectorPath
-from opensearch_batch.core.transform.json_path import PlainPath
-from opensearch_batch.core.transform.map_paths import last_name
+from opensearch_batch.core.transform.json_path import plain_steps
+from opensearch_batch.core.transform.map_paths import first_name, last_name, overlap
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
 from opensearch_batch.core.types.vector_field import VectorField
 
 _PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[].*)?)\s*")
-_FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 
 
 def contains_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
@@ -59,17 +58,10 @@ def reads_prediction(path: str, adapter: ServiceAdapter) -> bool:
 def with_source_paths(
     request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:
-    """Return a pipeline's request with paths in the composed rows.
+    """Return a pipeline's request with paths in the composed rows; `inputs` are the paths of the model's inputs.
 
-    Args:
-        request: a request whose field map, ``ingest_fields`` and routing read records and predictions.
-        adapter: the adapter of the service whose output is read.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-
-    Raises:
-        ConfigError: a path is invalid or names a prediction that the service does not return, or the request has
-            processors and output rows do not contain their records.
+    Raise ConfigError if a path is invalid or names a prediction that the service does not return, or the request has
+    processors and output rows do not contain their records.
     """
     if request.processors is not None:
         check_processors(adapter, parameters)
@@ -99,12 +91,8 @@ def vector_paths(
 ) -> list[VectorPath]:
     """Return the paths, in output rows, of the values that the prediction store keeps as vectors.
 
-    Args:
-        request: a pipeline's request, as for `with_source_paths`.
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-        vectors: the vector fields of the index; none if other readers of the store need all digits.
+    The request is as for `with_source_paths`. `vectors` are the vector fields of the index; none if other readers of
+    the store need all digits.
     """
     float_fields = {vector.name for vector in vectors if vector.data_type == "float"}
     readers = list[tuple[str, bool]]()
@@ -116,20 +104,17 @@ def vector_paths(
     numbers = range(len(inputs)) if inputs else [None]
     predictions = [adapter.prediction_path(parameters, inputs, number) for number in numbers]
     paths = dict.fromkeys((*predictions, *(path for path, is_vector in readers if is_vector)))
-    return [VectorPath(path, float32=_only_vectors(path, readers)) for path in paths if _steps(path) is not None]
+    return [
+        VectorPath(path, float32=_only_vectors(path, readers))
+        for path in paths
+        if plain_steps(path.strip()) is not None
+    ]
 
 
 def written_fields(
     mapped: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> list[str]:
-    """Return the fields that a request writes; with processors, the fields to which they copy predictions.
-
-    Args:
-        mapped: the result of `with_source_paths`.
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-    """
+    """Return the fields that a result of `with_source_paths` writes; with processors, those of predictions."""
     if mapped.processors is not None:
         from opensearch_batch.core.ingest.row_documents import vector_fields_of
 
@@ -148,12 +133,6 @@ def _fields(request: IngestRequest) -> dict[str, tuple[str, Any]]:
         if path is not None:
             fields[last_name(path)] = f"ingest_fields[{number}]", path
     return fields
-
-
-def first_name(path: str) -> str | None:
-    """Return the name of the member with which a path starts, None if it starts in another way."""
-    match = _FIRST_NAME.match(path)
-    return match and (match["quoted"] or match["plain"])
 
 
 def _output_path(
@@ -176,23 +155,6 @@ def _only_vectors(path: str, readers: Sequence[tuple[str, bool]]) -> bool:
     """Return whether all readers of a value, of its parts, or of what contains it, are float vector fields."""
     are_vectors = [is_vector for other, is_vector in readers if overlap(path, other)]
     return bool(are_vectors) and all(are_vectors)
-
-
-def overlap(one: str, other: str) -> bool:
-    """Return whether the value at one path may be, contain, or be a part of the value at another."""
-    steps, others = _steps(one), _steps(other)
-    if steps is None or others is None:
-        return True
-    common = min(len(steps), len(others))
-    return steps[:common] == others[:common]
-
-
-def _steps(path: str) -> tuple[str | int, ...] | None:
-    """Return the steps of a plain path, None for any other path."""
-    try:
-        return PlainPath.parse(path.strip()).steps
-    except ConfigError:
-        return None
 
 
 def _below_member(member: str, path: str) -> str:

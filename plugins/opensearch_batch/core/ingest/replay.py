@@ -11,8 +11,8 @@ queue as superseded, because a newer record is, or will be, in the index. The le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -77,18 +77,13 @@ def replay(
     cluster: Cluster,
     *,
     request: IngestRequest | None = None,
+    field_map: Mapping[str, Any] | None = None,
     row_errors: RowErrors = NO_ERRORS,
     on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - no progress is shown
 ) -> ReplayReport:
-    """Send the dead letters of a queue again.
+    """Send the dead letters of a queue again, with the request that is stored in it (``request.json``).
 
-    Args:
-        queue: the prefix of the dead letters, as in a report.
-        objects: the store of the queue.
-        cluster: the cluster of the index.
-        request: what to write; the request that is stored in the queue (``request.json``) if None.
-        row_errors: detects errors of AI services in rows.
-        on_progress: called after each part.
+    Another request may replace it, or another field map that of the stored request.
 
     Raises:
         ConfigError: the queue does not exist, it has letters of another stage, or index or field map are invalid.
@@ -99,6 +94,8 @@ def replay(
     if not parts:
         raise ConfigError(f"{prefix}: no dead letters there; give the location that a report named as dead_letters")
     stored = _stored_request(objects, prefix, parts[0])
+    if field_map:
+        request = msgspec.structs.replace(stored.request, field_map=dict(field_map))
     if request is not None and stored.request.processors is not None:
         raise ConfigError(
             f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "
@@ -185,14 +182,7 @@ class _LetterDocuments:
 
 
 class _LetterRecords:
-    """The records of dead letters in the record ledger.
-
-    Args:
-        records: the dead records of the ledger.
-        objects: the store of the queue.
-        parts: the parts of the queue.
-        have_ids: whether the ids of the documents are members of the records.
-    """
+    """The records of dead letters in the record ledger; `have_ids`: the documents' ids are members of the records."""
 
     def __init__(self, records: DeadRecords, objects: Objects, parts: Sequence[str], *, have_ids: bool) -> None:
         letters = (letter for part in parts for letter in read_letters(objects, part))
@@ -215,11 +205,7 @@ class _LetterRecords:
                 self._verdicts[self._rows[_origin(item.context)]] = state
 
     def commit(self) -> None:
-        """Write the verdicts to the ledger.
-
-        Raises:
-            RetriableError: a run has claimed the records meanwhile.
-        """
+        """Write the verdicts to the ledger; raise RetriableError if a run has claimed the records meanwhile."""
         if self._verdicts:
             self._records.commit(self._verdicts)
             self._verdicts.clear()
@@ -249,12 +235,7 @@ def _send(
 
     with Spool(SPOOL_BYTES) as remaining:
         for written in writer.write(entries()):
-            totals.update(
-                indexed=written.indexed,
-                unchanged=written.unchanged,
-                filtered=len(written.filtered),
-                superseded=len(written.superseded),
-            )
+            totals.update(written.counts())
             if ledger is not None:
                 ledger.settle(written)
             letters = [entry.letter for entry in written.body.other_entries]

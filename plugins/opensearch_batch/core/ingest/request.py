@@ -82,11 +82,7 @@ def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:
 
 
 def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[VectorField] = ()) -> FieldMap:
-    """Compile a request's field map.
-
-    Raises:
-        ConfigError: the field map is invalid.
-    """
+    """Compile a request's field map; raise ConfigError if the field map is invalid."""
     return FieldMap(
         request.field_map,
         request.ingest_fields,

@@ -51,15 +51,9 @@ ATTEMPTS = 1_000
 class StagedIngest(msgspec.Struct, frozen=True):
     """Ingests the shards of one run.
 
-    Args:
-        objects: the store of outputs and work prefix.
-        cluster: the cluster of the index.
-        layout: the locations of this package's files.
-        manifest: the run's manifest.
-        adapter: the adapter of the AI service.
-        request: what to write, with the paths of a pipeline file. By default, a record without a mapped vector becomes
-            a dead letter (see `on_missing`). With processors, only a record without a prediction does.
-        dead_letters: the prefix of the dead letters; below the work prefix if None.
+    `request` has the paths of a pipeline file. By default, a record without a mapped vector becomes a dead letter (see
+    `on_missing`); with processors, only a record without a prediction does. Dead letters are below the work prefix,
+    unless `dead_letters` has another one.
     """
 
     objects: Objects
@@ -74,10 +68,6 @@ class StagedIngest(msgspec.Struct, frozen=True):
         """Write the documents of a shard, or delete documents; store the report and return it.
 
         Records without a prediction are left to `repair`, or become dead letters if this is the shard of `repair`.
-
-        Args:
-            shard: the shard.
-            output: the output of its job, if it has one.
 
         Raises:
             ConfigError: the index does not exist, or no prediction has the dimension of its vector field.
@@ -229,8 +219,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
     def _checked_request(self, shard: Shard) -> IngestRequest:
         """Check the index again; return the request with its paths, its version and its policy for missing vectors.
 
-        Raises:
-            ConfigError: the index was deleted or created again, or lacks a vector field that prepare checked.
+        Raise ConfigError if the index was deleted or created again, or lacks a vector field that prepare checked.
         """
         name, manifest = self.request.index, self.manifest
         index = self.cluster.index(name)

@@ -15,17 +15,15 @@ _ID = msgspec.json.encode(ID)
 
 
 class LineForm(msgspec.Struct, frozen=True):
-    """The form of the lines of a job.
+    """The form of the lines of a job; the model's inputs, at `paths` in a record, are non-blank strings.
 
-    `paths` are the model's inputs in a record. `pieces` are the fixed text before, between and after the record's id
-    and its inputs, with the id first if `id_first`; None if the record itself is the line. `texts`: the inputs must be
-    non-blank strings; otherwise they may be any value except null.
+    `pieces` are the fixed text before, between and after the record's id and its inputs, with the id first if
+    `id_first`.
     """
 
     paths: tuple[str, ...]
-    pieces: tuple[bytes, bytes, bytes] | None = None
-    id_first: bool = True
-    texts: bool = False
+    pieces: tuple[bytes, bytes, bytes]
+    id_first: bool
 
     @classmethod
     def of(cls, template: Any, paths: Sequence[str]) -> LineForm:  # noqa: ANN401 - JSON with the placeholders
@@ -34,12 +32,10 @@ class LineForm(msgspec.Struct, frozen=True):
         id_first = text.index(_ID) < text.index(INPUTS)
         before, _, rest = text.partition(_ID if id_first else INPUTS)
         between, _, after = rest.partition(INPUTS if id_first else _ID)
-        return cls(tuple(paths), (before, between, after), id_first, texts=True)
+        return cls(tuple(paths), (before, between, after), id_first)
 
-    def line(self, record: bytes, name: str, inputs: Sequence[bytes]) -> bytes:
+    def line(self, name: str, inputs: Sequence[bytes]) -> bytes:
         """Return the line of a record, without a line end."""
-        if self.pieces is None:
-            return record
         before, between, after = self.pieces
         parts = (b'"%b"' % name.encode(), b",".join(inputs))
         first, second = parts if self.id_first else parts[::-1]
@@ -47,11 +43,8 @@ class LineForm(msgspec.Struct, frozen=True):
 
     def content_form(self) -> ContentForm:
         """Return the form of a line with a fixed id."""
-        before, between, after = self.pieces or (b"", b"", b"")
-        name = b'"%b"' % record_id(0).encode()
-        if self.id_first:
-            return ContentForm(self.paths, b"".join((before, name, between)), after, texts=self.texts)
-        return ContentForm(self.paths, before, b"".join((between, name, after)), texts=self.texts)
+        before, _, after = self.line(record_id(0), [INPUTS]).partition(INPUTS)
+        return ContentForm(self.paths, before, after, texts=True)
 
 
 class ContentForm(msgspec.Struct, frozen=True):

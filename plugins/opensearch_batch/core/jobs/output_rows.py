@@ -58,24 +58,14 @@ class OutputRow(msgspec.Struct, frozen=True):
 
 
 class OutputRows(msgspec.Struct, frozen=True):
-    """Reads the output rows of a job.
-
-    Args:
-        objects: the store.
-        adapter: reads the rows of its service.
-        row_matching: how rows are matched with their records.
-    """
+    """Reads the output rows of a job; `row_matching` is how rows are matched with their records."""
 
     objects: Objects
     adapter: ServiceAdapter
     row_matching: RowMatching
 
     def read(self, job_output: JobOutput) -> Iterator[OutputRow]:
-        """Yield the rows of an output; a row that cannot be decoded has an error.
-
-        Raises:
-            OutputUnusable: an object of the output was deleted.
-        """
+        """Yield the rows; one that cannot be decoded has an error. Raise OutputUnusable if an object was deleted."""
         listed = [list_output(self.objects, uri) for uri in job_output.uris]
         if not all(listed):
             raise job_output.unusable(f"{', '.join(job_output.uris)}: the job's output was deleted")

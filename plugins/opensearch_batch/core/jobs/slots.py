@@ -28,15 +28,7 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Slots:
-    """The slots of one pipeline and model.
-
-    Args:
-        objects: the store.
-        folder: the folder of the slots.
-        max_slots: the number of slots.
-        is_in_flight: returns whether the job of a slot's holder is in flight; None if the job is not submitted yet.
-        clock: epoch seconds.
-    """
+    """The slots of one pipeline and model; `is_in_flight` returns None for a job that is not submitted yet."""
 
     def __init__(
         self,

@@ -37,15 +37,12 @@ def model_of_stack(client: Any, stack: str) -> str:  # noqa: ANN401 - boto3 make
     if not status.endswith("_COMPLETE") or "ROLLBACK" in status:
         raise ConfigError(f"CloudFormation stack {stack!r} is {status}; wait until it is complete, or create it again")
     outputs = {output["OutputKey"]: output["OutputValue"] for output in description.get("Outputs", [])}
-    models = {name: value for name, value in outputs.items() if _letters(name).endswith(MODEL)}
-    candidates = {name: value for name, value in models.items() if "batch" in _letters(name)} or models
+    letters = {name: _NOT_LETTERS.sub("", name.lower()) for name in outputs}
+    models = {name: value for name, value in outputs.items() if letters[name].endswith(MODEL)}
+    candidates = {name: value for name, value in models.items() if "batch" in letters[name]} or models
     if len(set(candidates.values())) != 1:
         names = ", ".join(candidates or outputs) or "none"
         raise ConfigError(
             f"CloudFormation stack {stack!r}: expected one output model_id, found {names}; set model_id instead"
         )
     return str(next(iter(candidates.values())))
-
-
-def _letters(name: str) -> str:
-    return _NOT_LETTERS.sub("", name.lower())

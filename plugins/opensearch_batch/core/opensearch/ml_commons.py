@@ -68,14 +68,9 @@ class MLCommons:
     def ensure_model(self, name: str, connector: Mapping[str, Any], *, conn_id: str = "") -> Model:
         """Return the deployed model of a connector body; create connector and model if they are missing.
 
-        A stored connector is used if its name, its content and the connection of its credential are equal. ML Commons
-        never returns the credential, so the description contains its hash. A changed credential is replaced in the
-        stored connector; with a second connector, the tasks of running jobs would keep the old credential.
-
-        Args:
-            name: the model's name.
-            connector: the connector's body with its credential.
-            conn_id: the connection of the credential.
+        A stored connector is used if its name, its content and the connection of its credential (`conn_id`) are equal.
+        ML Commons never returns the credential, so the description contains its hash. A changed credential is replaced
+        in the stored connector; with a second connector, the tasks of running jobs would keep the old credential.
         """
         body = {**connector, "description": _description(connector, conn_id)}
         connector_id = self._find_connector(body)

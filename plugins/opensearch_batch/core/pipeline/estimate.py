@@ -34,11 +34,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequence[str]) -> list[ObjectInfo]:
-    """Return the objects of a source from the output of ``aws s3 ls --recursive``.
-
-    Raises:
-        ConfigError: a line cannot be parsed, or no listed object belongs to the source.
-    """
+    """Return the objects of a source in the output of ``aws s3 ls``; raise ConfigError if there are none."""
     bucket, source = split_uri(uri)[0], SourceUri(uri, include, exclude)
     objects = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -56,13 +52,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
 
 
 def estimate(objects: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes: float | None) -> Estimate:
-    """Return the estimated size of a run over objects.
-
-    Args:
-        objects: the objects, in key order.
-        limits: the limits of a shard.
-        record_bytes: average size of a record; None if unknown.
-    """
+    """Return the estimated size of a run; `record_bytes` is the average size of a record, None if unknown."""
     size_bytes = sum(item.size_bytes for item in objects)
     records = size_bytes / record_bytes if record_bytes else 0.0
     fill = max(size_bytes / limits.max_bytes, records / limits.max_records)

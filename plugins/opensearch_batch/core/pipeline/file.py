@@ -22,6 +22,7 @@ from opensearch_batch.core.config.annotations import (
     struct_at,
     unknown_key,
 )
+from opensearch_batch.core.config.option_types import cause_of
 from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, Keys, YamlFile, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import AdapterOf
@@ -39,15 +40,9 @@ def pipeline_files(folder: Path) -> list[Path]:
 
 
 class PipelineFile:
-    """A pipeline file, read and checked.
+    """A YAML file of ``include/pipelines/``, read and checked.
 
-    Args:
-        path: a YAML file of ``include/pipelines/``.
-        adapter_of: returns the adapter of a service by name.
-
-    Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or violates the schema or a rule; or its name is not a
-            valid DAG id.
+    ConfigError is raised if the file cannot be read, or violates the schema or a rule, or its name is no DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
@@ -58,11 +53,9 @@ class PipelineFile:
         self.spec = self._read()
         errors: dict[str, ConfigError] = {}
         for keys, check in rules(self.spec, adapter_of):
-            try:
-                check()
-            except ConfigError as error:
+            if (cause := cause_of(check)) is not None:
                 # Two rules may report the same mistake.
-                errors.setdefault(str(error), self.error(keys, str(error)))
+                errors.setdefault(cause, self.error(keys, cause))
         if errors:
             raise _combined(errors.values())
 
@@ -72,11 +65,7 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the content of the connector or index body file that the value at `keys` names; None without a value.
-
-        Raises:
-            ConfigError: the file does not exist, or is not valid JSON.
-        """
+        """Return the body in the file that `keys` name, None without one; raise ConfigError if it is not valid JSON."""
         kind = keys[-1]
         folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
         value: Any = self.spec
@@ -166,12 +155,3 @@ def _member(value: object, key: str | int) -> object:
     if isinstance(value, dict):
         return value.get(key, _ABSENT)
     return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else _ABSENT
-
-
-def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
-    """Read a pipeline file.
-
-    Raises:
-        ConfigError: as in `PipelineFile`.
-    """
-    return PipelineFile(path, adapter_of).spec

@@ -94,13 +94,7 @@ def _location_mistakes(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
 def _field_map_mistakes(
     spec: PipelineSpec, adapter: ServiceAdapter, types: Mapping[str, str] | None
 ) -> Iterator[tuple[Keys, str]]:
-    """Yield the mistakes of a field map.
-
-    Args:
-        spec: the pipeline; the records of its tests are the samples.
-        adapter: the adapter of its service.
-        types: the types of the fields in the index body; None without a body.
-    """
+    """Yield the mistakes of a field map; `types` are those of the fields in the index body, None without a body."""
     paths = {name: path for name, path in spec.field_map.items() if isinstance(path, str)}
     predicted = {name for name, path in paths.items() if reads_prediction(path, adapter)}
     if not predicted and not any(reads_prediction(str(path), adapter) for path in spec.ingest.ingest_fields):

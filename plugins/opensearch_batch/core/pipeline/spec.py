@@ -19,9 +19,16 @@ from opensearch_batch.core.ingest.request import (
     OnUnmatched,
     OpType,
 )
-from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, JsonPath, Percent, Seconds, about
-from opensearch_batch.core.pipeline.spec_schedule import Schedule
-from opensearch_batch.core.pipeline.spec_source import SourceSpec
+from opensearch_batch.core.pipeline.spec_parts import (
+    S3_PREFIX,
+    Count,
+    JsonPath,
+    Percent,
+    Schedule,
+    Seconds,
+    SourceSpec,
+    about,
+)
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, REPAIR_AT_MOST
 from opensearch_batch.core.types.job import DEADLINE_S

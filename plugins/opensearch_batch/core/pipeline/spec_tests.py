@@ -14,7 +14,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError, RecordRejected
 from opensearch_batch.core.ingest.composed_rows import ERROR_ROWS, error_row, row_composer
-from opensearch_batch.core.ingest.documents import DocumentStream, Reading
+from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
@@ -62,14 +62,7 @@ def differences(spec: PipelineSpec, test: SpecTest, result: SpecTestResult) -> I
 
 
 class SpecRun:
-    """Runs the tests of one pipeline.
-
-    Args:
-        spec: the pipeline.
-        adapter: the adapter of its AI service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        index_body: the body of the index, if known.
-    """
+    """Runs the tests of one pipeline. `parameters` are the connector's, overridden by those of the pipeline."""
 
     def __init__(
         self,
@@ -106,11 +99,7 @@ class SpecRun:
         return written_fields(self._request, self._adapter, self._parameters, self._spec.batch_predict.inputs)
 
     def run(self, test: SpecTest) -> SpecTestResult:
-        """Run a test.
-
-        Raises:
-            BatchError: the number of predictions is wrong.
-        """
+        """Run a test; raise BatchError if the number of predictions is wrong."""
         answers = test.outputs if test.outputs is not None else test.predictions or []
         if len(answers) != len(test.records):
             raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")
@@ -159,7 +148,7 @@ class SpecRun:
         name = self._adapter.id_member
         return {name: line[name]} if name else {}
 
-    def _documents(self, sources: Sequence[Source], reading: Reading) -> DocumentStream:
+    def _documents(self, sources: Sequence[Source], reading: Reading) -> SourceRows:
         if self._request.processors is not None:
             from opensearch_batch.core.ingest.row_documents import row_documents
 

@@ -99,10 +99,9 @@ def as_bytes(letter: DeadLetter | JoinedRow) -> bytes:
 class DeadLetters:
     """Writes the dead letters of one stage below `prefix`, in numbered parts; writes nothing if there are no letters.
 
-    Args:
-        attempt: prefix of the parts' names, so that two attempts never write the same part; later attempts sort later.
-        parts: for each earlier attempt, the number of its parts that the stage's progress counts.
-        count: the number of letters in those parts.
+    The parts of an `attempt` begin with its id, so that two attempts never write the same part; later ids sort later.
+    `parts` has the number of parts that the stage's progress counts, by attempt, and `count` the number of letters in
+    them.
     """
 
     def __init__(

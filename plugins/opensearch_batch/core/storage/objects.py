@@ -70,19 +70,11 @@ class Objects(Protocol):
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its extension.
-
-        Raises:
-            FatalError: the object no longer has this `etag`.
-        """
-
-
-class CompressedObjects(Objects, Protocol):
-    """A store whose objects can be opened with a given compression."""
-
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed as `compression`; by default, its extension decides."""
+        """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
+
+        Raise FatalError if the object no longer has this `etag`.
+        """
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -195,10 +187,7 @@ def ends_in_cr(stream: IO[bytes]) -> bool:
 
 
 class _CrAsLf(RawStream):
-    """A stream with each CR replaced by LF.
-
-    JSON values contain no raw CR, so only a line break inside a CSV value changes with the ends of lines.
-    """
+    """A stream with each CR replaced by LF, which changes only line breaks: JSON contains no raw CR."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

@@ -49,19 +49,12 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class FieldMap:
-    """A compiled field map.
+    """A compiled field map, with the path of each field; ``_id`` is the document id (one path, or one for each source).
 
-    Args:
-        field_map: the path of each field by field name; ``_id`` is the document id (one path, or one for each source).
-        ingest_fields: paths that are mapped to the fields that their last names name; as in ML Commons, they override
-            `field_map`.
-        sources: the number of sources of the request; rows of several sources are joined by ``_id``.
-        vectors: the vector fields of the index; documents with values that do not fit are rejected before sending.
-        on_missing: the policy for a missing value by field name; the name ``*`` sets the default (``null`` if not set).
-        routing: the path of the routing value.
-
-    Raises:
-        ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.
+    The last names of `ingest_fields` name their fields; as in ML Commons, they override `field_map`. Rows of several
+    sources are joined by ``_id``. Documents with values that do not fit the `vectors` of the index are rejected before
+    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set). ConfigError is
+    raised if a path is invalid or names a source that does not exist, or no field is mapped.
     """
 
     def __init__(
@@ -121,19 +114,11 @@ class FieldMap:
         return bool(self._routing_slots)
 
     def read(self, source: int, row: bytes) -> Values:
-        """Return the mapped values of a row.
-
-        Raises:
-            RecordRejected: the row is not a JSON object.
-        """
+        """Return the mapped values of a row; raise RecordRejected if the row is not a JSON object."""
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:
-        """Return the document id of a row, by which rows are joined; None without an id path.
-
-        Raises:
-            RecordRejected: the id is missing or invalid.
-        """
+        """Return the id by which rows are joined, None without an id path; raise RecordRejected for an invalid id."""
         slot = self._id_slot_of.get(source)
         return None if slot is None else document_id(values[slot])
 
@@ -141,14 +126,8 @@ class FieldMap:
         """Return the document that consists of the values of one row, or of all rows with the same key.
 
         If several sources have a value for a field, the values are merged in source order: objects are merged
-        recursively, and any other value is overwritten.
-
-        Args:
-            parts: the values of the rows.
-            partial: whether the document updates an existing document, whose other fields remain unchanged.
-
-        Raises:
-            RecordRejected: a vector does not fit the index, or a required field is missing.
+        recursively, and any other value is overwritten. A `partial` document updates an existing one, whose other
+        fields remain unchanged. Raise RecordRejected if a vector does not fit, or a required field is missing.
         """
         if self.sources == 1 and len(parts) == 1 and (whole := self.complete(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
@@ -172,10 +151,8 @@ class FieldMap:
     def complete(self, values: Values) -> tuple[Text, ...] | None:
         """Return the pieces of a document without routing if one row of one source has every field, else None.
 
-        Nearly all rows of a single source have every field, so this is the fast path.
-
-        Raises:
-            RecordRejected: a vector does not fit the index.
+        Nearly all rows of a single source have every field, so this is the fast path. As `document`, raise
+        RecordRejected if a vector does not fit.
         """
         texts = [values[slot] for slot in self._slot_of]
         if None in texts:
@@ -227,11 +204,7 @@ class FieldMap:
         return merged, has_row
 
     def _replacement(self, position: int, value: Text | None) -> bytes | None:
-        """Return the value to index for a missing value, or None to omit the field.
-
-        Raises:
-            RecordRejected: the field is required.
-        """
+        """Return the value to index for a missing one, None to omit it; raise RecordRejected if it is required."""
         policy = self._missing[position]
         if policy == "dead_letter":
             if self._checks[position]:
@@ -260,11 +233,7 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | No
 
 
 def document_id(json_text: Text | None, *, what: str = "id") -> str:
-    """Convert a JSON value to a document id: the characters of a string, or the JSON text of another scalar.
-
-    Raises:
-        RecordRejected: the value is absent, null, empty, too long for OpenSearch, or an array or object.
-    """
+    """Convert a JSON string or scalar to a document id; raise RecordRejected for any other, empty or too long value."""
     value = b"null" if json_text is None else bytes(json_text)
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
@@ -286,10 +255,8 @@ def document_id(json_text: Text | None, *, what: str = "id") -> str:
 def merge(older: bytes, newer: bytes) -> bytes:
     """Merge two JSON values, as OpenSearch merges a partial document into a document.
 
-    Objects are merged member by member; any other newer value replaces the older value.
-
-    Raises:
-        RecordRejected: the values are nested too deeply, or contain a number with too many digits.
+    Objects are merged member by member; any other newer value replaces the older value. Raise RecordRejected for values
+    that are nested too deeply, or contain a number with too many digits.
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer

@@ -45,11 +45,7 @@ class PlainPath(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> PlainPath:
-        """Parse a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
-
-        Raises:
-            ConfigError: the string is not a JSONPath, or has wildcards, slices or filters.
-        """
+        """Parse a path like ``$.a[0]``, ``$['a b'].c`` or ``a.b``; raise ConfigError if it is not plain."""
         path = text if text.startswith("$") else f"$.{text}"
         steps: list[Step] = []
         offset = 1
@@ -88,29 +84,24 @@ class PlainPath(msgspec.Struct, frozen=True):
         return read
 
 
+def plain_steps(path: str) -> tuple[Step, ...] | None:
+    """Return the steps of a plain path, None for any other path."""
+    try:
+        return PlainPath.parse(path).steps
+    except ConfigError:
+        return None
+
+
 def is_plain(path: object) -> bool:
     """Return whether a value of a field map is a plain path in a record."""
-    if not isinstance(path, str) or not path.startswith("$"):
-        return False
-    try:
-        PlainPath.parse(path)
-    except ConfigError:
-        return False
-    return True
+    return isinstance(path, str) and path.startswith("$") and plain_steps(path) is not None
 
 
 class RowReader:
-    """Reads the values of several paths from a row in one pass.
-
-    Args:
-        paths: pairs of a name for error messages and a JSONPath.
-
-    Raises:
-        ConfigError: a path is not a JSONPath.
-    """
+    """Reads the values of paths, each with a name, from a row in one pass; an invalid path is a ConfigError."""
 
     def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
-        plain = [_plain_steps(path) for _, path in paths]
+        plain = [_named_steps(path) for _, path in paths]
         tree = _Node.of(steps for steps in plain if steps)
         decoder = msgspec.json.Decoder(tree.struct())
         self._decode, self._decode_lines = decoder.decode, decoder.decode_lines
@@ -127,11 +118,7 @@ class RowReader:
         ]
 
     def values(self, row: bytes) -> Values:
-        """Return the JSON text of each value in the order of the paths, or None for a missing value.
-
-        Raises:
-            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8), or is nested too deeply.
-        """
+        """Return the JSON text at each path, None if missing; raise RecordRejected if the row is not an object."""
         try:
             if not row.isascii():
                 check_text(row)
@@ -316,10 +303,7 @@ def _extractor(step: Step) -> Extractor:
     return extract
 
 
-def _plain_steps(path: str) -> tuple[Step, ...] | None:
+def _named_steps(path: str) -> tuple[Step, ...] | None:
     """Return the steps of a plain path that starts with a name, or None if the path requires jsonpath-ng."""
-    try:
-        steps = PlainPath.parse(path).steps
-    except ConfigError:
-        return None
+    steps = plain_steps(path)
     return steps if steps and isinstance(steps[0], str) else None

@@ -70,14 +70,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
     sources: list[SourceCounts] = []
 
     def reconcile(self, location: str) -> None:
-        """Check that every row that was read is counted exactly once.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            FatalError: `read` differs from the sum of the other counts.
-        """
+        """Raise FatalError, which begins with `location`, unless every row that was read is counted exactly once."""
         counted = self.indexed + self.unchanged + self.dead_letters + self.joined + self.filtered
         counted += self.unrouted + self.dropped + self.elsewhere + self.superseded
         if self.read != counted:

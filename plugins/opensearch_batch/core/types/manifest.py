@@ -77,14 +77,7 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     waiting: int = 0
 
     def reconcile(self, location: str) -> None:
-        """Check that every line and every earlier document is counted once.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            FatalError: a sum is wrong.
-        """
+        """Raise FatalError, which begins with `location`, unless every line and earlier document is counted once."""
         classes = self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
         if self.read != self.records + self.dead_letters or self.records + self.promoted != classes:
             raise FatalError(

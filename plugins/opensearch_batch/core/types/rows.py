@@ -13,7 +13,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a source.
 
     `source` is the position of the source in the request. The row starts at `line` (from 1) and at `offset` (in bytes)
-    of the object `uri`. `content` is the text of the row. If the row is composed when it is needed (`Composer`), the
+    of the object `uri`. `content` is the text of the row. If the row is composed when it is needed (`RowComposer`), the
     content is the user's record, and `answer` is its prediction, or the reason why there is none.
     """
 
@@ -26,10 +26,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class KeyedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row with its join key.
-
-    `values` are the values that the caller extracted from the row, or None if the row was spilled to disk.
-    """
+    """A row with its join key; `values` are what the caller extracted from it, None if the row was spilled to disk."""
 
     key: str
     row: Row

@@ -12,11 +12,9 @@ LAST_MS = 1 << 42
 
 
 def next_version(at_s: float, *, after: int = 0) -> int:
-    """Return the version of a run's claim.
+    """Return the version of a claim after that of the last claim in the same scope (0 if there is none).
 
-    Args:
-        at_s: epoch seconds: the start of the partition's interval, or else the time at which the run lists its source.
-        after: the version of the last claim in the same scope, 0 if there is none.
+    `at_s` is the start of the partition's interval, or else the time at which the run lists its source (epoch seconds).
     """
     at_ms = min(max(int(at_s * 1000), 0), LAST_MS)
     return max(at_ms << ROOM_BITS, after + (1 << ROOM_BITS))

@@ -36,11 +36,7 @@ class Converted(msgspec.Struct, frozen=True):
 
 
 def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Converted]:
-    """Return the pipeline files for a pipeline, one for each index.
-
-    Raises:
-        ConfigError: a pipeline file cannot express the pipeline.
-    """
+    """Return the pipeline files, one for each index; raise ConfigError if they cannot express the pipeline."""
     compiled = CompiledPipeline(file, pipeline)
     refuse(compiled)
     sinks = [sink for _, sink in pipeline.sinks if isinstance(sink, OpenSearchSink)]
@@ -51,16 +47,11 @@ def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Conver
 def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
     if len(sinks) == 1:
         return [name]
-    indexes = [f"{name}-{index_of(sink)}" for sink in sinks]
+    indexes = [f"{name}-{normalized_name(sink, sink.index)}" for sink in sinks]
     if len(set(indexes)) == len(indexes) and all(map(is_dag_id, indexes)):
         return indexes
     numbers = [f"-{at}" for at in range(1, len(sinks) + 1)]
     return [f"{name[: MAX_LENGTH - len(number)]}{number}" for number in numbers]
-
-
-def index_of(sink: OpenSearchSink) -> str:
-    """Return the name of the index of a sink."""
-    return normalized_name(sink.index) if sink.normalize_index else sink.index
 
 
 class _Conversion:
@@ -85,7 +76,7 @@ class _Conversion:
         )
         # `_without_empty` would remove null, which here means that no files are removed.
         members["retention_days"] = None
-        notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
+        notes = ConversionNotes(self._compiled, self._ml, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.omitted_options())
 
     def _schedule(self) -> dict[str, Any] | None:
@@ -111,7 +102,7 @@ class _Conversion:
         sink = self._sink
         max_body_bytes = min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES)
         return {
-            "index": index_of(sink),
+            "index": normalized_name(sink, sink.index),
             "processors": Verbatim(self._processors),
             "when": one_condition(self._compiled.pipeline.routes, sink.routes),
             "op_type": None if sink.action == "index" else sink.action,

@@ -52,17 +52,12 @@ _ROUTES = "The routes of the sink. A row that matches no route is counted as unr
 
 
 class ConversionNotes:
-    """The comments of one converted pipeline.
+    """The comments of the pipeline that was converted for a sink; `names` are those of the pipelines of all sinks."""
 
-    Args:
-        compiled: the Data Prepper pipeline.
-        sink: the sink of the converted pipeline.
-        number: the number of the sink.
-        names: the names of all converted pipelines, one for each sink.
-    """
-
-    def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
-        self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
+    def __init__(
+        self, compiled: CompiledPipeline, ml: MlInference, sink: OpenSearchSink, number: int, names: list[str]
+    ) -> None:
+        self._compiled, self._ml, self._sink, self._number, self._names = compiled, ml, sink, number, names
         name = compiled.pipeline.name
         this_sink, any_sink = f"{name}.sink[{number}]", f"{name}.sink["
         self._findings: list[Finding] = [
@@ -168,8 +163,3 @@ class ConversionNotes:
         for name in ("template_file", "number_of_shards", "number_of_replicas"):
             if value := getattr(sink, name):
                 yield f"Put {name}: {value} in that file."
-
-    @property
-    def _ml(self) -> MlInference:
-        assert self._compiled.ml is not None  # noqa: S101 - `refuse` ran before
-        return self._compiled.ml

@@ -20,11 +20,7 @@ _ARITHMETIC = frozenset("+-*/%")
 
 
 def one_condition(routes: Sequence[tuple[str, str]], sink_routes: Sequence[str]) -> str | None:
-    """Return the condition for the rows of a sink, or None if it receives all rows.
-
-    Args:
-        routes: the pipeline's routes, each with name and condition.
-        sink_routes: the names of the sink's routes.
+    """Return the condition for the rows of a sink, or None if it receives all rows; `routes` has names and conditions.
 
     Raises:
         ConfigError: the routes cannot be combined.
@@ -70,11 +66,7 @@ def _has_value(node: grammar.Node) -> bool:
 
 
 def path_of(text: str | None) -> str | None:
-    """Return the JSONPath of a format that consists of one key; None if there is no format.
-
-    Raises:
-        ConfigError: the format does not consist of one key.
-    """
+    """Return the JSONPath of a format, None without one; raise ConfigError if it does not consist of one key."""
     if text is None:
         return None
     placeholder = _FORMAT.fullmatch(text)

@@ -98,10 +98,7 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPrepperFile:
-    """A Data Prepper file and its pipelines. `remarks` contains line and message for each option without effect.
-
-    Args:
-        path: a YAML file for Data Prepper or OpenSearch Ingestion.
+    """A file for Data Prepper or OpenSearch Ingestion. `remarks` has line and message for each option without effect.
 
     Raises:
         ConfigError: the file cannot be read, is not valid YAML, or contains an unknown or unsupported option.

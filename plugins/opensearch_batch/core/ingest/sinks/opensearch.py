@@ -36,14 +36,8 @@ _NO_INDEX = Index("", "", (), {}, {})
 class IndexSink:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
-    Args:
-        objects: the store of the settings that an index had before a load.
-        cluster: the cluster of the index.
-        request: the index, its body if it must be created, and how to write.
-        name: the target's name in reports; the index's name if None.
-        infers_vectors: if the request has no mappings, create the index with vector fields for the vectors of the first
-            document.
-        refreshes: refresh the written indexes at the end.
+    With `infers_vectors`, an index without mappings is created with vector fields for the vectors of the first
+    document. With `refreshes`, the written indexes are refreshed at the end.
     """
 
     can_resume = True
@@ -75,15 +69,10 @@ class IndexSink:
 
     @property
     def vectors(self) -> Sequence[VectorField]:
-        """The vector fields of the index."""
         return self._index.vectors
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
-        """Look up the index, or create it; return a remark on how it was created.
-
-        Raises:
-            ConfigError: the index cannot be created, or has other mappings than the request's `index_body`.
-        """
+        """Look up the index, or create it; return a remark on how, or raise ConfigError if that is impossible."""
         if not self.request.index:
             return None
         body = self.request.index_body or {}
@@ -99,11 +88,7 @@ class IndexSink:
         return f"index {request.index} was absent and was created with knn_vector fields: {fields}"
 
     def ensure_index(self, name: str) -> None:
-        """Create an index that a document names, if it is absent.
-
-        Raises:
-            RecordRejected: no index can have this name.
-        """
+        """Create an index that a document names, if it is absent; raise RecordRejected for an invalid name."""
         if name not in self._named:
             try:
                 check_index_name(name)
@@ -127,11 +112,7 @@ class IndexSink:
         return BulkWriter(self._cluster, request, still_claimed=attempt.still_claimed).write(rest)
 
     def finish(self) -> None:
-        """Refresh the written indexes.
-
-        Raises:
-            ConfigError: the index was deleted during the ingest; a bulk request may have created it again.
-        """
+        """Refresh the written indexes; raise ConfigError if the index was deleted meanwhile, or created again."""
         if self._refreshes:
             for name in [self._index.name] if self._index.name else self._named:
                 self._cluster.refresh(name)

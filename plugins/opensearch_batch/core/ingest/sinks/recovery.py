@@ -30,11 +30,8 @@ def skip_indexed(
 ) -> Iterator[Entry | Unchanged]:
     """Yield the entries, with `Unchanged` instead of each document that the index already contains.
 
-    Args:
-        entries: the entries after the recorded progress, in the order of the interrupted attempt.
-        cluster: the cluster of the index.
-        index: the index, with its vector fields.
-        in_flight_bytes: the maximum size of the bodies that the interrupted attempt had in flight.
+    The entries are those after the recorded progress, in the order of the interrupted attempt, which had bodies of at
+    most `in_flight_bytes` in flight.
     """
     stream = iter(entries)
     absent_bytes = 0

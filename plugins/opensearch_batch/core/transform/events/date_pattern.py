@@ -50,11 +50,7 @@ _WORDS: Mapping[str, Formatter] = {
 
 @functools.lru_cache(maxsize=256)
 def compile_date_pattern(text: str) -> Formatter:
-    """Return a formatter for a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
-
-    Raises:
-        ConfigError: the pattern has an unsupported letter or character.
-    """
+    """Return a formatter for a pattern like ``yyyy-MM-dd'T'HH:mm``; raise ConfigError for an unsupported letter."""
     parts: list[Formatter] = []
     position = 0
     while position < len(text):
@@ -69,9 +65,8 @@ def compile_date_pattern(text: str) -> Formatter:
 def check_date_placeholders(text: str) -> list[str]:
     """Return the date patterns in a string like ``a/%{yyyy}``, for names of indexes and objects.
 
-    Raises:
-        ConfigError: a pattern has units smaller than an hour, which could create an index or object for each record,
-            or has an unsupported letter or a character that is invalid in names.
+    Raise ConfigError if a pattern has units smaller than an hour, which could create an index or object for each
+    record, or has an unsupported letter or a character that is invalid in names.
     """
     patterns = PLACEHOLDER.findall(text)
     for pattern in patterns:

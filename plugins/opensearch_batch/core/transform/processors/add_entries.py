@@ -41,14 +41,7 @@ class AddEntry(Options, frozen=True, kw_only=True):
     evaluate_when_on_element: bool = False
 
     def check(self, location: str) -> None:
-        """Check that the options do not contradict each other.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            ConfigError: options exclude or require each other.
-        """
+        """Raise ConfigError, with a message that begins with `location`, if options exclude or require each other."""
         causes = [cause for wrong, cause in self._rules() if wrong]
         if causes:
             raise ConfigError(f"{location}: {causes[0]}")
@@ -82,7 +75,6 @@ class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
     entries: Annotated[list[AddEntry], Meta(min_length=1)]
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         return base.continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:

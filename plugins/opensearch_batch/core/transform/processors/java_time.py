@@ -55,11 +55,7 @@ _PARTS: Mapping[str, str] = {
 
 
 def time_reader(pattern: str) -> ReadTime:
-    """Return a function that parses times with a pattern.
-
-    Raises:
-        ConfigError: the pattern is invalid or has unsupported letters.
-    """
+    """Return a function that parses times; raise ConfigError if the pattern is invalid, or has unsupported letters."""
     try:
         match = re.compile("".join(_expression(part[0]) for part in _PART.finditer(pattern)), re.ASCII).fullmatch
     except re.error:

@@ -40,7 +40,6 @@ class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
     transform_key: Transform = "none"
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         change, entries = _CHANGES.get(self.transform_key), self.entries or ()
         if (change is None) == (self.entries is None):
             raise ConfigError("entries and transform_key exclude each other; write one of them")
@@ -49,12 +48,10 @@ class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(entries)])
 
     def reads(self) -> set[Key]:
-        """Return the keys to rename and the keys of the conditions."""
         entries = self.entries or ()
         return base.keys_read((entry.from_key for entry in entries), *(entry.rename_when for entry in entries))
 
     def adds(self) -> set[Key]:
-        """Return the new keys."""
         return base.keys_named(entry.to_key for entry in self.entries or ())
 
 
