@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.formats.json_text import on_one_line
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.composed_rows import COMPOSED, ERROR_ROWS
 from opensearch_batch.core.ingest.documents import Reading
@@ -166,6 +167,11 @@ class _LetterDocuments:
         """Return the document of a letter's rows, or their rejection."""
         self._origin = (letter.source, letter.line)
         rows = _rows(letter)
+        try:
+            # A user may have edited the record over several lines, which a bulk request cannot have.
+            rows = tuple(msgspec.structs.replace(row, content=on_one_line(row.content)) for row in rows)
+        except RecordRejected as error:
+            return Rejected(rows, str(error))
         if unknown := [row.source for row in rows if not 0 <= row.source < self._sources]:
             return Rejected(rows, f"the request has no source {unknown[0]}; correct `number` in this letter")
         if isinstance(self._documents, MappedDocuments):
