@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead
-from opensearch_batch.core.ledger.key_index import keys_of
+from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, with_verdicts
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
+
+    from opensearch_batch.core.ledger.key_index import Keys
 
 # Keys of several objects are looked up together until there are so many.
 LOOKUP_KEYS = 1 << 20
@@ -197,7 +198,7 @@ class _NeededSegments:
     def __init__(self, store: PredictionStore) -> None:
         self._store = store
         self._counts: dict[str, Counter[str]] = {}
-        self._waiting: list[tuple[str, bytes]] = []
+        self._waiting: list[tuple[str, Keys]] = []
         self._waiting_keys = 0
 
     def begin(self, uri: str) -> None:
@@ -206,12 +207,9 @@ class _NeededSegments:
 
     def add(self, uri: str, rows: pa.Table) -> None:
         """Add the keys of rows."""
-        import pyarrow.compute as pc
-
-        keys = keys_of(pc.list_flatten(rows["content_keys"]).combine_chunks()).to_bytes()
-        if keys:
-            self._waiting.append((uri, keys))
-            self._waiting_keys += len(keys) // KEY_BYTES
+        keys = row_keys(rows)
+        self._waiting.append((uri, keys))
+        self._waiting_keys += len(keys)
         if self._waiting_keys >= LOOKUP_KEYS:
             self._count()
 
@@ -221,11 +219,11 @@ class _NeededSegments:
         return self._counts
 
     def _count(self) -> None:
-        if not self._waiting:
+        if not self._waiting_keys:
             return
-        located, end = self._store.lookup(b"".join(keys for _, keys in self._waiting)), 0
+        located, end = self._store.lookup(keys.tobytes() for _, keys in self._waiting), 0
         for uri, keys in self._waiting:
-            start, end = end, end + len(keys) // KEY_BYTES
+            start, end = end, end + len(keys)
             self._counts[uri].update(located.used_segments(start, end))
         self._waiting.clear()
         self._waiting_keys = 0

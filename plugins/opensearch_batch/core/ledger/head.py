@@ -6,14 +6,13 @@ that claimed last commits, and the ledger is never ahead of the index.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.rows import RowsSlice
-from opensearch_batch.core.storage.json_document import JsonDocument, Version
+from opensearch_batch.core.storage.json_document import Shared, SharedDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
@@ -53,23 +52,20 @@ class RunLedger(msgspec.Struct, frozen=True):
     waiting: list[tuple[str, int]] = []
 
 
-class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+class Head(Shared, frozen=True, omit_defaults=True):
     """The state of a scope.
 
-    Every write increments `number` and draws a `token`, by which a run recognizes a write whose response was lost.
     `committed` is the version of the run that committed last. `index_uuid` identifies the index that has the
     documents, `fingerprint` the settings by which records became documents. `objects` are the source objects by URI.
     `deletions` is the file of the documents that runs deleted, or did not delete, before they failed.
     """
 
-    number: int = 0
-    token: str = ""
     claim: ScopeClaim = NO_CLAIM
     committed: int = 0
     index: str = ""
     index_uuid: str = ""
     fingerprint: str = ""
-    objects: dict[str, Entry] = {}
+    objects: dict[str, Entry] = msgspec.field(default_factory=dict)
     deletions: str = ""
 
     @property
@@ -94,29 +90,15 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ScopeHead:
-    """The head of one scope on object storage.
+    """The head of one scope on object storage."""
 
-    Args:
-        objects: the store.
-        uri: the location of the head.
-        draw_token: returns a string that no other write uses.
-    """
-
-    def __init__(
-        self, objects: Objects, uri: str, *, draw_token: Callable[[], str] = lambda: secrets.token_hex(8)
-    ) -> None:
-        self._document = JsonDocument(
-            objects,
-            uri,
-            Head,
-            indent=-1,
-            remedy="restore its previous version, or run `opensearch-batch ledger rebuild`",
-        )
-        self._draw_token = draw_token
+    def __init__(self, objects: Objects, uri: str) -> None:
+        remedy = "restore its previous version, or run `opensearch-batch ledger rebuild`"
+        self._document = SharedDocument(objects, uri, Head, indent=-1, remedy=remedy)
 
     def load(self) -> Head:
         """Return the head; an empty one if no run has claimed the scope."""
-        return self._load().value
+        return self._document.value()
 
     def claim(self, at_s: float, run_key: str, *, change: Callable[[Head], Head] = lambda head: head) -> Head:
         """Claim the scope for a run, and return the head with the claim.
@@ -131,7 +113,7 @@ class ScopeHead:
             version = next_version(at_s, after=head.claim.version)
             return msgspec.structs.replace(change(head), claim=ScopeClaim(version, run_key))
 
-        return self._change(claimed)
+        return self._document.change(claimed)
 
     def require(self, claim: ScopeClaim) -> Head:
         """Return the head; raise ClaimLost if another run has claimed the scope since `claim`."""
@@ -150,30 +132,14 @@ class ScopeHead:
             ClaimLost: another run has claimed the scope; nothing was committed.
         """
 
-        def committed(head: Head) -> Head | None:
+        def committed(head: Head) -> Head:
             if head.claim == claim:
                 return msgspec.structs.replace(change(head), claim=claim, committed=claim.version)
             if head.committed == claim.version:
-                return None
+                return head
             raise self._lost(claim, head)
 
-        return self._change(committed)
-
-    def _change(self, change: Callable[[Head], Head | None]) -> Head:
-        """Write the result of `change` and return it; without a result, return the stored head."""
-        stored = self._load()
-        while (value := change(stored.value)) is not None:
-            head = msgspec.structs.replace(value, number=stored.value.number + 1, token=self._draw_token())
-            if self._document.swap(head, etag=stored.etag or None):
-                return head
-            # The write may be this run's own one, which the client repeated because its response was lost.
-            stored = self._load()
-            if stored.value.token == head.token:
-                return head
-        return stored.value
-
-    def _load(self) -> Version[Head]:
-        return self._document.load() or Version(Head(), "")
+        return self._document.change(committed)
 
     def _lost(self, claim: ScopeClaim, head: Head) -> ClaimLost:
         return ClaimLost(

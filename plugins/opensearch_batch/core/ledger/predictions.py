@@ -10,14 +10,14 @@ that need the same prediction one pays for it.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableError
-from opensearch_batch.core.ledger.key_index import KeyIndex, Keys
+from opensearch_batch.core.errors import AnswersUnusable, FatalError
+from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
 from opensearch_batch.core.ledger.segments import SEGMENT_ROWS, AnswerReader, KeyedAnswers, StoreFiles
 from opensearch_batch.core.ledger.store_head import (
     ABSENT,
@@ -29,12 +29,13 @@ from opensearch_batch.core.ledger.store_head import (
     index_of,
     locate,
 )
-from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.json_document import SharedDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import DEADLINE_S
 
-# Each failed attempt to change the head is a success of another run, so the limit is never reached.
-ATTEMPTS = 1_000
+if TYPE_CHECKING:
+    from opensearch_batch.core.ledger.key_index import Keys
+
 # The newest indexes are merged when there are more than this number of them, into one of at most so many keys.
 NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
 # An index that is made again has the keys of at most so many segments.
@@ -64,12 +65,12 @@ class PredictionStore:
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float] = time.time) -> None:
         self._files = StoreFiles(objects, folder, clock)
-        self._head = JsonDocument(objects, f"{folder.rstrip('/')}/head.json", StoreHead, indent=-1, remedy=_REMEDY)
+        self._head = SharedDocument(objects, f"{folder.rstrip('/')}/head.json", StoreHead, indent=-1, remedy=_REMEDY)
         self._clock = clock
 
     def head(self) -> StoreHead:
         """Return the current head."""
-        return self._head.read() or StoreHead()
+        return self._head.value()
 
     def lookup(self, keys: bytes | Iterable[bytes]) -> Located:
         """Return where the answers of content keys are. Only `reserve` protects them from garbage collection.
@@ -77,14 +78,16 @@ class PredictionStore:
         Raises:
             AnswersUnusable: a file is missing or damaged; `drop` makes its keys absent.
         """
-        wanted, located = Keys.of(keys), list[Located]()
+        wanted = keys_of(keys)
+        located = Located(wanted, [], [])
 
         def located_in(head: StoreHead) -> StoreHead:
-            located.append(locate(self._files, head, wanted))
+            nonlocal located
+            located = locate(self._files, head, wanted)
             return head
 
-        self._update(located_in)
-        return located[-1]
+        self._head.change(located_in)
+        return located
 
     def reserve(
         self, keys: bytes | Iterable[bytes], cut: Cut, *, force: bool = False
@@ -103,20 +106,19 @@ class PredictionStore:
         Raises:
             AnswersUnusable: a file is missing or damaged; `drop` makes its keys absent.
         """
-        wanted = Keys.of(keys)
-        state: dict[str, tuple[Located, list[NewShard], dict[str, OpenShard]]] = {}
+        wanted = keys_of(keys)
+        located, shards, opened = Located(wanted, [], []), list[NewShard](), dict[str, OpenShard]()
+        is_cut = False
 
-        def opened(head: StoreHead) -> StoreHead:
-            found = locate(self._files, StoreHead() if force else head, wanted)
-            last = state.get("last")
-            if last is None or not _same_absent(last[0], found):
-                shards = list(cut(found))
-                last = found, shards, self._open_shards(shards)
-            state["last"] = found, last[1], last[2]
-            return msgspec.structs.replace(head.used(found.used_segments()), open=head.open | last[2])
+        def reserved(head: StoreHead) -> StoreHead:
+            nonlocal located, shards, opened, is_cut
+            before, located = located, locate(self._files, StoreHead() if force else head, wanted)
+            if not is_cut or ((before.source == ABSENT) != (located.source == ABSENT)).any():
+                shards = list(cut(located))
+                opened, is_cut = self._open_shards(shards), True
+            return msgspec.structs.replace(head.used(located.used_segments()), open=head.open | opened)
 
-        self._update(opened)
-        located, shards, _ = state["last"]
+        self._head.change(reserved)
         return located, shards
 
     def shard_keys(self, job_key: str) -> list[bytes] | None:
@@ -126,7 +128,7 @@ class PredictionStore:
             AnswersUnusable: the file is missing or damaged.
         """
         shard = self.head().open.get(job_key)
-        return None if shard is None else self._files.read_index(shard.file).rows_of(shard.number).split()
+        return None if shard is None else split(self._files.read_index(shard.file).rows_of(shard.number))
 
     def add(self, job_key: str, submission: int, answers: KeyedAnswers) -> None:
         """Store the answers of a job with their content keys, and close its shard.
@@ -139,7 +141,8 @@ class PredictionStore:
             submission: the number of the submission whose output has the answers.
             answers: the content keys with their answers.
         """
-        segments, keys = dict[str, Segment](), list[Keys]()
+        segments: dict[str, Segment] = {}
+        keys: list[Keys] = []
         if not self.head().has(job_key, submission):
             for name, of_segment, size_bytes in self._files.write_segments(answers):
                 segments[name] = Segment(len(of_segment), size_bytes, job_key, submission)
@@ -147,21 +150,17 @@ class PredictionStore:
         indexes = [self._index(KeyIndex.of(keys), list(segments))] if segments else []
 
         def closed(head: StoreHead) -> StoreHead:
-            head = head.closed(job_key)
+            head = head.without(job_key)
             if not segments or head.has(job_key, submission):
                 return head
             replace = msgspec.structs.replace
             return replace(head, segments=head.segments | segments, indexes=[*head.indexes, *indexes])
 
-        self._merge_indexes(self._update(closed))
-
-    def release(self, job_key: str) -> None:
-        """Close the shard of a job that returned no answer: its keys are absent then."""
-        self._update(lambda head: head.closed(job_key))
+        self._merge_indexes(self._head.change(closed))
 
     def drop(self, name: str) -> None:
-        """Remove the segment or open shards that an `AnswersUnusable` names; keys that only these had are absent."""
-        self._update(lambda head: head.without(name))
+        """Make keys absent: those of an open shard, by its job key, or of the file that an `AnswersUnusable` names."""
+        self._head.change(lambda head: head.without(name))
 
     def reader(self) -> AnswerReader:
         """Return a reader of the answers that this store has located."""
@@ -171,7 +170,7 @@ class PredictionStore:
     def register(self, ledger: str) -> StoreHead:
         """Record that heads below a folder name segments, and return the head."""
         replace = msgspec.structs.replace
-        return self._update(lambda head: replace(head, ledgers=sorted({*head.ledgers, ledger})))
+        return self._head.change(lambda head: replace(head, ledgers=sorted({*head.ledgers, ledger})))
 
     def collect(self, live: Container[str], *, retention_s: float) -> list[str]:
         """Delete the files that no run can need; return their URIs.
@@ -181,7 +180,7 @@ class PredictionStore:
             retention_s: how long an answer stays after a run has needed it last, at least `MIN_RETENTION_S`.
         """
         now, retention_s = self._clock(), max(retention_s, MIN_RETENTION_S)
-        head = self._update(lambda head: head.marked(live, now=now, retention_s=retention_s))
+        head = self._head.change(lambda head: head.marked(live, now=now, retention_s=retention_s))
         return self._files.delete_unnamed(head.files(), before=now - retention_s)
 
     def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
@@ -194,27 +193,29 @@ class PredictionStore:
             old = self.head()
         except FatalError:
             old = StoreHead()
-        segments, damaged, keys = dict[str, Segment](), list[str](), list[tuple[str, Keys]]()
+        segments, damaged = dict[str, Segment](), list[str]()
+        keys: list[Keys] = []
         for name, size_bytes in self._files.segments():
             try:
-                keys.append((name, self._files.segment_keys(name)))
+                keys.append(self._files.segment_keys(name))
             except AnswersUnusable as error:
                 damaged.append(str(error))
-                continue
-            segments[name] = old.segments.get(name) or Segment(len(keys[-1][1]), size_bytes, "", 0)
-        indexes = list[SegmentIndex]()
-        for start in range(0, len(keys), REBUILT_SEGMENTS):
-            part = keys[start : start + REBUILT_SEGMENTS]
-            indexes.append(self._index(KeyIndex.of([each for _, each in part]), [name for name, _ in part]))
+            else:
+                segments[name] = old.segments.get(name) or Segment(len(keys[-1]), size_bytes, "", 0)
+        names, size = list(segments), REBUILT_SEGMENTS
+        indexes = [
+            self._index(KeyIndex.of(keys[start : start + size]), names[start : start + size])
+            for start in range(0, len(names), size)
+        ]
         shards = {job_key: shard for job_key, shard in old.open.items() if is_open(job_key)}
-        self._head.write(StoreHead(old.number + 1, secrets.token_hex(8), segments, indexes, shards, old.ledgers))
+        self._head.write(StoreHead(old.number + 1, "", segments, indexes, shards, old.ledgers))
         return damaged
 
     def _open_shards(self, shards: list[NewShard]) -> dict[str, OpenShard]:
         """Write the keys of shards; return the shards by job key."""
         if not shards:
             return {}
-        keys = [Keys.of(shard.keys) for shard in shards]
+        keys = [keys_of(shard.keys) for shard in shards]
         file = self._files.write_index(KeyIndex.of(keys))
         return {shard.job_key: OpenShard(file, at, len(keys[at])) for at, shard in enumerate(shards)}
 
@@ -247,33 +248,4 @@ class PredictionStore:
             indexes = [*head.indexes[:at], new, *head.indexes[at + len(newest) :]]
             return msgspec.structs.replace(head, indexes=indexes)
 
-        self._update(replaced)
-
-    def _update(self, change: Callable[[StoreHead], StoreHead]) -> StoreHead:
-        """Replace the head by the result of `change`, which is called again when another process was faster.
-
-        If `change` returns an equal head, nothing is written.
-        """
-        for _ in range(ATTEMPTS):
-            found = self._head.load()
-            head = StoreHead() if found is None else found.value
-            try:
-                new = change(head)
-            except AnswersUnusable:
-                if self.head() == head:
-                    raise
-                # Another process has replaced the file since.
-                continue
-            if new == head:
-                return head
-            new = msgspec.structs.replace(new, number=head.number + 1, token=secrets.token_hex(8))
-            if self._head.swap(new, etag=None if found is None else found.etag) or self.head().token == new.token:
-                return new
-        raise RetriableError(f"{self._head.uri}: other runs changed this document at every attempt; run again")
-
-
-def _same_absent(one: Located, other: Located) -> bool:
-    """Return whether the same keys are absent."""
-    import numpy as np
-
-    return np.array_equal(one.source == ABSENT, other.source == ABSENT)
+        self._head.change(replaced)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
+from opensearch_batch.core.ledger.key_index import column_keys
 from opensearch_batch.core.ledger.parquet_files import StoredParquetFile, upload
 from opensearch_batch.core.ledger.partitions import SpooledTables
 from opensearch_batch.core.storage.objects import Objects
@@ -179,11 +180,8 @@ def staged_keys(objects: Objects, uri: str) -> bytes:
     """
     import pyarrow.compute as pc
 
-    keys = []
-    for (column,) in _groups(objects, uri, ("content_key",)):
-        filled = pc.fill_null(column, NO_KEY)
-        keys.append(filled.buffers()[1].to_pybytes()[filled.offset * KEY_BYTES :][: len(filled) * KEY_BYTES])
-    return b"".join(keys)
+    columns = (column for (column,) in _groups(objects, uri, ("content_key",)))
+    return b"".join(column_keys(pc.fill_null(column, NO_KEY)).tobytes() for column in columns)
 
 
 def write_deletions(objects: Objects, uri: str, tables: Iterable[pa.Table]) -> int:

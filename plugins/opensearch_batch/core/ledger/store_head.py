@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable
-from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, Keys
+from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, keys_of
 from opensearch_batch.core.ledger.segments import Location, StoreFiles
+from opensearch_batch.core.storage.json_document import Shared
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from opensearch_batch.core.ledger.key_index import Keys
 
 ABSENT = GONE
 
@@ -48,20 +51,17 @@ class OpenShard(msgspec.Struct, frozen=True):
     records: int
 
 
-class StoreHead(msgspec.Struct, frozen=True, omit_defaults=True):
+class StoreHead(Shared, frozen=True, omit_defaults=True):
     """The head of a prediction store.
 
-    `token` is drawn for each write, so that a process whose write succeeded without a response finds its own head.
     `indexes` are in the order of time: if several segments have an answer for a key, that of the last one counts.
     `open` has the open shards by job key. `ledgers` are the folders of the record ledgers whose heads name segments.
     """
 
-    number: int = 0
-    token: str = ""
-    segments: dict[str, Segment] = {}
-    indexes: list[SegmentIndex] = []
-    open: dict[str, OpenShard] = {}
-    ledgers: list[str] = []
+    segments: dict[str, Segment] = msgspec.field(default_factory=dict)
+    indexes: list[SegmentIndex] = msgspec.field(default_factory=list)
+    open: dict[str, OpenShard] = msgspec.field(default_factory=dict)
+    ledgers: list[str] = msgspec.field(default_factory=list)
 
     def has(self, job_key: str, submission: int) -> bool:
         """Return whether there are answers of a job's submission, or of a later one."""
@@ -73,9 +73,8 @@ class StoreHead(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def used(self, names: Iterable[str]) -> StoreHead:
         """Return the head with these segments in use, because a run needs answers of them."""
-        found = {name: self.segments[name] for name in names if self.segments[name].unused_since is not None}
-        changed = {name: msgspec.structs.replace(each, unused_since=None) for name, each in found.items()}
-        return msgspec.structs.replace(self, segments=self.segments | changed)
+        segments = {name: msgspec.structs.replace(self.segments[name], unused_since=None) for name in names}
+        return msgspec.structs.replace(self, segments=self.segments | segments)
 
     def marked(self, live: Container[str], *, now: float, retention_s: float) -> StoreHead:
         """Return the head without the segments that were not in use for `retention_s`; others are marked as unused."""
@@ -84,19 +83,15 @@ class StoreHead(msgspec.Struct, frozen=True, omit_defaults=True):
             since = None if name in live else segment.unused_since or now
             if since is None or now - since < retention_s:
                 segments[name] = msgspec.structs.replace(segment, unused_since=since)
-        return self.with_segments(segments)
+        return self._with_segments(segments)
 
     def without(self, name: str) -> StoreHead:
         """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file."""
         shards = {job: shard for job, shard in self.open.items() if name not in {job, shard.file}}
-        head = self.with_segments({each: segment for each, segment in self.segments.items() if each != name})
+        head = self._with_segments({each: segment for each, segment in self.segments.items() if each != name})
         return msgspec.structs.replace(head, open=shards)
 
-    def closed(self, job_key: str) -> StoreHead:
-        """Return the head without an open shard."""
-        return msgspec.structs.replace(self, open={job: shard for job, shard in self.open.items() if job != job_key})
-
-    def with_segments(self, segments: dict[str, Segment]) -> StoreHead:
+    def _with_segments(self, segments: dict[str, Segment]) -> StoreHead:
         """Return the head with other segments; an index stays as long as one of its segments does."""
         indexes = [index for index in self.indexes if any(name in segments for name in index.segments)]
         return msgspec.structs.replace(self, segments=segments, indexes=indexes)
@@ -124,7 +119,8 @@ class Located:
         import numpy as np
 
         positions = np.flatnonzero(self.source == ABSENT)
-        return np.sort(positions[self.keys.take(positions).first_of_each()])
+        _, first = np.unique(self.keys[positions], return_index=True)
+        return np.sort(positions[first])
 
     def locations(self) -> Iterator[Location]:
         """Yield the locations of the answers that there are, in the order of their keys."""
@@ -135,18 +131,18 @@ class Located:
     def used_segments(self, start: int = 0, end: int | None = None) -> Counter[str]:
         """Return the segments that have answers of the keys between two positions, each with its number of keys."""
         source = self.source[start:end]
-        return self._counts(source[source >= 0], self.segments)
+        return _counts(source[source >= 0], self.segments)
 
     def used_shards(self) -> Counter[str]:
         """Return the job keys of the open shards that have keys, each with its number of keys."""
-        return self._counts(-2 - self.source[self.source < ABSENT], self.shards)
+        return _counts(-2 - self.source[self.source < ABSENT], self.shards)
 
-    @staticmethod
-    def _counts(numbers: NDArray[np.int32], names: list[str]) -> Counter[str]:
-        import numpy as np
 
-        counts = np.bincount(numbers, minlength=len(names)).tolist()
-        return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
+def _counts(numbers: NDArray[np.int32], names: list[str]) -> Counter[str]:
+    import numpy as np
+
+    counts = np.bincount(numbers, minlength=len(names)).tolist()
+    return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
 def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
@@ -158,12 +154,12 @@ def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
     import numpy as np
 
     located = Located(keys, list(head.segments), sorted(head.open))
-    missing = np.argsort(keys.high)
+    missing = np.arange(len(keys))
     for index in _indexes(files, head, located):
-        positions = index.find(keys.take(missing))
+        positions = index.find(keys[missing])
         found, entries = missing[positions >= 0], index.entries[positions[positions >= 0]]
         located.source[found], located.rows[found] = entries["source"], entries["row"]
-        missing = missing[located.source[missing] == ABSENT]
+        missing = missing[positions < 0]
         if not len(missing):
             break
     return located
@@ -180,8 +176,8 @@ def index_of(files: StoreFiles, index: SegmentIndex, numbers: Mapping[str, int])
     try:
         entries = files.read_index(index.file)
     except AnswersUnusable:
-        none = Keys.of(b"")
-        entries = KeyIndex.of([files.segment_keys(name) if name in numbers else none for name in index.segments])
+        keys = (files.segment_keys(name) if name in numbers else keys_of(b"") for name in index.segments)
+        entries = KeyIndex.of(list(keys))
     return entries.renumbered({at: numbers[name] for at, name in enumerate(index.segments) if name in numbers})
 
 

@@ -11,6 +11,7 @@ from opensearch_batch.core.ledger.classes import DiffCounts, RecordClass
 from opensearch_batch.core.ledger.columns import are_any_of
 from opensearch_batch.core.ledger.difference import Difference, ObjectRows
 from opensearch_batch.core.ledger.head import Entry, Head
+from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.rows import RecordState, RowsWriter, with_verdicts
 from opensearch_batch.core.sharding.changed_records import ChangedObject
 from opensearch_batch.core.storage.objects import Objects
@@ -111,11 +112,9 @@ def _changed_object(
 ) -> ChangedObject:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     rows, wanted = pa.concat_tables([table for table, _ in parts]), np.concatenate([each for _, each in parts])
     # Rows of records that left their object in append mode have the line 0.
     is_in_object = rows["line"].to_numpy() > 0
     rows = rows.filter(pa.array(is_in_object))
-    keys = b"".join(pc.list_flatten(rows["content_keys"]).to_pylist())
-    return ChangedObject(item, rows["line"].to_numpy(), keys, wanted[is_in_object] if passthrough else None)
+    return ChangedObject(item, rows["line"].to_numpy(), row_keys(rows), wanted[is_in_object] if passthrough else None)

@@ -88,7 +88,7 @@ class Retention(msgspec.Struct, frozen=True):
             return False
         if is_open:
             # First, because an open shard needs its input.
-            self.store.release(folder.rpartition("/")[2])
+            self.store.drop(folder.rpartition("/")[2])
             log.info("%s: no run read the output of this job; its records are paid for again if needed", folder)
         if stored is not None:
             self.unstage(stored.value)

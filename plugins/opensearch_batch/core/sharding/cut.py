@@ -8,7 +8,6 @@ Records whose prediction is stored go to shards without a job.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -89,6 +88,8 @@ class ShardCut:
         opened: Mapping[str, OpenShard],
         options: CutOptions,
     ) -> None:
+        import numpy as np
+
         self.new: list[NewShard] = []
         self.unread: list[str] = []
         self.waiting: list[tuple[str, int]] = []
@@ -102,7 +103,7 @@ class ShardCut:
         self._staged = StagedShards()
         self._codes, self._unpaid = absent_codes(located)
         # The number of the shard that pays for each distinct absent key.
-        self._payers = array("i", [-1]) * self._unpaid
+        self._payers = np.full(self._unpaid, -1, np.int64)
         self._shards: list[Shard | None] = []
         self._documents = Counter[int]()
         self._draft: _Draft | None = None
@@ -119,7 +120,7 @@ class ShardCut:
         position = 0
         for each in changed:
             end = position + len(each.lines)
-            records = RecordKeys.of(each, self._located.source[position:end], self._codes[position:end])
+            records = RecordKeys(each.lines, each.keys, self._located.source[position:end], self._codes[position:end])
             if self._options.passthrough and self._options.pays and self._lacks_payer(records):
                 self._submit_object(reader, each, records)
             else:
@@ -192,15 +193,13 @@ class ShardCut:
             self._shards[number] = None
             self._leave(each.item.uri, records.lines[wanted].tolist(), sum(wanted))
             return
-        for code in records.codes:
-            if code >= 0:
-                self._payers[code] = number
+        self._payers[records.codes[records.codes >= 0]] = number
         shard = Shard("", self._options.job_key(digest.hexdigest()), each.item.uri, read, size_bytes)
-        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys)
+        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys.tobytes())
 
     def _stage(self, row: Row, records: RecordKeys, at: int) -> bool:
         """Stage a record; return False if it is left to the next run."""
-        source, code = records.sources[at], records.codes[at]
+        source, code = int(records.sources[at]), int(records.codes[at])
         if source >= 0:
             if self._stored < 0 or self._documents[self._stored] == STORED_RECORDS:
                 self._stored = self._add_shard()
@@ -208,7 +207,7 @@ class ShardCut:
         elif source < ABSENT:
             number = self._number_of(self._located.shards[-2 - source])
         elif self._payers[code] >= 0:
-            number = self._payers[code]
+            number = int(self._payers[code])
         elif not self._options.pays:
             return False
         else:
@@ -293,7 +292,7 @@ class ShardCut:
         return replace(shard, id=name, staged=self._layout.staged(self._run_key, name))
 
     def _lacks_payer(self, records: RecordKeys) -> bool:
-        return any(code >= 0 and self._payers[code] < 0 for code in records.codes)
+        return bool((self._payers[records.codes[records.codes >= 0]] < 0).any())
 
     def _leave(self, uri: str, lines: Sequence[int], count: int) -> None:
         """Leave records of an object to the next run; `count` is the number of its new and changed records."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from opensearch_batch.core.errors import AnswersUnusable
-from opensearch_batch.core.ledger.key_index import Keys
+from opensearch_batch.core.ledger.key_index import keys_of
 from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
 from opensearch_batch.core.ledger.store_head import Located
 from opensearch_batch.core.sharding.changed_records import ChangedObject
@@ -32,7 +32,7 @@ def reserved_cut(
         force: pay for all keys.
         writes: False to reserve nothing.
     """
-    keys, cuts, dropped = b"".join(each.keys for each in changed), list[ShardCut](), list[str]()
+    keys, cuts, dropped = b"".join(each.keys.tobytes() for each in changed), list[ShardCut](), list[str]()
 
     def cut(located: Located) -> list[NewShard]:
         for earlier in cuts:
@@ -45,12 +45,11 @@ def reserved_cut(
             if writes and keys:
                 store.reserve(keys, cut, force=force)
             else:
-                cut(Located(Keys.of(keys), [], []) if force else store.lookup(keys))
+                cut(Located(keys_of(keys), [], []) if force else store.lookup(keys))
         except AnswersUnusable as error:
             if not writes:
                 raise
             store.drop(error.name)
-            store.release(error.name)
             dropped.append(str(error))
         else:
             return cuts[-1], dropped

@@ -1,24 +1,40 @@
 """Typed JSON documents on object storage: read, write, create, compare-and-swap.
 
 Several runs, and several attempts of one task, may change the same document concurrently. Every change that depends on
-the stored value is a conditional write, so exactly one succeeds; `update` reads again and retries the others.
+the stored value is a conditional write, so exactly one succeeds; `update` and `change` read again and retry the others.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import AnswersUnusable, BatchError, ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.objects import Objects
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 REMEDY = "restore its previous version, or delete it and run again"
 
+# Each failed attempt to change a document is a success of another run, so the limit is never reached.
+ATTEMPTS = 1_000
+
+
+class Shared(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A value that many runs change.
+
+    Every write increments `number` and draws a `token`, by which a run recognizes a write whose response was lost.
+    """
+
+    number: int = 0
+    token: str = ""
+
+
 T = TypeVar("T", bound=msgspec.Struct)
+S = TypeVar("S", bound=Shared)
 
 
 class Version(NamedTuple, Generic[T]):
@@ -100,7 +116,10 @@ class JsonDocument(Generic[T]):
             value = change(None if stored is None else stored.value)
             if value is None or self.swap(value, etag=None if stored is None else stored.etag):
                 return value
-        raise RetriableError(f"{self.uri}: other runs changed this document at every attempt; run again")
+        raise self._contended()
+
+    def _contended(self) -> RetriableError:
+        return RetriableError(f"{self.uri}: other runs changed this document at every attempt; run again")
 
     def _encode(self, value: T) -> bytes:
         content = msgspec.json.encode(value)
@@ -115,6 +134,40 @@ class JsonDocument(Generic[T]):
             raise FatalError(
                 f"{self.uri}: damaged, or written by another version of this package ({error}); {self._remedy}"
             ) from error
+
+
+class SharedDocument(JsonDocument[S]):
+    """A document of a shared value; an absent one has the value of a new `kind`."""
+
+    def value(self) -> S:
+        """Return the value."""
+        return self.read() or self._kind()
+
+    def change(self, change: Callable[[S], S]) -> S:
+        """Replace the value by the result of `change`, and return it; nothing is written if it is equal.
+
+        When another process was faster, `change` is called again, also if it found that a file is missing that only
+        the former value names.
+
+        Raises:
+            RetriableError: other processes changed the document at every attempt.
+        """
+        for _ in range(ATTEMPTS):
+            stored = self.load()
+            before = self._kind() if stored is None else stored.value
+            try:
+                value = change(before)
+            except AnswersUnusable:
+                if self.value() == before:
+                    raise
+                continue
+            if value == before:
+                return before
+            value = msgspec.structs.replace(value, number=before.number + 1, token=secrets.token_hex(8))
+            # A failed write may be this process's own one, which the client repeated because its response was lost.
+            if self.swap(value, etag=stored and stored.etag) or self.value().token == value.token:
+                return value
+        raise self._contended()
 
 
 def save(objects: Objects, uri: str, value: msgspec.Struct) -> None:
