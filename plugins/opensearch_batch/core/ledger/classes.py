@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ledger.columns import are_any_of, digest_words, same_lists, same_texts
+from opensearch_batch.core.ledger.columns import are_any_of, same_lists, same_values
 from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
 from opensearch_batch.core.types.counts import MAX_REMOVED
 
@@ -75,18 +75,22 @@ class DiffCounts(msgspec.Struct):
         """The number of records that were read."""
         return self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
 
-    def count(self, compared: Compared, sign: int = 1) -> None:
-        """Count compared records; with `sign` -1, take back that they were counted."""
+    def count(self, compared: Compared) -> None:
+        """Count compared records."""
         import numpy as np
 
-        for kind, number in zip(RecordClass, np.bincount(compared.classes, minlength=len(RecordClass)), strict=True):
-            if kind is not RecordClass.KEPT:
-                name = kind.name.lower()
-                setattr(self, name, getattr(self, name) + sign * int(number))
-        removed = sign * int((compared.had_document & (compared.classes == RecordClass.TOMBSTONE)).sum())
+        counts = np.bincount(compared.classes, minlength=len(RecordClass)).tolist()
+        for kind in RecordClass:
+            self.add(kind, counts[kind])
+        removed = int((compared.had_document & (compared.classes == RecordClass.TOMBSTONE)).sum())
         self.removed += removed
         self.removed_by_tombstone += removed
-        self.kept += sign * int(compared.had_document.sum()) - removed
+        self.kept += int(compared.had_document.sum()) - removed
+
+    def add(self, kind: RecordClass, number: int) -> None:
+        """Add to the number of records of a class; those that are kept are not counted."""
+        if kind is not RecordClass.KEPT:
+            setattr(self, kind.name.lower(), getattr(self, kind.name.lower()) + number)
 
 
 class Compared(NamedTuple):
@@ -105,11 +109,9 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
 
     before, after = old["state"].to_numpy(), candidate_states(new["state"].to_numpy())
     old_versions = old["version"].to_numpy()
-    same_keys, same_routing = (
-        same_lists(old["content_keys"], new["content_keys"]),
-        same_texts(old["routing"], new["routing"]),
-    )
-    same = same_keys & same_routing & (digest_words(old["record_hash"]) == digest_words(new["record_hash"])).all(axis=1)
+    same_keys = same_lists(old["content_keys"], new["content_keys"])
+    same_routing = same_values(old["routing"], new["routing"])
+    same = same_keys & same_routing & same_values(old["record_hash"], new["record_hash"])
     pending, tombstone = before == RecordState.PENDING, after == RecordState.TOMBSTONE
     classes = np.where(same_keys, RecordClass.OTHER_CHANGED, RecordClass.INPUT_CHANGED).astype(np.uint8)
     classes[same & ~stale & ~pending] = RecordClass.UNCHANGED

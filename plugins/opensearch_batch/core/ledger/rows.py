@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # The rows of small objects share a file until it has this many rows; it is also the number of rows of a row group.
 PACK_ROWS = 1 << 16
+# The record hash of a document of which it is not known which record it is of: no record is equal to it.
+UNKNOWN_HASH = bytes(DIGEST_BYTES)
 _REMEDY = "run `opensearch-batch ledger rebuild`"
 
 

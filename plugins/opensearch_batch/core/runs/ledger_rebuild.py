@@ -16,8 +16,14 @@ from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ledger.columns import are_any_of
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.ledger.resolve import UNKNOWN_HASH
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, RowsReader, RowsWriter, with_verdicts
+from opensearch_batch.core.ledger.rows import (
+    DOCUMENT_STATES,
+    UNKNOWN_HASH,
+    RecordState,
+    RowsReader,
+    RowsWriter,
+    with_verdicts,
+)
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.ledger_check import has_files, read_heads, store_folders

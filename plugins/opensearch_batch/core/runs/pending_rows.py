@@ -94,8 +94,7 @@ class PendingRows:
             # Of rows that were not read, only those are counted that won over another row.
             if kind is RecordClass.KEPT or (kind is RecordClass.DUPLICATE and not part.opened):
                 continue
-            name = kind.name.lower()
-            setattr(self.counts, name, getattr(self.counts, name) - count)
+            self.counts.add(kind, -count)
             self.counts.promoted -= 0 if part.opened else count
         states = np.where(is_keyless & (states == RecordState.PENDING), RecordState.DEAD, states).astype(np.uint8)
         return with_verdicts(part.rows, states, part.rows["version"].to_numpy())

@@ -21,10 +21,10 @@ from opensearch_batch.core.ledger.predictions import NewShard
 from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
 from opensearch_batch.core.ledger.store_head import ABSENT, Located, OpenShard
 from opensearch_batch.core.sharding.changed_records import ChangedObject, RecordKeys, absent_codes
-from opensearch_batch.core.sharding.job_input import JobInput
 from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
@@ -233,8 +233,7 @@ class ShardCut:
             draft = _Draft(self._add_shard())
             line = self._options.request_line(row.content, record_id(0))
         self._draft = draft
-        draft.input.add(line)
-        draft.keys.append(key)
+        draft.add(line, key)
         return draft.number
 
     def _fits(self, draft: _Draft, line: bytes) -> bool:
@@ -242,7 +241,7 @@ class ShardCut:
         limits = self._options.limits
         if not draft.keys or self._unpaid < limits.min_records:
             return True
-        return len(draft.keys) < limits.max_records and draft.input.size_bytes + len(line) < limits.max_bytes
+        return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
 
     def _end_draft(self) -> None:
         draft, self._draft = self._draft, None
@@ -254,13 +253,13 @@ class ShardCut:
             self.unstaged += len(draft.origins)
             self.too_few += len(draft.origins)
         else:
-            key = self._options.job_key(draft.input.digest())
+            key = self._options.job_key(draft.digest.hexdigest())
             uri = f"{self._layout.job(key)}/input.jsonl"
-            size_bytes = draft.input.size_bytes
             if self._options.writes:
+                draft.input.seek(0)
                 # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
-                self._objects.upload(uri, draft.input.open())
-            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), size_bytes), b"".join(draft.keys))
+                self._objects.upload(uri, draft.input)
+            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), draft.size_bytes), b"".join(draft.keys))
         draft.input.close()
 
     def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
@@ -308,6 +307,16 @@ class _Draft:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.input = JobInput()
+        self.input = Spool()
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
         self.keys: list[bytes] = []
         self.origins: list[tuple[str, int]] = []
+
+    def add(self, line: bytes, key: bytes) -> None:
+        """Add a line without its end."""
+        line += b"\n"
+        self.input.write(line)
+        self.digest.update(line)
+        self.size_bytes += len(line)
+        self.keys.append(key)
