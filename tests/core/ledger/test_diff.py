@@ -340,9 +340,10 @@ def test_keys_are_compared_one_by_one() -> None:
 
 def test_a_routing_may_change_though_the_record_did_not() -> None:
     """A document that was never written is not deleted."""
+    key = bytes(16)
     states = (RecordState.INDEXED, RecordState.INDEXED, RecordState.INDEXED, RecordState.DEAD, RecordState.PENDING)
-    old = rows_of(([], None), ([], "r"), ([], "r"), ([], "r"), ([], "r"), states=states)
-    new = rows_of(([], "s"), ([], None), ([], "r"), ([], "s"), ([], "s"))
+    old = rows_of(([key], None), ([key], "r"), ([key], "r"), ([key], "r"), ([key], "r"), states=states)
+    new = rows_of(([key], "s"), ([key], None), ([key], "r"), ([key], "s"), ([key], "s"))
     compared = compare(old, new, np.zeros(5, bool))
     other, same = RecordClass.OTHER_CHANGED, RecordClass.UNCHANGED
     assert compared.classes.tolist() == [other, other, same, other, RecordClass.NEW]
@@ -352,7 +353,7 @@ def test_a_routing_may_change_though_the_record_did_not() -> None:
 def test_rows_of_other_objects_are_read_if_they_have_the_same_ids() -> None:
     """Of the others, only the ids are read."""
     ledger = Ledger("snapshot", pack_rows=1)
-    run(ledger, 1, a=[ONE, TWO, TWO], b=[THREE, ONE], c=[Record("4")])
+    run(ledger, 1, a=[ONE, TWO, TWO], b=[THREE, ONE], c=[Record("4", "d")])
     reads: list[tuple[str, tuple[str, ...]]] = []
     locations = {entry.rows: uri for uri, entry in ledger.head.objects.items()}
 

@@ -26,7 +26,7 @@ class RecordClass(enum.IntEnum):
     new: no document has its id. input_changed: what the model reads changed. other_changed: other fields or the
     routing changed, or the document has to be written again. unchanged: nothing changed, in whatever object it was.
     duplicate: another record with its id wins. tombstone: it deletes the document with its id. kept: it was not read;
-    its row in the ledger is the same as before.
+    its row in the ledger is the same as before. rejected: it is a dead letter of `prepare`.
     """
 
     NEW = 0
@@ -36,6 +36,11 @@ class RecordClass(enum.IntEnum):
     DUPLICATE = 4
     TOMBSTONE = 5
     KEPT = 6
+    REJECTED = 7
+
+
+WRITTEN = (RecordClass.NEW, RecordClass.INPUT_CHANGED, RecordClass.OTHER_CHANGED)
+COUNTED = (*WRITTEN, RecordClass.UNCHANGED, RecordClass.TOMBSTONE)
 
 
 class Deletion(enum.IntEnum):
@@ -80,17 +85,12 @@ class DiffCounts(msgspec.Struct):
         import numpy as np
 
         counts = np.bincount(compared.classes, minlength=len(RecordClass)).tolist()
-        for kind in RecordClass:
-            self.add(kind, counts[kind])
+        for kind in COUNTED:
+            setattr(self, kind.name.lower(), getattr(self, kind.name.lower()) + counts[kind])
         removed = int((compared.had_document & (compared.classes == RecordClass.TOMBSTONE)).sum())
         self.removed += removed
         self.removed_by_tombstone += removed
         self.kept += int(compared.had_document.sum()) - removed
-
-    def add(self, kind: RecordClass, number: int) -> None:
-        """Add to the number of records of a class; those that are kept are not counted."""
-        if kind is not RecordClass.KEPT:
-            setattr(self, kind.name.lower(), getattr(self, kind.name.lower()) + number)
 
 
 class Compared(NamedTuple):
@@ -118,8 +118,10 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     classes[(before == RecordState.TOMBSTONE) | (pending & (old_versions == 0))] = RecordClass.NEW
     classes[tombstone] = RecordClass.TOMBSTONE
     classes[tombstone & ~stale & (before == RecordState.TOMBSTONE)] = RecordClass.UNCHANGED
-    is_unchanged = classes == RecordClass.UNCHANGED
+    is_unchanged, is_rejected = classes == RecordClass.UNCHANGED, are_rejected(new)
+    classes[is_rejected] = RecordClass.REJECTED
     states = np.where(is_unchanged, before, after)
+    states[is_rejected] = RecordState.DEAD
     # The version of a pending row tells whether there is a document; after a tombstone there is none.
     versions = np.where(is_unchanged | (before != RecordState.TOMBSTONE), old_versions, 0)
     had_document = are_any_of(before, DOCUMENT_STATES)
@@ -129,15 +131,16 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     return Compared(classes, versions, states, deletions, had_document)
 
 
-def compare_with_nothing(new: pa.Table) -> Compared:
-    """Return the result for rows of records whose ids the ledger does not have."""
-    import numpy as np
+def are_rejected(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows are of records that `prepare` rejected.
 
-    states = candidate_states(new["state"].to_numpy())
-    tombstone = states == RecordState.TOMBSTONE
-    classes = np.where(tombstone, RecordClass.TOMBSTONE, RecordClass.NEW).astype(np.uint8)
-    deletions = np.where(tombstone, Deletion.TOMBSTONE, 0).astype(np.uint8)
-    return Compared(classes, np.zeros(len(states), np.int64), states, deletions, np.zeros(len(states), bool))
+    They have no content key, and exist so that their documents are not taken for removed.
+    """
+    import pyarrow.compute as pc
+
+    is_tombstone = are_any_of(rows["state"].to_numpy(), (RecordState.TOMBSTONE, RecordState.DUPLICATE_TOMBSTONE))
+    has_no_key: npt.NDArray[np.bool_] = pc.list_value_length(rows["content_keys"]).to_numpy() == 0
+    return has_no_key & ~is_tombstone
 
 
 def candidate_states(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

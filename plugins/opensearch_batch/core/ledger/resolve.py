@@ -9,14 +9,14 @@ from opensearch_batch.core.ledger.classes import (
     Deletion,
     DiffCounts,
     RecordClass,
+    are_rejected,
     compare,
-    compare_with_nothing,
     loser_states,
     may_be_indexed,
 )
 from opensearch_batch.core.ledger.columns import are_any_of, last_of_each
 from opensearch_batch.core.ledger.partitions import SpooledTables
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, rows_schema
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, rows_schema, with_verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +155,6 @@ class Resolver:
         compared = wins & are_any_of(kinds, (Kind.READ, Kind.UNREAD_LOSER))
         self._win(rows, np.flatnonzero(compared & (previous >= 0)), previous)
         self._win(rows, np.flatnonzero(compared & (previous < 0)), None)
-        self._counts.promoted += int((compared & (kinds == Kind.UNREAD_LOSER)).sum())
         self._retain(rows, np.flatnonzero(wins & (kinds == Kind.LEFT)))
         self._remove(rows, np.flatnonzero((kinds == Kind.PREVIOUS) & (winners[codes] < 0)))
 
@@ -163,23 +162,30 @@ class Resolver:
         kinds, states = rows["kind"].to_numpy()[positions], rows["state"].to_numpy()[positions]
         is_unread = kinds == Kind.UNREAD
         self._counts.demoted += int(is_unread.sum())
-        self._counts.duplicate += int((~is_unread).sum())
+        self._counts.duplicate += int((~is_unread & ~are_rejected(rows)[positions]).sum())
         # The winner counts as kept, because this row is the one that won before.
         self._counts.kept -= int((is_unread & are_any_of(states, DOCUMENT_STATES)).sum())
         self.decisions.add(rows["row"].to_numpy()[positions], RecordClass.DUPLICATE, loser_states(states), 0)
 
     def _win(self, rows: pa.Table, positions: npt.NDArray[np.int64], previous: npt.NDArray[np.int64] | None) -> None:
+        import numpy as np
         import pyarrow as pa
 
         if not len(positions):
             return
         new = rows.take(pa.array(positions))
         if previous is None:
-            documents, compared = new, compare_with_nothing(new)
+            # An id that the ledger does not have is one whose document may have been deleted by another scope.
+            count = len(positions)
+            documents = with_verdicts(new, np.full(count, RecordState.TOMBSTONE, np.uint8), np.zeros(count, np.int64))
+            is_stale = np.ones(count, bool)
         else:
             documents = rows.take(pa.array(previous[positions]))
-            compared = compare(documents, new, self._numbers.are_stale(documents["row"].to_numpy()))
+            is_stale = self._numbers.are_stale(documents["row"].to_numpy())
+        compared = compare(documents, new, is_stale)
         self._counts.count(compared)
+        is_promoted = (new["kind"].to_numpy() == Kind.UNREAD_LOSER) & (compared.classes != RecordClass.REJECTED)
+        self._counts.promoted += int(is_promoted.sum())
         self.decisions.add(new["row"].to_numpy(), compared.classes, compared.states, compared.versions)
         self._delete(documents, compared.deletions)
 

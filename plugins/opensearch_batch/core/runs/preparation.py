@@ -147,7 +147,7 @@ class Preparation:
         if not options.dry_run:
             cut.write()
         shards = [*cut.shards(), *([deletions] if deletions else [])]
-        counts = self._counts(rows.counts, reader, cut, deletions)
+        counts = self._counts(result.counts, reader, cut, deletions)
         counts.reconcile(self._listing.source)
         manifest = msgspec.structs.replace(
             self._manifest,

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 class ChangedObject(NamedTuple):
     """The new and changed records of an object: their lines in the ledger, and their content keys.
 
-    An object that may be submitted unchanged has all its lines, and `wanted` tells which ones are new or changed.
+    An object that may be submitted unchanged has all its records, and `wanted` tells which ones are new or changed.
     """
 
     item: ObjectInfo
     lines: npt.NDArray[np.uint32]
     keys: Keys
-    wanted: npt.NDArray[np.bool_] | None = None
+    wanted: npt.NDArray[np.bool_]
 
 
 class RecordKeys(NamedTuple):

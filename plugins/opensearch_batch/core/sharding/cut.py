@@ -124,7 +124,7 @@ class ShardCut:
             if self._options.passthrough and self._options.pays and self._lacks_payer(records):
                 self._submit_object(reader, each, records)
             else:
-                self._stage_object(reader, each.item, records if each.wanted is None else records.only(each.wanted))
+                self._stage_object(reader, each.item, records.only(each.wanted))
             position = end
         self._end_draft()
         return self.new
@@ -182,16 +182,16 @@ class ShardCut:
     def _submit_object(self, reader: RecordReader, each: ChangedObject, records: RecordKeys) -> None:
         """Stage the records of an object that is submitted as it is."""
         number, digest, size_bytes, read = self._add_shard(), hashlib.sha256(), 0, 0
-        wanted = [True] * len(records.lines) if each.wanted is None else each.wanted.tolist()
         for row in self._rows(reader, each.item, records.lines):
             digest.update(row.content + b"\n")
             size_bytes += len(row.content) + 1
-            if wanted[read]:
+            if each.wanted[read]:
                 self._add(number, row, records.key(read))
             read += 1
         if read < len(records.lines):
             self._shards[number] = None
-            self._leave(each.item.uri, records.lines[wanted].tolist(), sum(wanted))
+            left = records.lines[each.wanted].tolist()
+            self._leave(each.item.uri, left, len(left))
             return
         self._payers[records.codes[records.codes >= 0]] = number
         shard = Shard("", self._options.job_key(digest.hexdigest()), each.item.uri, read, size_bytes)
