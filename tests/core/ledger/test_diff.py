@@ -62,7 +62,7 @@ modes: st.SearchStrategy[Mode] = st.sampled_from(["snapshot", "append"])
 limits = st.fixed_dictionaries(
     {
         "part_rows": st.sampled_from([1, 1000]),
-        "memory_rows": st.sampled_from([1, 3, 1000]),
+        "memory_bytes": st.sampled_from([1, 300, 100_000]),
         "pack_rows": st.sampled_from([1, 6]),
     }
 )
@@ -146,10 +146,10 @@ def test_classes_and_operations(mode: Mode) -> None:
     assert (classes_of(counts), counts.kept, ledger.operations) == ({}, 4, 3)
 
 
-@pytest.mark.parametrize("memory_rows", [0, 1000])
-def test_a_move_is_no_change(memory_rows: int) -> None:
+@pytest.mark.parametrize("memory_bytes", [0, 100_000])
+def test_a_move_is_no_change(memory_bytes: int) -> None:
     """Neither to another object, nor of all records, nor under another name of the object."""
-    ledger = Ledger("snapshot", memory_rows=memory_rows)
+    ledger = Ledger("snapshot", memory_bytes=memory_bytes)
     run(ledger, 1, a=[ONE, TWO], b=[THREE])
     ledger.operations = 0
     assert classes_of(run(ledger, 2, a=[ONE], b=[TWO, THREE]).counts) == {"unchanged": 3}

@@ -14,7 +14,7 @@ import msgspec
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, ScopeHead
-from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, with_verdicts
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, decided
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -66,14 +66,11 @@ class DeadRecords:
         """
         wanted, dead = set(letters.values()), dict[bytes, dict[Origin, None]]()
         reader = RowsReader(self._objects)
-        try:
-            for uri, entry in self._entries(self._head.objects):
-                for rows in reader.read(entry, ("line", "record_hash", "state")) if _has_dead(entry) else ():
-                    for line, record_hash in _dead_rows(rows):
-                        if record_hash in wanted:
-                            dead.setdefault(record_hash, {})[uri, line] = None
-        finally:
-            reader.close()
+        for uri, entry in self._entries(self._head.objects):
+            for rows in reader.read(entry, ("line", "record_hash", "state")) if _has_dead(entry) else ():
+                for line, record_hash in _dead_rows(rows):
+                    if record_hash in wanted:
+                        dead.setdefault(record_hash, {})[uri, line] = None
         found = dict[Origin, Origin]()
         for origin, record_hash in letters.items():
             equal = dead.get(record_hash, {})
@@ -91,12 +88,10 @@ class DeadRecords:
         for (uri, line), state in verdicts.items():
             states.setdefault(uri, {})[line] = state
         reader, writer = RowsReader(self._objects), RowsWriter(self._objects, self._scope.rows)
-        try:
-            for uri, entry in self._entries(states):
-                for rows in reader.read(entry):
-                    writer.add(uri, self._changed(rows, states[uri]))
-        finally:
-            reader.close()
+        dead = RecordState.DEAD
+        for uri, entry in self._entries(states):
+            for rows in reader.read(entry):
+                writer.add(uri, decided(rows, dead, states[uri].items(), otherwise=dead, version=self.version))
         slices = writer.close()
 
         def change(head: Head) -> Head:
@@ -117,16 +112,6 @@ class DeadRecords:
         """Return the objects that the ledger has, in the order of their rows."""
         entries = [(uri, self._head.objects[uri]) for uri in uris if uri in self._head.objects]
         return sorted(entries, key=lambda item: (item[1].rows, item[1].first))
-
-    def _changed(self, rows: pa.Table, verdicts: Mapping[int, RecordState]) -> pa.Table:
-        import numpy as np
-
-        states, versions = rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
-        for at in np.flatnonzero(np.isin(rows["line"].to_numpy(), list(verdicts))).tolist():
-            if states[at] == RecordState.DEAD:
-                states[at] = verdicts[rows["line"][at].as_py()]
-                versions[at] = self.version if states[at] == RecordState.INDEXED else versions[at]
-        return with_verdicts(rows, states, versions)
 
 
 def _has_dead(entry: Entry) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-MEMORY_ROWS = 1 << 18
+MEMORY_BYTES = 32 << 20
 _HASH_BITS = 24
 _MASK = (1 << _HASH_BITS) - 1
 
@@ -57,7 +57,7 @@ def diff(
     *,
     mode: Mode,
     vanished: Collection[str] = (),
-    memory_rows: int = MEMORY_ROWS,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Difference:
     """Compare the records of objects that changed with the ledger.
 
@@ -67,9 +67,9 @@ def diff(
         read: reads the ledger's rows of an object.
         mode: what absence means: in a snapshot, the record was removed.
         vanished: the objects of the ledger that do not exist any more.
-        memory_rows: how many candidates stay in memory.
+        memory_bytes: how many bytes of candidates stay in memory.
     """
-    state = _Diff(entries, read, mode, memory_rows)
+    state = _Diff(entries, read, mode, memory_bytes)
     for uri, parts in groupby(new, key=lambda part: part[0].uri):
         state.add_object(uri, parts)
     for uri in vanished:
@@ -80,7 +80,7 @@ def diff(
 class _Diff:
     """The three steps of the diff."""
 
-    def __init__(self, entries: Mapping[str, Entry], read: ReadRows, mode: Mode, memory_rows: int) -> None:
+    def __init__(self, entries: Mapping[str, Entry], read: ReadRows, mode: Mode, memory_bytes: int) -> None:
         import numpy as np
 
         self._counts = DiffCounts(before=sum(entry.documents for entry in entries.values()))
@@ -90,7 +90,7 @@ class _Diff:
         self._numbers = RowNumbers()
         self._opened: list[NumberedObject] = []
         self._tables = SpooledTables(rows_schema())
-        self._candidates = Partitions(candidates_schema(), memory_rows=memory_rows)
+        self._candidates = Partitions(candidates_schema(), memory_bytes=memory_bytes)
         self._marks: npt.NDArray[np.bool_] = np.zeros(1 << _HASH_BITS, bool)
 
     def add_object(self, uri: str, parts: Iterator[tuple[ObjectInfo, pa.Table]]) -> None:
@@ -115,6 +115,8 @@ class _Diff:
 
     def result(self) -> Difference:
         """Find the other rows of the same ids, and decide about all of them."""
+        import pyarrow as pa
+
         self._counts.kept += sum(entry.documents for entry in self._unread.values())
         ordered = sorted(self._unread.items(), key=lambda item: (item[1].rows, item[1].first))
         unopened = [self._numbered(uri, entry, entry.modified) for uri, entry in ordered]
@@ -123,8 +125,8 @@ class _Diff:
                 self._find(item)
         self._numbers.freeze(self._mode)
         resolver = Resolver(self._numbers, self._counts)
-        for table in self._candidates:
-            resolver.resolve(table)
+        for tables in self._candidates:
+            resolver.resolve(pa.concat_tables([candidates_schema().empty_table(), *tables]).combine_chunks())
         return Difference(self._counts, self._opened, self._tables, unopened, self._read, resolver)
 
     def _numbered(self, uri: str, entry: Entry | None, modified: float) -> NumberedObject:

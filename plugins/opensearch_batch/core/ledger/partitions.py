@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from opensearch_batch.core.storage.temporary import SPOOL_BYTES, CollectedSpool
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-_PARTITIONS = 64
+PARTITIONS = 64
 
 
 class SpooledTables:
@@ -41,61 +41,52 @@ class SpooledTables:
             yield pa.Table.from_batches([batch], self._schema)
             offset += size
 
-    def close(self) -> None:
-        """Discard the tables."""
-        self._spool.close()
-
 
 class Partitions:
-    """Rows dealt by keys into tables. Rows with the same key are in the same table; at most `memory_rows` rows are one.
+    """Rows dealt by keys into partitions, each of which is some tables; rows with the same key are in the same one.
 
-    The keys are spread evenly over 32 bits.
+    Up to `memory_bytes` stay in memory, as one partition.
     """
 
-    def __init__(self, schema: pa.Schema, *, memory_rows: int) -> None:
-        import pyarrow as pa
-
-        self._schema = schema.append(pa.field("partition", pa.uint8()))
-        self._memory_rows = memory_rows
+    def __init__(self, schema: pa.Schema, *, memory_bytes: int) -> None:
+        self._schema = schema
+        self._memory_bytes = memory_bytes
         self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
+        self._numbers: list[npt.NDArray[np.uint8]] = []
+        self._waiting_bytes = 0
         self._parts: list[SpooledTables] = []
 
     def add(self, table: pa.Table, keys: npt.NDArray[np.uint32]) -> None:
-        """Add rows with their keys."""
+        """Add rows with their keys, which are spread evenly."""
         import numpy as np
-        import pyarrow as pa
 
-        if table.num_rows:
-            numbers = pa.array((keys % _PARTITIONS).astype(np.uint8))
-            self._waiting.append(pa.Table.from_arrays([*table.columns, numbers], schema=self._schema))
-            self._waiting_rows += table.num_rows
-        if self._waiting_rows > self._memory_rows:
+        self._waiting.append(table)
+        self._numbers.append((keys % PARTITIONS).astype(np.uint8))
+        self._waiting_bytes += table.nbytes
+        if self._waiting_bytes > self._memory_bytes:
             self._deal()
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        """Yield the tables, once; each is discarded when the next one is asked for."""
-        import pyarrow as pa
-
-        if not self._parts:
-            yield pa.concat_tables([self._schema.empty_table(), *self._waiting]).combine_chunks()
-            return
-        self._deal()
-        for part in self._parts:
-            yield pa.concat_tables([self._schema.empty_table(), *part]).combine_chunks()
-            part.close()
+    def __iter__(self) -> Iterator[Iterable[pa.Table]]:
+        """Yield the partitions, once; the rows of each keep their order."""
+        if self._parts:
+            self._deal()
+        else:
+            yield self._waiting
+        while self._parts:
+            yield self._parts.pop()
 
     def _deal(self) -> None:
         import numpy as np
         import pyarrow as pa
 
         if not self._parts:
-            self._parts = [SpooledTables(self._schema, SPOOL_BYTES // _PARTITIONS) for _ in range(_PARTITIONS)]
-        table = pa.concat_tables([self._schema.empty_table(), *self._waiting]).combine_chunks()
-        self._waiting.clear()
-        self._waiting_rows = 0
-        numbers = table["partition"].to_numpy()
+            self._parts = [SpooledTables(self._schema, SPOOL_BYTES // PARTITIONS) for _ in range(PARTITIONS)]
+        numbers = np.concatenate([np.empty(0, np.uint8), *self._numbers])
         order = np.argsort(numbers, kind="stable")
-        table, edges = table.take(pa.array(order)), np.searchsorted(numbers[order], np.arange(_PARTITIONS + 1))
+        table = pa.concat_tables([self._schema.empty_table(), *self._waiting]).take(order).combine_chunks()
+        edges = np.searchsorted(numbers[order], np.arange(PARTITIONS + 1))
         for part, start, end in zip(self._parts, edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             part.add(table.slice(start, end - start))
+        self._waiting.clear()
+        self._numbers.clear()
+        self._waiting_bytes = 0

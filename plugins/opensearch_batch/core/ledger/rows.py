@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -100,6 +100,36 @@ def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.N
     return rows.set_column(rows.schema.get_field_index("version"), "version", pa.array(versions))
 
 
+def decided(
+    rows: pa.Table,
+    before: RecordState,
+    verdicts: Iterable[tuple[int, int]],
+    *,
+    otherwise: RecordState,
+    version: int,
+) -> pa.Table:
+    """Return rows, of which those in one state have verdicts; those that are indexed now have this version.
+
+    Args:
+        rows: rows of one object.
+        before: the state of the rows that get a verdict.
+        verdicts: lines, and the states of their records; the last one of a line counts.
+        otherwise: the state of a record without a verdict.
+        version: the version of the documents.
+    """
+    import numpy as np
+
+    lines, states = rows["line"].to_numpy(), rows["state"].to_numpy().copy()
+    by_line = np.full(int(lines.max(initial=0)) + 1, otherwise, np.uint8)
+    for line, state in verdicts:
+        if line < len(by_line):
+            by_line[line] = state
+    has_verdict = states == before
+    states[has_verdict] = by_line[lines[has_verdict]]
+    versions = np.where(has_verdict & (states == RecordState.INDEXED), version, rows["version"].to_numpy())
+    return with_verdicts(rows, states, versions)
+
+
 def state_counts(states: npt.NDArray[np.uint8]) -> dict[str, int]:
     """Return how many rows have each state; states of no row are left out."""
     import numpy as np
@@ -169,22 +199,12 @@ class RowsWriter:
         self._uri = self._file = None
 
 
-class _RowsFile(StoredParquetFile):
-    """An open file of rows."""
-
-    named_by_digest = True
-
-    def unusable(self, reason: object) -> FatalError:
-        """Return the error that names this file."""
-        return FatalError(f"{self.uri}: this file of the record ledger is {reason}; {_REMEDY}")
-
-
 class RowsReader:
     """Reads the rows of objects. The last file and its last row group are kept, because small objects share them."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._file: _RowsFile | None = None
+        self._file: StoredParquetFile | None = None
         self._group: tuple[int, tuple[str, ...]] | None = None
         self._rows: pa.Table | None = None
 
@@ -215,14 +235,8 @@ class RowsReader:
             self._group = number, columns
         return self._rows
 
-    def _open(self, uri: str) -> _RowsFile:
+    def _open(self, uri: str) -> StoredParquetFile:
         if self._file is None or uri != self._file.uri:
-            self.close()
-            self._file = _RowsFile(self._objects, uri)
+            error = f"this file of the record ledger is {{}}; {_REMEDY}"
+            self._group, self._file = None, StoredParquetFile(self._objects, uri, error, named_by_digest=True)
         return self._file
-
-    def close(self) -> None:
-        """Discard the file that is kept."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._rows = self._group = None

@@ -162,7 +162,6 @@ class LedgerCheck:
                 yield f"scope {scope}: {uri} has rows {dict(counted)}, and its head says {entry.states}"
             if sum(map(len, waiting)) >= LOOKUP_BYTES:
                 absent += self._absent(waiting)
-        reader.close()
         absent += self._absent(waiting)
         if absent:
             yield (

@@ -109,7 +109,6 @@ def _ids(objects: Objects, head: Head) -> Iterator[pa.Array]:
         for rows in reader.read(entry, ("id", "state")):
             documents = rows.filter(pa.array(are_any_of(rows["state"].to_numpy(), DOCUMENT_STATES)))
             yield documents["id"].combine_chunks()
-    reader.close()
 
 
 def _documents(cluster: Cluster, index: str) -> Iterator[pa.Table]:

@@ -24,7 +24,7 @@ from opensearch_batch.core.sharding.changed_records import ChangedObject, Record
 from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.storage.temporary import Spool
+from opensearch_batch.core.storage.temporary import CollectedSpool
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
@@ -141,12 +141,6 @@ class ShardCut:
         """Write the staged files."""
         self._staged.write(self._objects, {at: shard.staged for at, shard in enumerate(self._shards) if shard})
 
-    def close(self) -> None:
-        """Discard what was not written."""
-        self._staged.close()
-        if self._draft is not None:
-            self._draft.input.close()
-
     def _stage_object(self, reader: RecordReader, item: ObjectInfo, records: RecordKeys) -> None:
         """Stage the records of an object."""
         read, left = 0, list[int]()
@@ -260,7 +254,6 @@ class ShardCut:
                 # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
                 self._objects.upload(uri, draft.input)
             self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), draft.size_bytes), b"".join(draft.keys))
-        draft.input.close()
 
     def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
         self._shards[number] = self._named(number, shard)
@@ -307,7 +300,7 @@ class _Draft:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.input = Spool()
+        self.input = CollectedSpool()
         self.digest = hashlib.sha256()
         self.size_bytes = 0
         self.keys: list[bytes] = []

@@ -35,10 +35,8 @@ def reserved_cut(
     keys, cuts, dropped = b"".join(each.keys.tobytes() for each in changed), list[ShardCut](), list[str]()
 
     def cut(located: Located) -> list[NewShard]:
-        for earlier in cuts:
-            earlier.close()
-        cuts.append(new_cut(located))
-        return cuts[-1].run(reader, changed)
+        cuts[:] = [new_cut(located)]
+        return cuts[0].run(reader, changed)
 
     while True:
         try:
@@ -52,4 +50,4 @@ def reserved_cut(
             store.drop(error.name)
             dropped.append(str(error))
         else:
-            return cuts[-1], dropped
+            return cuts[0], dropped
