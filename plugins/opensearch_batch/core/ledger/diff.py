@@ -145,7 +145,8 @@ class _Diff:
                 # Nothing is known of a document that was never written.
                 kinds[(states != RecordState.PENDING) | (table["version"].to_numpy() > 0)] = Kind.LEFT
             won = np.flatnonzero(~are_any_of(states, LOSER_STATES))
-            self._mark(self._deal(table.take(won), kinds[won], number + won))
+            winners = table if len(won) == len(states) else table.take(won)
+            self._mark(self._deal(winners, kinds[won], number + won))
 
     def _find(self, item: NumberedObject) -> None:
         """Add the rows of an unchanged object that have the id of another candidate."""

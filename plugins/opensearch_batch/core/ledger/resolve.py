@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["snapshot", "append"]
 _POSITION_BITS = 34
+_COMPARED = ["routing", "version", "record_hash", "content_keys", "state"]
 _DECISION = [("row", "<i8"), ("class", "u1"), ("state", "u1"), ("version", "<i8")]
 
 
@@ -169,25 +170,25 @@ class Resolver:
 
     def _win(self, rows: pa.Table, positions: npt.NDArray[np.int64], previous: npt.NDArray[np.int64] | None) -> None:
         import numpy as np
-        import pyarrow as pa
 
-        if not len(positions):
+        columns, count = rows.select(_COMPARED), len(positions)
+        if not count:
             return
-        new = rows.take(pa.array(positions))
+        new = columns.take(positions)
         if previous is None:
             # An id that the ledger does not have is one whose document may have been deleted by another scope.
-            count = len(positions)
-            documents = with_verdicts(new, np.full(count, RecordState.TOMBSTONE, np.uint8), np.zeros(count, np.int64))
-            is_stale = np.ones(count, bool)
+            documents, is_stale = positions, np.ones(count, bool)
+            old = with_verdicts(new, np.full(count, RecordState.TOMBSTONE, np.uint8), np.zeros(count, np.int64))
         else:
-            documents = rows.take(pa.array(previous[positions]))
-            is_stale = self._numbers.are_stale(documents["row"].to_numpy())
-        compared = compare(documents, new, is_stale)
+            documents = previous[positions]
+            old, is_stale = columns.take(documents), self._numbers.are_stale(rows["row"].to_numpy()[documents])
+        compared = compare(old, new, is_stale)
         self._counts.count(compared)
-        is_promoted = (new["kind"].to_numpy() == Kind.UNREAD_LOSER) & (compared.classes != RecordClass.REJECTED)
-        self._counts.promoted += int(is_promoted.sum())
-        self.decisions.add(new["row"].to_numpy(), compared.classes, compared.states, compared.versions)
-        self._delete(documents, compared.deletions)
+        is_loser = rows["kind"].to_numpy()[positions] == Kind.UNREAD_LOSER
+        self._counts.promoted += int((is_loser & (compared.classes != RecordClass.REJECTED)).sum())
+        numbers = rows["row"].to_numpy()[positions]
+        self.decisions.add(numbers, compared.classes, compared.states, compared.versions)
+        self._delete(rows, documents, compared.deletions)
 
     def _retain(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
         numbers, states, versions = (rows[name].to_numpy()[positions] for name in ("row", "state", "version"))
@@ -196,18 +197,15 @@ class Resolver:
         self.decisions.add(numbers, RecordClass.KEPT, states, versions)
 
     def _remove(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
-        import pyarrow as pa
-
-        gone = rows.take(pa.array(positions))
-        states = gone["state"].to_numpy()
+        states, versions = (rows[name].to_numpy()[positions] for name in ("state", "version"))
         self._counts.removed += int(are_any_of(states, DOCUMENT_STATES).sum())
-        self._delete(gone, may_be_indexed(states, gone["version"].to_numpy()) * Deletion.ABSENT)
+        self._delete(rows, positions, may_be_indexed(states, versions) * Deletion.ABSENT)
 
-    def _delete(self, documents: pa.Table, reasons: npt.NDArray[Any]) -> None:
+    def _delete(self, rows: pa.Table, positions: npt.NDArray[np.int64], reasons: npt.NDArray[Any]) -> None:
         import numpy as np
         import pyarrow as pa
 
-        positions = np.flatnonzero(reasons)
-        deleted = documents.select(["id", "routing", "version"]).take(pa.array(positions))
-        column = pa.array(reasons[positions].astype(np.uint8))
+        chosen = np.flatnonzero(reasons)
+        deleted = rows.select(["id", "routing", "version"]).take(positions[chosen])
+        column = pa.array(reasons[chosen].astype(np.uint8))
         self.deletions.add(deleted.append_column(deletions_schema().field("reason"), column))

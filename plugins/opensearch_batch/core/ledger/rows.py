@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PACK_ROWS = 1 << 16
 # The record hash of a document of which it is not known which record it is of: no record is equal to it.
 UNKNOWN_HASH = bytes(DIGEST_BYTES)
+# Digests do not shrink.
+_COMPRESSION = dict.fromkeys(("id", "routing", "line", "version", "state"), "zstd")
 _REMEDY = "run `opensearch-batch ledger rebuild`"
 
 
@@ -181,7 +183,7 @@ class RowsWriter:
     def _write(self) -> NewParquetFile:
         import pyarrow as pa
 
-        self._file = self._file or NewParquetFile(rows_schema(), "zstd", ("routing", "version", "state"))
+        self._file = self._file or NewParquetFile(rows_schema(), _COMPRESSION, ("routing", "version", "state"))
         if self._waiting:
             self._file.write(pa.concat_tables(self._waiting), group_rows=PACK_ROWS)
         self._waiting.clear()
