@@ -4,25 +4,26 @@ Of several records with one id, the last one wins, in the order of the objects a
 the documents that should be in the index depend on the source only, not on the order of the runs. Objects are ordered
 by their URI in a snapshot, and by the time of their last change in append mode.
 
-1. All rows of the objects that changed are candidates: those that were read now, and those of the ledger.
-2. Rows of the other objects are candidates if they have the id of such a row, which a table of hashes tells.
+1. All rows of the objects that changed are candidates: those that were read now, and those of the ledger. Only records
+   that are the same as the ledger's rows in their places are not.
+2. Other rows are candidates if they have the id of such a row, which a table of hashes tells.
 3. All candidates are dealt by id into partitions. In each partition, the winner of an id is compared with the row that
    won before, so a move between objects is no change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from opensearch_batch.core.ledger.classes import DiffCounts
-from opensearch_batch.core.ledger.columns import are_any_of, hashes
+from opensearch_batch.core.ledger.classes import DiffCounts, are_rejected
+from opensearch_batch.core.ledger.columns import are_any_of, hashes, same_lists, same_values
 from opensearch_batch.core.ledger.difference import Difference, NumberedObject, ReadRows
 from opensearch_batch.core.ledger.head import Entry
 from opensearch_batch.core.ledger.partitions import Partitions, SpooledTables
 from opensearch_batch.core.ledger.resolve import Kind, Mode, Resolver, RowNumbers, candidates_schema
-from opensearch_batch.core.ledger.rows import LOSER_STATES, RecordState, rows_schema
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, LOSER_STATES, RecordState, rows_schema, with_verdicts
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 if TYPE_CHECKING:
@@ -91,27 +92,33 @@ class _Diff:
         self._opened: list[NumberedObject] = []
         self._tables = SpooledTables(rows_schema())
         self._candidates = Partitions(candidates_schema(), memory_bytes=memory_bytes)
+        # Which records are the same as before in their places, by the number of the first one in their table.
+        self._stays: dict[int, npt.NDArray[np.bool_]] = {}
         self._marks: npt.NDArray[np.bool_] = np.zeros(1 << _HASH_BITS, bool)
 
     def add_object(self, uri: str, parts: Iterator[tuple[ObjectInfo, pa.Table]]) -> None:
         """Add the records of an object that was read, and the ledger's rows of it."""
-        import numpy as np
-
         info, first = next(parts)
-        item = self._numbered(uri, self._unread.pop(uri, None), info.modified)
+        entry = self._unread.pop(uri, None)
+        item = self._numbered(uri, entry, info.modified)
         self._opened.append(item)
-        self._leave(item)
-        for table in chain([first], (table for _, table in parts)):
-            count = table.num_rows
-            number = self._numbers.add_rows(count)
-            item.parts.append((number, count))
-            self._tables.add(table)
-            self._mark(self._deal(table, np.full(count, Kind.READ, np.uint8), number + np.arange(count)))
+        second, stays = next(parts, None), None
+        old: Iterable[tuple[int, pa.Table]] = self._ledger_rows(item)
+        if entry is not None and entry.count == first.num_rows and second is None and not entry.stale:
+            old = list(old)
+            # A record loses its precedence if its object is older than before.
+            if self._mode == "snapshot" or info.modified >= entry.modified:
+                first, stays = _in_place(first, [table for _, table in old])
+        self._leave(item, old, stays)
+        self._add_part(item, first, stays)
+        for _, table in chain(() if second is None else (second,), parts):
+            self._add_part(item, table, None)
 
     def remove_object(self, uri: str) -> None:
         """Add the ledger's rows of an object that does not exist any more."""
         entry = self._unread.pop(uri)
-        self._leave(self._numbered(uri, entry, entry.modified))
+        item = self._numbered(uri, entry, entry.modified)
+        self._leave(item, self._ledger_rows(item), None)
 
     def result(self) -> Difference:
         """Find the other rows of the same ids, and decide about all of them."""
@@ -120,6 +127,7 @@ class _Diff:
         self._counts.kept += sum(entry.documents for entry in self._unread.values())
         ordered = sorted(self._unread.items(), key=lambda item: (item[1].rows, item[1].first))
         unopened = [self._numbered(uri, entry, entry.modified) for uri, entry in ordered]
+        self._find_in_place()
         if self._marks.any():
             for item in unopened:
                 self._find(item)
@@ -134,19 +142,52 @@ class _Diff:
         self._numbers.add_object(uri, modified, stale=entry is not None and entry.stale)
         return NumberedObject(uri, entry, self._numbers.add_rows(0 if entry is None else entry.count), [])
 
-    def _leave(self, item: NumberedObject) -> None:
+    def _leave(
+        self, item: NumberedObject, old: Iterable[tuple[int, pa.Table]], stays: npt.NDArray[np.bool_] | None
+    ) -> None:
         """Add the rows of the ledger that won, and whose records may not be in their object any more."""
         import numpy as np
 
-        for number, table in self._ledger_rows(item):
+        for number, table in old:
             states = table["state"].to_numpy()
             kinds = np.full(len(states), Kind.PREVIOUS, np.uint8)
             if self._mode == "append":
                 # Nothing is known of a document that was never written.
                 kinds[(states != RecordState.PENDING) | (table["version"].to_numpy() > 0)] = Kind.LEFT
-            won = np.flatnonzero(~are_any_of(states, LOSER_STATES))
-            winners = table if len(won) == len(states) else table.take(won)
-            self._mark(self._deal(winners, kinds[won], number + won))
+            won = ~are_any_of(states, LOSER_STATES)
+            if stays is not None:
+                won &= ~stays[number - item.first : number - item.first + len(states)]
+            self._mark(self._deal(table, won, kinds, number))
+
+    def _add_part(self, item: NumberedObject, rows: pa.Table, stays: npt.NDArray[np.bool_] | None) -> None:
+        """Add records that were read, without those that stay in their places."""
+        import numpy as np
+
+        count = rows.num_rows
+        number = self._numbers.add_rows(count)
+        item.parts.append((number, count))
+        self._tables.add(rows)
+        if stays is not None:
+            self._stays[number] = stays
+        chosen = np.ones(count, bool) if stays is None else ~stays
+        self._mark(self._deal(rows, chosen, np.full(count, Kind.READ, np.uint8), number))
+
+    def _find_in_place(self) -> None:
+        """Add the records in their places that have the id of another candidate; count the others."""
+        import numpy as np
+
+        numbers = (number for item in self._opened for number, count in item.parts if count)
+        for number, table in zip(numbers, self._tables if self._stays else (), strict=False):
+            if (stays := self._stays.get(number)) is None:
+                continue
+            states, hits = table["state"].to_numpy(), stays & self._is_marked(table)
+            others = stays & ~hits
+            self._counts.unchanged += int((others & ~are_rejected(table)).sum())
+            self._counts.kept += int((others & are_any_of(states, DOCUMENT_STATES)).sum())
+            self._deal(table, hits, np.full(len(hits), Kind.PREVIOUS, np.uint8), number)
+            read = np.where(states == RecordState.TOMBSTONE, states, RecordState.PENDING).astype(np.uint8)
+            new = with_verdicts(table, read, np.zeros(len(hits), np.int64))
+            self._deal(new, hits, np.full(len(hits), Kind.READ, np.uint8), number)
 
     def _find(self, item: NumberedObject) -> None:
         """Add the rows of an unchanged object that have the id of another candidate."""
@@ -157,9 +198,8 @@ class _Diff:
         for number, table in self._ledger_rows(item):
             is_loser = are_any_of(table["state"].to_numpy(), LOSER_STATES)
             # A duplicate of line 0 left its object in append mode: there is no record that could win.
-            hits = np.flatnonzero(self._is_marked(table) & ~(is_loser & (table["line"].to_numpy() == 0)))
-            kinds = np.where(is_loser[hits], Kind.UNREAD_LOSER, Kind.UNREAD).astype(np.uint8)
-            self._deal(table.take(hits), kinds, number + hits)
+            hits = self._is_marked(table) & ~(is_loser & (table["line"].to_numpy() == 0))
+            self._deal(table, hits, np.where(is_loser, Kind.UNREAD_LOSER, Kind.UNREAD).astype(np.uint8), number)
 
     def _ledger_rows(self, item: NumberedObject) -> Iterator[tuple[int, pa.Table]]:
         """Yield the ledger's rows of an object, in parts, each with the number of its first row."""
@@ -169,13 +209,16 @@ class _Diff:
             number += table.num_rows
 
     def _deal(
-        self, rows: pa.Table, kinds: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64]
+        self, rows: pa.Table, chosen: npt.NDArray[np.bool_], kinds: npt.NDArray[np.uint8], number: int
     ) -> npt.NDArray[np.uint32]:
-        """Add candidates, and return the hashes of their ids."""
+        """Add the chosen ones of rows, the first of which has a number, and return the hashes of their ids."""
+        import numpy as np
         import pyarrow as pa
 
+        at = np.flatnonzero(chosen)
+        rows = rows if len(at) == len(chosen) else rows.take(at)
         keys = hashes(rows["id"])
-        columns = [*rows.select(rows_schema().names).columns, pa.array(numbers), pa.array(kinds)]
+        columns = [*rows.select(rows_schema().names).columns, pa.array(number + at), pa.array(kinds[at])]
         self._candidates.add(pa.Table.from_arrays(columns, schema=candidates_schema()), keys)
         return keys
 
@@ -185,3 +228,24 @@ class _Diff:
     def _is_marked(self, table: pa.Table) -> npt.NDArray[np.bool_]:
         marked: npt.NDArray[np.bool_] = self._marks[hashes(table["id"]) & _MASK]
         return marked
+
+
+def _in_place(new: pa.Table, parts: Sequence[pa.Table]) -> tuple[pa.Table, npt.NDArray[np.bool_] | None]:
+    """Return the records of an object, and which of them are the same as the ledger's rows in their places.
+
+    Those have the state and the version of these rows. There are none if an id came, went or moved.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    old = pa.concat_tables([rows_schema().empty_table(), *parts]).combine_chunks()
+    if not old["id"].equals(new["id"]):
+        return new, None
+    states, read = old["state"].to_numpy(), new["state"].to_numpy()
+    stays = (states == RecordState.TOMBSTONE) == (read == RecordState.TOMBSTONE)
+    stays &= ~are_any_of(states, (*LOSER_STATES, RecordState.PENDING))
+    stays &= same_lists(old["content_keys"], new["content_keys"])
+    for name in ("record_hash", "routing"):
+        stays &= same_values(old[name], new[name])
+    states, versions = np.where(stays, states, read), np.where(stays, old["version"].to_numpy(), 0)
+    return with_verdicts(new, states, versions), stays

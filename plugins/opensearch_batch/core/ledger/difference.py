@@ -87,7 +87,8 @@ class Difference(NamedTuple):
         import numpy as np
 
         decided = self.resolver.decisions.of(number, rows.num_rows)
-        classes = np.full(rows.num_rows, RecordClass.KEPT, np.uint8)
+        # Records of which nothing was decided are the same as before in their places.
+        classes = np.full(rows.num_rows, RecordClass.UNCHANGED if opened else RecordClass.KEPT, np.uint8)
         states, versions = rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
         at = decided["row"] - number
         classes[at], states[at], versions[at] = decided["class"], decided["state"], decided["version"]

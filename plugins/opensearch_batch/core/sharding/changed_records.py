@@ -40,7 +40,7 @@ class RecordKeys(NamedTuple):
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> RecordKeys:
         """Return some of the records."""
-        return RecordKeys(*(column[wanted] for column in self))
+        return RecordKeys(self.lines[wanted], self.keys[wanted], self.sources[wanted], self.codes[wanted])
 
 
 def absent_codes(located: Located) -> tuple[npt.NDArray[np.int64], int]:
