@@ -61,10 +61,7 @@ class StoredAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class AnswerForm:
     """Converts the output rows of a job to answers, and answers to the output rows of other jobs.
 
-    Args:
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        vectors: the paths, in output rows, where predictions are.
+    `vectors` are the paths, in output rows, where predictions are.
     """
 
     def __init__(
@@ -101,13 +98,7 @@ class AnswerForm:
         return StoredAnswer(b"".join(rest), *zip(*cuts, strict=True))
 
     def row(self, answer: StoredAnswer, *, line: bytes, record_id: str) -> bytes:
-        """Return the output row that a job with this line would have returned.
-
-        Args:
-            answer: the answer.
-            line: the service-ready line, as `request_line` returns it.
-            record_id: the record's id in the line.
-        """
+        """Return the output row that a job with this line would have returned."""
         text = answer.text(record_id)
         return self._beside(line, text) if self._matching == "beside_record" else text
 

@@ -37,11 +37,7 @@ LOOKUP_KEYS = 1 << 20
 def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Iterable[RecordVerdict]) -> Head | None:
     """Commit a run, and return the new head of its scope; None for a trial run, which commits nothing.
 
-    Args:
-        objects: the store of the work prefix.
-        layout: the locations of the ledger.
-        manifest: the manifest of the run.
-        exceptions: the records that were not indexed.
+    The records of the run are indexed, except those with another verdict in `exceptions`.
 
     Raises:
         ClaimLost: another run has claimed the scope; nothing was committed.
@@ -107,13 +103,7 @@ def committed_entries(
     A pending record without an exception is indexed. Records of unread objects, and records that wait, have no verdict,
     so they stay pending, and the next run opens their objects again.
 
-    Args:
-        objects: the store of the rows.
-        ledger: what prepare left to commit.
-        exceptions: the records that were not indexed.
-        store: the prediction store, to find the segments that the objects need.
-        folder: where the rows are written.
-        version: the external version of the run's documents.
+    `exceptions` are the records that were not indexed, `version` is the external version of the run's documents.
 
     Raises:
         FatalError: pending rows are missing or damaged.

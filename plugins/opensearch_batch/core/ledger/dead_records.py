@@ -36,11 +36,6 @@ class LedgerScope(msgspec.Struct, frozen=True):
 class DeadRecords:
     """The dead records of a scope that a replay has claimed.
 
-    Args:
-        objects: the store of the ledger.
-        scope: the scope.
-        queue: the queue that is replayed.
-
     Raises:
         RetriableError: a run has claimed the scope and has not committed.
     """

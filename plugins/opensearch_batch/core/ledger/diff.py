@@ -62,13 +62,8 @@ def diff(
 ) -> Difference:
     """Compare the records of objects that changed with the ledger.
 
-    Args:
-        new: the objects that were read, with their rows; an object may come in several parts, one after the other.
-        entries: the objects of the ledger.
-        read: reads the ledger's rows of an object.
-        mode: what absence means: in a snapshot, the record was removed.
-        vanished: the objects of the ledger that do not exist any more.
-        memory_bytes: how many bytes of candidates stay in memory.
+    An object of `new` may come in several parts, one after the other. The `entries` are the objects of the ledger,
+    whose rows `read` reads; those that do not exist any more have `vanished`.
     """
     state = _Diff(entries, read, mode, memory_bytes)
     for uri, parts in groupby(new, key=lambda part: part[0].uri):

@@ -26,10 +26,7 @@ DIGEST_BYTES = 16
 class NewParquetFile:
     """A file that is written to a temporary one, and then uploaded.
 
-    Args:
-        schema: the columns.
-        compression: that of all columns, or of each column; the others have none.
-        repeated: columns that have few distinct values.
+    The `compression` is that of all columns, or of each one; `repeated` columns have few distinct values.
     """
 
     def __init__(self, schema: pa.Schema, compression: Mapping[str, str] | str, repeated: Sequence[str] = ()) -> None:
@@ -70,11 +67,7 @@ class NewParquetFile:
 class StoredParquetFile:
     """An open file; its temporary copy is removed when nothing refers to it any more.
 
-    Args:
-        objects: the store.
-        uri: the file.
-        error: the message for a file that is missing or damaged, with `{}` where this has to be said.
-        named_by_digest: whether the name of the file is the digest of its content.
+    `error` is the message for a file that is missing or damaged, with `{}` in place of this.
 
     Raises:
         FatalError: the file is missing or damaged.

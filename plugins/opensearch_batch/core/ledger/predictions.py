@@ -55,13 +55,7 @@ class NewShard(msgspec.Struct, frozen=True):
 
 
 class PredictionStore:
-    """The prediction store below a folder.
-
-    Args:
-        objects: the store of the files.
-        folder: the URI of the folder.
-        clock: returns the time in epoch seconds.
-    """
+    """The prediction store below a folder."""
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float] = time.time) -> None:
         self._files = StoreFiles(objects, folder, clock)
@@ -135,11 +129,6 @@ class PredictionStore:
 
         The answers count before those of earlier submissions. Keys of the shard that have no answer are absent then.
         If the answers of this submission, or of a later one, are in the store, nothing is read.
-
-        Args:
-            job_key: the key of the job.
-            submission: the number of the submission whose output has the answers.
-            answers: the content keys with their answers.
         """
         segments: dict[str, Segment] = {}
         keys: list[Keys] = []

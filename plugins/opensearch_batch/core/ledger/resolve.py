@@ -126,12 +126,7 @@ def deletions_schema() -> pa.Schema:
 
 
 class Resolver:
-    """Collects decisions and deletions.
-
-    Args:
-        numbers: the row numbers, frozen.
-        counts: the counts that are updated.
-    """
+    """Collects decisions and deletions."""
 
     def __init__(self, numbers: RowNumbers, counts: DiffCounts) -> None:
         self.decisions = Decisions()

@@ -112,12 +112,7 @@ def decided(
 ) -> pa.Table:
     """Return rows, of which those in one state have verdicts; those that are indexed now have this version.
 
-    Args:
-        rows: rows of one object.
-        before: the state of the rows that get a verdict.
-        verdicts: lines, and the states of their records; the last one of a line counts.
-        otherwise: the state of a record without a verdict.
-        version: the version of the documents.
+    The rows in the state `before` get the last verdict of their line, or else the state `otherwise`.
     """
     import numpy as np
 

@@ -140,9 +140,7 @@ class StoreFiles:
 class AnswerReader:
     """Reads answers by location: fast in the order of their segments, in bounded memory in any order.
 
-    Args:
-        files: the files of the store.
-        row_bytes: the average size of an answer in each segment.
+    `row_bytes` is the average size of an answer in each segment.
     """
 
     def __init__(self, files: StoreFiles, row_bytes: Mapping[str, int]) -> None:

@@ -92,11 +92,7 @@ def store_folders(objects: Objects, layout: Layout) -> list[str]:
 class LedgerCheck:
     """Finds differences between the ledger, the prediction stores and the index.
 
-    Args:
-        objects: the store of the work prefix.
-        layout: the locations of the pipeline.
-        cluster: the cluster of the indexes.
-        samples: how many documents of each scope, and segments of each store, are compared.
+    So many `samples` of the documents of each scope, and of the segments of each store, are compared.
     """
 
     def __init__(self, objects: Objects, layout: Layout, cluster: Cluster, *, samples: int) -> None:

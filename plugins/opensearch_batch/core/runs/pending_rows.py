@@ -21,9 +21,7 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 class PendingRows:
     """Writes the rows of a diff, and collects the records to stage.
 
-    Args:
-        objects: the store.
-        folder: where the rows are written; None to write none.
+    Without a folder, no rows are written.
     """
 
     def __init__(self, objects: Objects, folder: str | None) -> None:
@@ -34,10 +32,7 @@ class PendingRows:
     ) -> list[ChangedObject]:
         """Write all rows; return the objects with new or changed records.
 
-        Args:
-            result: the result of the diff.
-            infos: the versions of the objects.
-            passthrough: objects with new or changed records are returned with all their records.
+        With `passthrough`, these objects are returned with all their records.
         """
         import numpy as np
         import pyarrow as pa

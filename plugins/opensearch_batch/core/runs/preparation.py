@@ -63,15 +63,8 @@ class PreparedRun(NamedTuple):
 class Preparation:
     """Prepares one run.
 
-    Args:
-        objects: the store of the source and the work prefix.
-        layout: builds the paths below the work prefix.
-        listing: the source.
-        manifest: what is known of the run before its source is read.
-        adapter: the adapter of the service.
-        request: what to write, with the paths of a pipeline file.
-        at_s: the start of the partition's interval, or the time of the listing (epoch seconds).
-        options: how the source is compared and cut.
+    `manifest` is what is known of the run before its source is read, `at_s` the start of the partition's interval, or
+    the time of the listing (epoch seconds).
     """
 
     def __init__(

@@ -46,13 +46,8 @@ class RepairJob(msgspec.Struct, frozen=True):
 class Repair:
     """The repair of one run.
 
-    Args:
-        objects: the store.
-        layout: builds the paths below the work prefix.
-        manifest: the manifest of the run.
-        adapter: the adapter of the AI service.
-        repair_at_most: the share of the records that the run paid for, such as ``20%``, that may be without a
-            prediction; with more, the service or the model has a fault that another job does not mend.
+    `repair_at_most` is the share of the records that the run paid for, such as ``20%``, that may be without a
+    prediction; with more, the service or the model has a fault that another job does not mend.
     """
 
     def __init__(

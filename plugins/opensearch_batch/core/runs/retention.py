@@ -35,12 +35,8 @@ KEPT_OF_RUN = ("manifest.json", "run.json", "dead_letters/")
 class Retention(msgspec.Struct, frozen=True):
     """Deletes the expired files of one pipeline.
 
-    Args:
-        objects: the store.
-        layout: the locations of the pipeline.
-        store: its prediction store.
-        outputs: returns the locations of the output of a job, given its record and a response of its service.
-        unstage: deletes the files of a job that were uploaded to its service.
+    `outputs` returns the locations of the output of a job, given its record and a response of its service; `unstage`
+    deletes the files of a job that were uploaded to its service.
     """
 
     objects: Objects

@@ -62,14 +62,6 @@ class CutOptions(NamedTuple):
 class ShardCut:
     """One attempt to cut the records of a run.
 
-    Args:
-        objects: the store of the source and the work prefix.
-        layout: builds the paths below the work prefix.
-        run_key: the key of the run.
-        located: where the predictions of the records are.
-        opened: the open shards of the prediction store by job key.
-        options: how shards are cut.
-
     Attributes:
         new: the shards to pay for, with their content keys.
         unread: the objects none of whose records were staged.

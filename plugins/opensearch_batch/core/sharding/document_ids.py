@@ -64,12 +64,7 @@ def unknown_id_reason(request: IngestRequest, adapter: ServiceAdapter) -> str | 
 
 
 def document_ids(request: IngestRequest, adapter: ServiceAdapter) -> DocumentIds:
-    """Return where the ids and routing values of a pipeline's documents are in its records.
-
-    Args:
-        request: the pipeline's request, whose paths read records and predictions.
-        adapter: the adapter of the service.
-    """
+    """Return where the ids and routing values of a pipeline's documents are in its records."""
     if unknown_id_reason(request, adapter) is not None:
         return DocumentIds(None, None)
     return DocumentIds(str(request.field_map[ID_FIELD]), request.routing, request.processors is not None)

@@ -24,13 +24,7 @@ def reserved_cut(
 ) -> tuple[ShardCut, list[str]]:
     """Return the cut of records, and the errors of damaged files of the store, whose answers are paid for again.
 
-    Args:
-        store: the prediction store.
-        reader: reads the objects.
-        changed: the records; they are read again if another run reserves some of their keys first.
-        new_cut: returns a cut, given where the predictions are.
-        force: pay for all keys.
-        writes: False to reserve nothing.
+    The records are read again if another run reserves some of their keys first. With `force`, all keys are paid for.
     """
     keys, cuts, dropped = b"".join(each.keys.tobytes() for each in changed), list[ShardCut](), list[str]()
 
