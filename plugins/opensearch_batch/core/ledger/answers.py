@@ -81,11 +81,7 @@ class AnswerForm:
         self._read = RowReader([(path, prefix + path.removeprefix("$")) for path in paths])
 
     def split(self, row: bytes) -> StoredAnswer:
-        """Return the answer of an output row that is not an error.
-
-        Raises:
-            RecordRejected: the row is not JSON.
-        """
+        """Return the answer of an output row that is not an error; raise RecordRejected if the row is not JSON."""
         text = self._without_record(row) if self._matching == "beside_record" else row
         rest, cuts, start, removed = list[bytes](), list[tuple[int, bytes, str]](), 0, 0
         for first, last, vector, path in self._cuts(text):

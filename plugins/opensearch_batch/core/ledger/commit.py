@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead
+from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead, in_file_order
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, decided
@@ -111,8 +111,7 @@ def committed_entries(
     waiting = ((uri, line, RecordState.PENDING) for uri, line in ledger.waiting)
     verdicts, unread = _Exceptions(chain(exceptions, waiting)), set(ledger.unread)
     reader, writer, needed = RowsReader(objects), RowsWriter(objects, folder), _NeededSegments(store)
-    # The rows of small objects share files, which are read once in this order.
-    for uri, entry in sorted(ledger.entries.items(), key=lambda item: (item[1].rows, item[1].first)):
+    for uri, entry in in_file_order(ledger.entries):
         for rows in reader.read(entry):
             committed = rows if uri in unread else verdicts.applied(uri, rows, version)
             writer.add(uri, committed)

@@ -7,13 +7,13 @@ newer partition, whose versions are higher.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, ScopeHead
+from opensearch_batch.core.ledger.head import ClaimLost, Head, ScopeHead, in_file_order
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, decided
 from opensearch_batch.core.storage.objects import Objects
 
@@ -61,8 +61,9 @@ class DeadRecords:
         """
         wanted, dead = set(letters.values()), dict[bytes, dict[Origin, None]]()
         reader = RowsReader(self._objects)
-        for uri, entry in self._entries(self._head.objects):
-            for rows in reader.read(entry, ("line", "record_hash", "state")) if _has_dead(entry) else ():
+        has_dead = {uri: entry for uri, entry in self._head.objects.items() if "dead" in entry.states}
+        for uri, entry in in_file_order(has_dead):
+            for rows in reader.read(entry, ("line", "record_hash", "state")):
                 for line, record_hash in _dead_rows(rows):
                     if record_hash in wanted:
                         dead.setdefault(record_hash, {})[uri, line] = None
@@ -84,7 +85,7 @@ class DeadRecords:
             states.setdefault(uri, {})[line] = state
         reader, writer = RowsReader(self._objects), RowsWriter(self._objects, self._scope.rows)
         dead = RecordState.DEAD
-        for uri, entry in self._entries(states):
+        for uri, entry in in_file_order({uri: self._head.objects[uri] for uri in states}):
             for rows in reader.read(entry):
                 writer.add(uri, decided(rows, dead, states[uri].items(), otherwise=dead, version=self.version))
         slices = writer.close()
@@ -102,15 +103,6 @@ class DeadRecords:
             raise RetriableError(
                 f"{self._scope.head}: a run has claimed these records meanwhile; replay again when it has ended"
             ) from error
-
-    def _entries(self, uris: Iterable[str]) -> list[tuple[str, Entry]]:
-        """Return the objects that the ledger has, in the order of their rows."""
-        entries = [(uri, self._head.objects[uri]) for uri in uris if uri in self._head.objects]
-        return sorted(entries, key=lambda item: (item[1].rows, item[1].first))
-
-
-def _has_dead(entry: Entry) -> bool:
-    return RecordState.DEAD.name.lower() in entry.states
 
 
 def _dead_rows(rows: pa.Table) -> Iterator[tuple[int, bytes]]:

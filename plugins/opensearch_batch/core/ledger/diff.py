@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from opensearch_batch.core.ledger.classes import DiffCounts, are_rejected
 from opensearch_batch.core.ledger.columns import are_any_of, hashes, same_lists, same_values
 from opensearch_batch.core.ledger.difference import Difference, NumberedObject, ReadRows
-from opensearch_batch.core.ledger.head import Entry
+from opensearch_batch.core.ledger.head import Entry, in_file_order
 from opensearch_batch.core.ledger.partitions import Partitions, SpooledTables
 from opensearch_batch.core.ledger.resolve import Kind, Mode, Resolver, RowNumbers, candidates_schema
 from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, LOSER_STATES, RecordState, rows_schema, with_verdicts
@@ -120,8 +120,7 @@ class _Diff:
         import pyarrow as pa
 
         self._counts.kept += sum(entry.documents for entry in self._unread.values())
-        ordered = sorted(self._unread.items(), key=lambda item: (item[1].rows, item[1].first))
-        unopened = [self._numbered(uri, entry, entry.modified) for uri, entry in ordered]
+        unopened = [self._numbered(uri, entry, entry.modified) for uri, entry in in_file_order(self._unread)]
         self._find_in_place()
         if self._marks.any():
             for item in unopened:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,7 @@ class RowsWriter:
         self._objects = objects
         self._folder = folder.rstrip("/")
         self._pack_rows = pack_rows
-        self._uri: str | None = None
+        self._count = 0
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._file: NewParquetFile | None = None
@@ -154,16 +155,12 @@ class RowsWriter:
 
     def add(self, uri: str, rows: pa.Table) -> None:
         """Add rows of an object; all rows of an object are added one after the other."""
-        first = sum(part.count for part in self._pack.values()) if uri != self._uri else self._pack[uri].first
-        if uri != self._uri and first >= self._pack_rows:
+        if uri not in self._pack and self._count >= self._pack_rows:
             self._finish()
-            first = 0
-        self._uri = uri
-        earlier = self._pack.get(uri) or RowsSlice("", first, 0)
-        states = dict(earlier.states)
-        for state, count in state_counts(rows["state"].to_numpy()).items():
-            states[state] = states.get(state, 0) + count
-        self._pack[uri] = RowsSlice("", first, earlier.count + rows.num_rows, states)
+        earlier = self._pack.get(uri) or RowsSlice("", self._count, 0)
+        states = Counter(earlier.states) + Counter(state_counts(rows["state"].to_numpy()))
+        self._pack[uri] = RowsSlice("", earlier.first, earlier.count + rows.num_rows, dict(states))
+        self._count += rows.num_rows
         self._waiting.append(rows.select(rows_schema().names).cast(rows_schema()))
         self._waiting_rows += rows.num_rows
         if self._waiting_rows >= PACK_ROWS:
@@ -193,7 +190,7 @@ class RowsWriter:
         for name, part in self._pack.items():
             self._written[name] = msgspec.structs.replace(part, rows=uri)
         self._pack.clear()
-        self._uri = self._file = None
+        self._count, self._file = 0, None
 
 
 class RowsReader:

@@ -74,11 +74,7 @@ class StoreFiles:
         return answers
 
     def segment_keys(self, name: str) -> Keys:
-        """Return the keys of a segment in the order of its rows.
-
-        Raises:
-            AnswersUnusable: it is missing or damaged.
-        """
+        """Return the keys of a segment in the order of its rows; raise AnswersUnusable if it is missing or damaged."""
         return column_keys(self._read_column(name, KEY))
 
     def segments(self) -> list[tuple[str, int]]:
@@ -94,11 +90,7 @@ class StoreFiles:
         return self._write(self._indexes, file)
 
     def read_index(self, name: str) -> KeyIndex:
-        """Return an index.
-
-        Raises:
-            AnswersUnusable: it is missing or damaged.
-        """
+        """Return an index; raise AnswersUnusable if it is missing or damaged."""
         import numpy as np
 
         return KeyIndex(np.load(io.BytesIO(self._read(self._indexes, name)), allow_pickle=False))

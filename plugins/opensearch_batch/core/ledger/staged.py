@@ -151,11 +151,7 @@ def _table(waiting: Sequence[StagedRecord]) -> pa.Table:
 
 
 def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:
-    """Yield the records of a file.
-
-    Raises:
-        FatalError: the file is missing or damaged.
-    """
+    """Yield the records of a file; raise FatalError if the file is missing or damaged."""
     for columns in _groups(objects, uri, _RECORD_COLUMNS):
         uris = columns[0].dictionary_encode()
         names = uris.dictionary.to_pylist()
@@ -188,24 +184,16 @@ def write_deletions(objects: Objects, uri: str, tables: Iterable[pa.Table]) -> i
 
 
 def read_deletions(objects: Objects, uri: str) -> Iterator[StagedDeletion]:
-    """Yield the documents to delete.
-
-    Raises:
-        FatalError: the file is missing or damaged.
-    """
-    for columns in _groups(objects, uri, _DELETION_COLUMNS):
-        yield from map(StagedDeletion._make, zip(*(column.to_pylist() for column in columns), strict=True))
+    """Yield the documents to delete; raise FatalError if the file is missing or damaged."""
+    for table in deletions_tables(objects, uri):
+        yield from map(StagedDeletion._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def deletions_tables(objects: Objects, uri: str) -> Iterator[pa.Table]:
-    """Yield the documents to delete as tables; none without a URI.
-
-    Raises:
-        FatalError: the file is missing or damaged.
-    """
+    """Yield the documents to delete as tables; raise FatalError if the file is missing or damaged."""
     import pyarrow as pa
 
-    for columns in _groups(objects, uri, _DELETION_COLUMNS) if uri else ():
+    for columns in _groups(objects, uri, _DELETION_COLUMNS):
         yield pa.Table.from_arrays(columns, schema=_deletions_schema())
 
 

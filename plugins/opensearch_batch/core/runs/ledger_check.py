@@ -13,7 +13,7 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.head import Head
+from opensearch_batch.core.ledger.head import Head, in_file_order
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, state_counts
@@ -139,7 +139,7 @@ class LedgerCheck:
         """Compare the rows of a scope with its head, its stores and its index."""
         samples, waiting, absent, indexed = list[tuple[str, str | None, int]](), list[bytes](), 0, 0
         reader, step = RowsReader(self._objects), head.documents // max(self._samples, 1) or 1
-        for uri, entry in sorted(head.objects.items(), key=lambda item: (item[1].rows, item[1].first)):
+        for uri, entry in in_file_order(head.objects):
             counted = Counter[str]()
             try:
                 for rows in reader.read(entry):

@@ -160,10 +160,7 @@ class Preparation:
             return Head()
         manifest = self._manifest
         head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
-        if not (self._options.force or self._options.rebuild):
-            return head
-        objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in head.objects.items()}
-        return msgspec.structs.replace(head, objects=objects)
+        return head.reopened() if self._options.force or self._options.rebuild else head
 
     def _reader(self, dead: DeadLetters) -> RecordReader:
         return RecordReader(
@@ -289,8 +286,9 @@ class Preparation:
         tables = result.deletions()
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
+        earlier_tables = deletions_tables(self._objects, earlier) if earlier else ()
         uri = self._layout.staged(self._manifest.run_key, DELETIONS)
-        count = write_deletions(self._objects, uri, chain(tables, deletions_tables(self._objects, earlier)))
+        count = write_deletions(self._objects, uri, chain(tables, earlier_tables))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
 
     def _remark(self, cut: ShardCut, *, is_new: bool) -> None:

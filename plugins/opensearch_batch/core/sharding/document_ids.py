@@ -108,11 +108,7 @@ def _map_reader(id_path: str, routing_path: str | None) -> ReadIds:
 
 
 def routing_value(text: Text | None) -> str:
-    """Return the routing value of a document.
-
-    Raises:
-        RecordRejected: the value is missing or invalid.
-    """
+    """Return the routing value of a document; raise RecordRejected if the value is missing or invalid."""
     if text is None:
         raise RecordRejected("the routing value is missing")
     return document_id(text, what="routing value")
