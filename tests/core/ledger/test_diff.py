@@ -99,7 +99,9 @@ def follow(mode: Mode, history: list[Step], limit: dict[str, int]) -> None:
         counts = model.run(source, ledger.opened, number, step.pending)
         assert result.counts == counts
         assert counts.before == counts.kept + counts.removed
-        assert counts.read == counts.promoted + sum(len(source[uri].records) for uri in ledger.opened)
+        classes = counts.new + counts.input_changed + counts.other_changed + counts.unchanged
+        read = sum(len(source[uri].records) for uri in ledger.opened)
+        assert classes + counts.duplicate + counts.tombstone == counts.promoted + read
         assert ledger.head.documents == sum(
             row.state.name in {"INDEXED", "PENDING"} for rows in model.rows.values() for row in rows
         )

@@ -75,11 +75,6 @@ class DiffCounts(msgspec.Struct):
     kept: int = 0
     before: int = 0
 
-    @property
-    def read(self) -> int:
-        """The number of records that were read."""
-        return self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
-
     def count(self, compared: Compared) -> None:
         """Count compared records."""
         import numpy as np

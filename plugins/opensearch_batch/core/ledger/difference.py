@@ -23,15 +23,13 @@ ReadRows = Callable[[Entry, Sequence[str]], Iterable["pa.Table"]]
 class ObjectRows(NamedTuple):
     """Rows of an object, or of a part of it, as they are after the diff, with the class of each row.
 
-    A record that is not unchanged is pending until its write has a verdict. An object that was not `opened` did not
-    change, and only those of its rows differ from the ledger whose class is not `kept`: a new record won over a
-    `duplicate`; the records that are new or changed have to be read now.
+    A record that is not unchanged is pending until its write has a verdict. Rows of an object that did not change are
+    `kept`, unless the record lost to another one, or wins now; then it has to be read if it is new or changed.
     """
 
     uri: str
     rows: pa.Table
     classes: npt.NDArray[np.uint8]
-    opened: bool
 
 
 class NumberedObject(NamedTuple):
@@ -67,12 +65,13 @@ class Difference(NamedTuple):
         for item in self.opened:
             for number, count in item.parts:
                 table = next(tables) if count else rows_schema().empty_table()
-                yield self._decided(item.uri, number, table, opened=True)
+                # Records of which nothing was decided are the same as before in their places.
+                yield self._decided(item.uri, number, table, RecordClass.UNCHANGED)
             for number, table in self._ledger_rows(item):
                 yield self._retained(item.uri, number, table)
         for item in self.unopened:
             for number, table in self._ledger_rows(item):
-                yield self._decided(item.uri, number, table, opened=False)
+                yield self._decided(item.uri, number, table, RecordClass.KEPT)
 
     def _ledger_rows(self, item: NumberedObject) -> Iterator[tuple[int, pa.Table]]:
         """Yield the ledger's rows of an object with their numbers, if something was decided of them."""
@@ -82,17 +81,16 @@ class Difference(NamedTuple):
                 yield number, table
                 number += table.num_rows
 
-    def _decided(self, uri: str, number: int, rows: pa.Table, *, opened: bool) -> ObjectRows:
-        """Return rows, the first of which has a number, with what was decided of them."""
+    def _decided(self, uri: str, number: int, rows: pa.Table, otherwise: RecordClass) -> ObjectRows:
+        """Return rows, the first of which has a number, with what was decided of them, or else this class."""
         import numpy as np
 
         decided = self.resolver.decisions.of(number, rows.num_rows)
-        # Records of which nothing was decided are the same as before in their places.
-        classes = np.full(rows.num_rows, RecordClass.UNCHANGED if opened else RecordClass.KEPT, np.uint8)
+        classes = np.full(rows.num_rows, otherwise, np.uint8)
         states, versions = rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
         at = decided["row"] - number
         classes[at], states[at], versions[at] = decided["class"], decided["state"], decided["version"]
-        return ObjectRows(uri, with_verdicts(rows, states, versions), classes, opened)
+        return ObjectRows(uri, with_verdicts(rows, states, versions), classes)
 
     def _retained(self, uri: str, number: int, rows: pa.Table) -> ObjectRows:
         """Return those of the rows that are retained, although their records left the object."""
@@ -109,7 +107,7 @@ class Difference(NamedTuple):
         left = with_verdicts(left, states, left["version"].to_numpy())
         left = _replaced(left, "record_hash", known_hashes.cast(left.schema.field("record_hash").type))
         left = _replaced(left, "line", pa.array(np.zeros(len(left), np.uint32)))
-        return ObjectRows(uri, left, np.full(len(left), RecordClass.KEPT, np.uint8), opened=True)
+        return ObjectRows(uri, left, np.full(len(left), RecordClass.KEPT, np.uint8))
 
 
 def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

@@ -73,7 +73,7 @@ class PredictionStore:
             AnswersUnusable: a file is missing or damaged; `drop` makes its keys absent.
         """
         wanted = keys_of(keys)
-        located = Located(wanted, [], [])
+        located = Located(wanted, StoreHead())
 
         def located_in(head: StoreHead) -> StoreHead:
             nonlocal located
@@ -101,7 +101,7 @@ class PredictionStore:
             AnswersUnusable: a file is missing or damaged; `drop` makes its keys absent.
         """
         wanted = keys_of(keys)
-        located, shards, opened = Located(wanted, [], []), list[NewShard](), dict[str, OpenShard]()
+        located, shards, opened = Located(wanted, StoreHead()), list[NewShard](), dict[str, OpenShard]()
         is_cut = False
 
         def reserved(head: StoreHead) -> StoreHead:

@@ -103,14 +103,16 @@ class Located:
     Attributes:
         source: an index in `segments`; `ABSENT`; or, below that, -2 minus an index in `shards`.
         rows: the row in the segment, or the position in the open shard.
+        open: the open shards by job key.
     """
 
-    def __init__(self, keys: Keys, segments: list[str], shards: list[str]) -> None:
+    def __init__(self, keys: Keys, head: StoreHead) -> None:
         import numpy as np
 
         self.keys = keys
-        self.segments = segments
-        self.shards = shards
+        self.segments = list(head.segments)
+        self.shards = sorted(head.open)
+        self.open = head.open
         self.source: NDArray[np.int32] = np.full(len(keys), ABSENT, np.int32)
         self.rows: NDArray[np.uint32] = np.zeros(len(keys), np.uint32)
 
@@ -153,7 +155,7 @@ def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
     """
     import numpy as np
 
-    located = Located(keys, list(head.segments), sorted(head.open))
+    located = Located(keys, head)
     missing = np.arange(len(keys))
     for index in _indexes(files, head, located):
         positions = index.find(keys[missing])

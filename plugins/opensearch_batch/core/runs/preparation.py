@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,6 +97,7 @@ class Preparation:
         self._request = request
         self._at_s = at_s
         self._options = options
+        self._with_unfinished = partial(with_unfinished_run, objects, layout)
         self._scope = ScopeHead(objects, layout.scope_head(manifest.scope))
         self._store = PredictionStore(objects, manifest.predictions)
         self._limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(manifest.inputs))
@@ -268,16 +270,12 @@ class Preparation:
         )
 
         def new_cut(located: Located) -> ShardCut:
-            run, opened = manifest.run_key, self._store.head().open
-            return ShardCut(self._objects, self._layout, run, located=located, opened=opened, options=cut_options)
+            return ShardCut(self._objects, self._layout, manifest.run_key, located=located, options=cut_options)
 
         writes, force = not options.dry_run, options.force
         cut, dropped = reserved_cut(self._store, reader, changed, new_cut, force=force, writes=writes)
         self._remarks += dropped
         return cut
-
-    def _with_unfinished(self, head: Head) -> Head:
-        return with_unfinished_run(self._objects, self._layout, head)
 
     def _stage_deletions(self, result: Difference, earlier: str) -> Shard | None:
         """Write the documents to delete, with those of an earlier run that failed; return their shard, if any."""

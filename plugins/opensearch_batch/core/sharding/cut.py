@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from opensearch_batch.core.jobs.contract import RequestLine
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.predictions import NewShard
 from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
-from opensearch_batch.core.ledger.store_head import ABSENT, Located, OpenShard
+from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.sharding.changed_records import ChangedObject, RecordKeys, absent_codes
 from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
@@ -77,7 +77,6 @@ class ShardCut:
         run_key: str,
         *,
         located: Located,
-        opened: Mapping[str, OpenShard],
         options: CutOptions,
     ) -> None:
         import numpy as np
@@ -90,7 +89,6 @@ class ShardCut:
         self._layout = layout
         self._run_key = run_key
         self._located = located
-        self._opened = opened
         self._options = options
         self._staged = StagedShards()
         self._codes, self._unpaid = absent_codes(located)
@@ -254,16 +252,13 @@ class ShardCut:
     def _number_of(self, job: str) -> int:
         """Return the number of the shard of another run's job."""
         if job not in self._numbers:
-            record, uri = (
-                JobRecords(self._objects, self._layout.job(job)).read(),
-                f"{self._layout.job(job)}/input.jsonl",
-            )
-            uri = uri if record is None else record.input
+            record = JobRecords(self._objects, self._layout.job(job)).read()
+            uri = f"{self._layout.job(job)}/input.jsonl" if record is None else record.input
             stored = self._objects.head(uri)
             if stored is None and (record is None or record.removed_at is not None):
                 raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
-            opened = self._opened.get(job)
-            shard = Shard("", job, uri, opened.records if opened else 0, stored.size_bytes if stored else 0)
+            records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
+            shard = Shard("", job, uri, records, size_bytes)
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.key_index import keys_of
 from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
-from opensearch_batch.core.ledger.store_head import Located
+from opensearch_batch.core.ledger.store_head import Located, StoreHead
 from opensearch_batch.core.sharding.changed_records import ChangedObject
 from opensearch_batch.core.sharding.cut import ShardCut
 from opensearch_batch.core.sharding.record_reader import RecordReader
@@ -37,7 +37,7 @@ def reserved_cut(
             if writes and keys:
                 store.reserve(keys, cut, force=force)
             else:
-                cut(Located(keys_of(keys), [], []) if force else store.lookup(keys))
+                cut(Located(keys_of(keys), StoreHead()) if force else store.lookup(keys))
         except AnswersUnusable as error:
             if not writes:
                 raise
