@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ledger import rows as ledger_rows
-from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, RecordClass, compare, refuse_mass_removal
-from opensearch_batch.core.ledger.columns import same_lists
+from opensearch_batch.core.ledger.classes import (
+    Deletion,
+    DiffCounts,
+    RecordClass,
+    compare,
+    refuse_mass_removal,
+    same_lists,
+)
 from opensearch_batch.core.ledger.diff import diff, listed_changes
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Entry

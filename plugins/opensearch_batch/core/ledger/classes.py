@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ledger.columns import are_any_of, same_lists, same_values
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, are_any_of
 from opensearch_batch.core.types.counts import MAX_REMOVED
 
 if TYPE_CHECKING:
@@ -124,6 +123,24 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     deletions[~same_routing & may_be_indexed(before, old_versions)] = Deletion.ROUTING
     deletions[classes == RecordClass.TOMBSTONE] = Deletion.TOMBSTONE
     return Compared(classes, versions, states, deletions, had_document)
+
+
+def same_values(one: pa.ChunkedArray, other: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have the same value; null is the same as null."""
+    import pyarrow.compute as pc
+
+    equal = pc.fill_null(pc.equal(one, other), fill_value=False)
+    return pc.or_(equal, pc.and_(pc.is_null(one), pc.is_null(other))).to_numpy()  # type: ignore[no-any-return] # no types
+
+
+def same_lists(one: pa.ChunkedArray, other: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have the same digests in the same order."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if all(pc.all(pc.equal(pc.list_value_length(lists), 1)).as_py() for lists in (one, other)):
+        return same_values(pc.list_flatten(one), pc.list_flatten(other))
+    return np.array([left == right for left, right in zip(one.to_pylist(), other.to_pylist(), strict=True)], bool)
 
 
 def are_rejected(rows: pa.Table) -> npt.NDArray[np.bool_]:

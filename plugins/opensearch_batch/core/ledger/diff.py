@@ -13,17 +13,24 @@ by their URI in a snapshot, and by the time of their last change in append mode.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from opensearch_batch.core.ledger.classes import DiffCounts, are_rejected
-from opensearch_batch.core.ledger.columns import are_any_of, hashes, same_lists, same_values
+from opensearch_batch.core.ledger.classes import DiffCounts, are_rejected, same_lists, same_values
 from opensearch_batch.core.ledger.difference import Difference, NumberedObject, ReadRows
 from opensearch_batch.core.ledger.head import Entry, in_file_order
 from opensearch_batch.core.ledger.partitions import Partitions, SpooledTables
 from opensearch_batch.core.ledger.resolve import Kind, Mode, Resolver, RowNumbers, candidates_schema
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, LOSER_STATES, RecordState, rows_schema, with_verdicts
+from opensearch_batch.core.ledger.rows import (
+    DOCUMENT_STATES,
+    LOSER_STATES,
+    RecordState,
+    are_any_of,
+    rows_schema,
+    with_verdicts,
+)
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 if TYPE_CHECKING:
@@ -211,7 +218,7 @@ class _Diff:
 
         at = np.flatnonzero(chosen)
         rows = rows if len(at) == len(chosen) else rows.take(at)
-        keys = hashes(rows["id"])
+        keys = _hashes(rows["id"])
         columns = [*rows.select(rows_schema().names).columns, pa.array(number + at), pa.array(kinds[at])]
         self._candidates.add(pa.Table.from_arrays(columns, schema=candidates_schema()), keys)
         return keys
@@ -220,7 +227,7 @@ class _Diff:
         self._marks[keys & _MASK] = True
 
     def _is_marked(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        marked: npt.NDArray[np.bool_] = self._marks[hashes(table["id"]) & _MASK]
+        marked: npt.NDArray[np.bool_] = self._marks[_hashes(table["id"]) & _MASK]
         return marked
 
 
@@ -243,3 +250,11 @@ def _in_place(new: pa.Table, parts: Sequence[pa.Table]) -> tuple[pa.Table, npt.N
         stays &= same_values(old[name], new[name])
     states, versions = np.where(stays, states, read), np.where(stays, old["version"].to_numpy(), 0)
     return with_verdicts(new, states, versions), stays
+
+
+def _hashes(ids: pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    """Return a hash of each id."""
+    import numpy as np
+    import pyarrow as pa
+
+    return np.fromiter(map(zlib.crc32, ids.cast(pa.binary()).to_numpy()), np.uint32, len(ids))

@@ -14,9 +14,8 @@ from opensearch_batch.core.ledger.classes import (
     loser_states,
     may_be_indexed,
 )
-from opensearch_batch.core.ledger.columns import are_any_of, last_of_each
 from opensearch_batch.core.ledger.partitions import SpooledTables
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, rows_schema, with_verdicts
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, are_any_of, rows_schema, with_verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,9 +141,9 @@ class Resolver:
         ids = rows["id"].combine_chunks().dictionary_encode()
         codes, distinct = ids.indices.to_numpy(), len(ids.dictionary)
         candidates = np.flatnonzero(kinds != Kind.PREVIOUS)
-        winners = last_of_each(codes, candidates[np.argsort(self._numbers.order(numbers[candidates]))], distinct)
+        winners = _last_of_each(codes, candidates[np.argsort(self._numbers.order(numbers[candidates]))], distinct)
         won_before = np.flatnonzero(are_any_of(kinds, (Kind.PREVIOUS, Kind.LEFT, Kind.UNREAD)))
-        previous = last_of_each(codes, won_before, distinct)[codes]
+        previous = _last_of_each(codes, won_before, distinct)[codes]
         wins = np.zeros(len(kinds), bool)
         wins[winners[winners >= 0]] = True
         self._lose(rows, np.flatnonzero(~wins & are_any_of(kinds, (Kind.READ, Kind.UNREAD))))
@@ -204,3 +203,12 @@ class Resolver:
         deleted = rows.select(["id", "routing", "version"]).take(positions[chosen])
         column = pa.array(reasons[chosen].astype(np.uint8))
         self.deletions.add(deleted.append_column(deletions_schema().field("reason"), column))
+
+
+def _last_of_each(codes: npt.NDArray[np.int32], positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return for each code the last of the positions that have it, -1 for none."""
+    import numpy as np
+
+    last = np.full(count, -1, np.int64)
+    last[codes[positions]] = positions
+    return last

@@ -103,6 +103,16 @@ def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.N
     return rows.set_column(rows.schema.get_field_index("version"), "version", pa.array(versions))
 
 
+def are_any_of(states: npt.NDArray[np.uint8], some: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return which states are some of the states."""
+    import numpy as np
+
+    is_one = np.zeros(1 << 8, bool)
+    is_one[list(some)] = True
+    found: npt.NDArray[np.bool_] = is_one[states]
+    return found
+
+
 def decided(
     rows: pa.Table,
     before: RecordState,

@@ -7,13 +7,11 @@ whose records are gone.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ledger.columns import are_any_of
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import (
@@ -22,6 +20,7 @@ from opensearch_batch.core.ledger.rows import (
     RecordState,
     RowsReader,
     RowsWriter,
+    are_any_of,
     with_verdicts,
 )
 from opensearch_batch.core.ledger.rows_builder import rows_table
@@ -79,7 +78,6 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
         entries[uri] = Entry(part.rows, part.first, part.count, part.states, etag="", segments=segments)
     head = Head(
         number=before.number + 1,
-        token=secrets.token_hex(8),
         claim=ScopeClaim(version, RUN_KEY),
         committed=version,
         index=index,

@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.ledger.classes import WRITTEN
-from opensearch_batch.core.ledger.columns import are_any_of
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.key_index import row_keys
-from opensearch_batch.core.ledger.rows import RowsWriter
+from opensearch_batch.core.ledger.rows import RowsWriter, are_any_of
 from opensearch_batch.core.sharding.changed_records import ChangedObject
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
