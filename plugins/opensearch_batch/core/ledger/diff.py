@@ -105,7 +105,7 @@ class _Diff:
         item = self._numbered(uri, entry, info.modified)
         self._opened.append(item)
         second, stays = next(parts, None), None
-        old: Iterable[tuple[int, pa.Table]] = self._ledger_rows(item)
+        old: Iterable[tuple[int, pa.Table]] = item.ledger_rows(self._read)
         if entry is not None and entry.count == first.num_rows and second is None and not entry.stale:
             old = list(old)
             # A record loses its precedence if its object is older than before.
@@ -120,7 +120,7 @@ class _Diff:
         """Add the ledger's rows of an object that does not exist any more."""
         entry = self._unread.pop(uri)
         item = self._numbered(uri, entry, entry.modified)
-        self._leave(item, self._ledger_rows(item), None)
+        self._leave(item, item.ledger_rows(self._read), None)
 
     def result(self) -> Difference:
         """Find the other rows of the same ids, and decide about all of them."""
@@ -196,18 +196,11 @@ class _Diff:
 
         if item.entry is None or not any(self._is_marked(table).any() for table in self._read(item.entry, ("id",))):
             return
-        for number, table in self._ledger_rows(item):
+        for number, table in item.ledger_rows(self._read):
             is_loser = are_any_of(table["state"].to_numpy(), LOSER_STATES)
             # A duplicate of line 0 left its object in append mode: there is no record that could win.
             hits = self._is_marked(table) & ~(is_loser & (table["line"].to_numpy() == 0))
             self._deal(table, hits, np.where(is_loser, Kind.UNREAD_LOSER, Kind.UNREAD).astype(np.uint8), number)
-
-    def _ledger_rows(self, item: NumberedObject) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the ledger's rows of an object, in parts, each with the number of its first row."""
-        number = item.first
-        for table in () if item.entry is None else self._read(item.entry, ()):
-            yield number, table
-            number += table.num_rows
 
     def _deal(
         self, rows: pa.Table, chosen: npt.NDArray[np.bool_], kinds: npt.NDArray[np.uint8], number: int

@@ -40,6 +40,13 @@ class NumberedObject(NamedTuple):
     first: int
     parts: list[tuple[int, int]]
 
+    def ledger_rows(self, read: ReadRows) -> Iterator[tuple[int, pa.Table]]:
+        """Yield the ledger's rows, in parts, each with the number of its first row."""
+        number = self.first
+        for table in () if self.entry is None else read(self.entry, ()):
+            yield number, table
+            number += table.num_rows
+
 
 class Difference(NamedTuple):
     """The result of a diff. `tables` has the parts of the `opened` objects, one after the other."""
@@ -67,19 +74,15 @@ class Difference(NamedTuple):
                 table = next(tables) if count else rows_schema().empty_table()
                 # Records of which nothing was decided are the same as before in their places.
                 yield self._decided(item.uri, number, table, RecordClass.UNCHANGED)
-            for number, table in self._ledger_rows(item):
+            for number, table in item.ledger_rows(self.read) if self._is_decided(item) else ():
                 yield self._retained(item.uri, number, table)
-        for item in self.unopened:
-            for number, table in self._ledger_rows(item):
+        for item in filter(self._is_decided, self.unopened):
+            for number, table in item.ledger_rows(self.read):
                 yield self._decided(item.uri, number, table, RecordClass.KEPT)
 
-    def _ledger_rows(self, item: NumberedObject) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the ledger's rows of an object with their numbers, if something was decided of them."""
-        number = item.first
-        if item.entry is not None and len(self.resolver.decisions.of(number, item.entry.count)):
-            for table in self.read(item.entry, ()):
-                yield number, table
-                number += table.num_rows
+    def _is_decided(self, item: NumberedObject) -> bool:
+        """Return whether something was decided of the ledger's rows of an object."""
+        return item.entry is not None and len(self.resolver.decisions.of(item.first, item.entry.count)) > 0
 
     def _decided(self, uri: str, number: int, rows: pa.Table, otherwise: RecordClass) -> ObjectRows:
         """Return rows, the first of which has a number, with what was decided of them, or else this class."""
