@@ -71,13 +71,7 @@ class ShardCut:
     """
 
     def __init__(
-        self,
-        objects: Objects,
-        layout: Layout,
-        run_key: str,
-        *,
-        located: Located,
-        options: CutOptions,
+        self, objects: Objects, layout: Layout, run_key: str, *, located: Located, options: CutOptions
     ) -> None:
         import numpy as np
 
