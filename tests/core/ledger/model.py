@@ -126,7 +126,6 @@ class Ledger:
     ) -> None:
         writer = RowsWriter(self.store, "rows", pack_rows=self._pack_rows)
         for part in result.objects():
-            assert part.opened == (part.uri in self.opened)
             writer.add(part.uri, self._written(part, source, version, pending))
         objects = {uri: entry for uri, entry in self.head.objects.items() if uri not in vanished}
         for uri, written in writer.close().items():

@@ -9,11 +9,12 @@ import pytest
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger import commit
 from opensearch_batch.core.ledger.answers import StoredAnswer
-from opensearch_batch.core.ledger.commit import RecordVerdict, committed_entries, head_change
+from opensearch_batch.core.ledger.commit import committed_entries, head_change
 from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, RunLedger, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, with_verdicts
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.types.manifest import Manifest
 from tests.core.memory_objects import MemoryObjects
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.ledger import predictions
 from opensearch_batch.core.ledger.answers import StoredAnswer
-from opensearch_batch.core.ledger.key_index import Keys
+from opensearch_batch.core.ledger.key_index import keys_of
+from opensearch_batch.core.ledger.key_index import split as split_keys
 from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
 from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.types.identity import digest
@@ -121,7 +122,7 @@ class World:
 
     def check(self, store: PredictionStore, found: Located) -> None:
         """All answers that are located can be read, and are the right ones."""
-        keys = [key for key, source in zip(found.keys.split(), found.source, strict=True) if source >= 0]
+        keys = [key for key, source in zip(split_keys(found.keys), found.source, strict=True) if source >= 0]
         assert read(store, found) == [answer_of(key) for key in keys]
 
     def collect(self, days: int) -> None:
@@ -144,12 +145,12 @@ def read(store: PredictionStore, found: Located) -> list[StoredAnswer]:
 
 def split(keys: bytes) -> list[bytes]:
     """Single keys."""
-    return Keys.of(keys).split()
+    return split_keys(keys_of(keys))
 
 
 def cut(located: Located, size: int) -> list[NewShard]:
     """Cut shards of the absent keys."""
-    keys = [located.keys.split()[position] for position in located.absent()]
+    keys = split_keys(located.keys[located.absent()])
     parts = [keys[start : start + size] for start in range(0, len(keys), size)]
     return [NewShard(digest(*(key.hex() for key in part)), b"".join(part)) for part in parts]
 
@@ -323,13 +324,13 @@ def _never() -> Iterator[tuple[bytes, StoredAnswer]]:
 
 
 def test_a_job_without_any_answer_frees_its_keys() -> None:
-    """By adding nothing, or by its release."""
+    """By adding nothing, or by dropping its shard."""
     world = World()
     store = world.store()
     job_key = add(store, FAILS, failed=(FAILS,))
     assert store.head().segments == {}
     _, (shard,) = store.reserve(KEYS[:1], lambda located: cut(located, 99))
-    store.release(shard.job_key)
+    store.drop(shard.job_key)
     assert store.lookup([FAILS, KEYS[0]]).absent().tolist() == [0, 1]
     assert job_key not in store.head().open
 

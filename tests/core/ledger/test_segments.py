@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import AnswersUnusable, ConfigError
 from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.answers import StoredAnswer
-from opensearch_batch.core.ledger.key_index import KeyIndex, Keys
+from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
 from opensearch_batch.core.ledger.segments import AnswerReader, Location, StoreFiles
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
@@ -44,7 +44,7 @@ def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[Location, Sto
         keyed = [(key(row), answer) for row, answer in enumerate(each)]
         rest = iter(each)
         for name, keys, _ in files(objects).write_segments(keyed):
-            assert files(objects).segment_keys(name).to_bytes() == keys.to_bytes()
+            assert files(objects).segment_keys(name).tobytes() == keys.tobytes()
             known |= {(name, row): next(rest) for row in range(len(keys))}
         assert not list(rest)
     return known
@@ -114,17 +114,17 @@ def test_an_index_finds_the_first_row_of_each_key(*, same_half: bool, stored: li
     """Also of keys whose first halves are equal."""
     prefix = b"\0" * 8 if same_half else b""
     keys = [(prefix + n.to_bytes(1, "big") * 16)[:16] for n in range(10)]
-    index = KeyIndex.of([Keys.of(keys[n] for n in stored)])
-    entries = index.find(Keys.of(keys[n] for n in wanted))
+    index = KeyIndex.of([keys_of(keys[n] for n in stored)])
+    entries = index.find(keys_of(keys[n] for n in wanted))
     rows = [int(index.entries["row"][entry]) if entry >= 0 else -1 for entry in entries]
     assert rows == [stored.index(n) if n in stored else -1 for n in wanted]
-    assert index.rows_of(0).split() == [keys[n] for n in stored]
+    assert split(index.rows_of(0)) == [keys[n] for n in stored]
 
 
 def test_keys_that_differ_in_their_second_half_are_told_apart() -> None:
     """A key that is not stored is not found by its first half."""
-    index = KeyIndex.of([Keys.of([b"a" * 15 + bytes([n]) for n in (5, 3, 7)])])
-    assert index.find(Keys.of([b"a" * 15 + bytes([n]) for n in range(9)])).tolist() == [-1, -1, -1, 0, -1, 1, -1, 2, -1]
+    index = KeyIndex.of([keys_of([b"a" * 15 + bytes([n]) for n in (5, 3, 7)])])
+    assert index.find(keys_of([b"a" * 15 + bytes([n]) for n in range(9)])).tolist() == [-1, -1, -1, 0, -1, 1, -1, 2, -1]
 
 
 @given(
@@ -136,7 +136,7 @@ def test_of_several_sources_the_last_that_is_left_has_a_key(
     stored: list[list[int]], left: set[int], wanted: list[int]
 ) -> None:
     """However the sources are numbered then."""
-    index = KeyIndex.of([Keys.of([key(n) for n in numbers]) for numbers in stored])
+    index = KeyIndex.of([keys_of([key(n) for n in numbers]) for numbers in stored])
     store = files(MemoryObjects())
     index = store.read_index(store.write_index(index)).renumbered({at: -at - 2 for at in left})
     expected = {
@@ -145,8 +145,8 @@ def test_of_several_sources_the_last_that_is_left_has_a_key(
         if at in left
         for row, n in reversed(list(enumerate(numbers)))
     }
-    for n, entry in zip(wanted, index.find(Keys.of([key(n) for n in wanted])).tolist(), strict=True):
-        found = index.entries[entry].item()[2:] if entry >= 0 else None
+    for n, entry in zip(wanted, index.find(keys_of([key(n) for n in wanted])).tolist(), strict=True):
+        found = index.entries[entry].item()[1:] if entry >= 0 else None
         assert found == expected.get(n)
 
 

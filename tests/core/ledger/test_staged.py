@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ledger import staged
+from opensearch_batch.core.ledger import partitions, staged
 from opensearch_batch.core.ledger.resolve import deletions_schema
 from opensearch_batch.core.ledger.staged import (
     NO_KEY,
@@ -113,7 +113,7 @@ def test_records_of_many_shards_keep_their_order(dealt: list[tuple[int, StagedRe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staged, "GROUP_BYTES", max(memory_bytes // 2, 1))
         patch.setattr(staged, "MEMORY_BYTES", memory_bytes)
-        patch.setattr(staged, "PARTS", 2)
+        patch.setattr(partitions, "PARTITIONS", 2)
         shards = StagedShards()
         for number, record in dealt:
             shards.add(number, record)

@@ -57,7 +57,7 @@ def files(pipeline: Pipeline, part: str) -> list[str]:
 
 def test_the_ledger_is_described(pipeline: Pipeline) -> None:
     """With scopes, states, segments and open shards."""
-    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.to_bytes())])
+    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.tobytes())])
     heads, unreadable = read_heads(pipeline.objects, pipeline.layout)
     state = ScopeState.of(SCOPE, heads[SCOPE])
     assert (list(heads), unreadable, state.states, state.objects) == ([SCOPE], [], {"indexed": 8}, 2)
@@ -110,7 +110,7 @@ def test_differences_of_the_store_are_named(pipeline: Pipeline, damage: bytes | 
     (found,) = differences(pipeline)
     assert segment in found
     store(pipeline).drop(next(iter(store(pipeline).head().segments)))
-    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.to_bytes())])
+    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.tobytes())])
     shard, absent = differences(pipeline)
     assert "open shard job has no job and no input; rebuild --predictions closes it" in shard
     assert "the answers of 8 of 8 indexed records are not in the prediction store" in absent
@@ -198,7 +198,7 @@ def test_a_store_is_made_again_from_its_segments(
     pipeline.run()
     first, second = files(pipeline, "/segments/")
     pipeline.objects.write(second, b"damaged")
-    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.to_bytes())])
+    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.tobytes())])
     if damaged:
         pipeline.objects.write(f"{pipeline.layout.predictions()}/head.json", b"{")
     monkeypatch.setattr("opensearch_batch.core.ledger.predictions.REBUILT_SEGMENTS", 1)
@@ -217,7 +217,7 @@ def test_a_store_is_made_again_from_its_segments(
 def test_a_rebuilt_store_keeps_its_open_shards_and_who_paid(pipeline: Pipeline) -> None:
     """So a running job is not paid for twice, and its output is not read twice."""
     before = store(pipeline).head()
-    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.to_bytes())])
+    store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.tobytes())])
     pipeline.objects.write(f"{pipeline.layout.job('job')}/input.jsonl", b"")
     assert rebuild_stores(pipeline.objects, pipeline.layout) == []
     head = store(pipeline).head()

@@ -61,10 +61,7 @@ class StoredAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class AnswerForm:
     """Converts the output rows of a job to answers, and answers to the output rows of other jobs.
 
-    Args:
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        vectors: the paths, in output rows, where predictions are.
+    `vectors` are the paths, in output rows, where predictions are.
     """
 
     def __init__(
@@ -84,11 +81,7 @@ class AnswerForm:
         self._read = RowReader([(path, prefix + path.removeprefix("$")) for path in paths])
 
     def split(self, row: bytes) -> StoredAnswer:
-        """Return the answer of an output row that is not an error.
-
-        Raises:
-            RecordRejected: the row is not JSON.
-        """
+        """Return the answer of an output row that is not an error; raise RecordRejected if the row is not JSON."""
         text = self._without_record(row) if self._matching == "beside_record" else row
         rest, cuts, start, removed = list[bytes](), list[tuple[int, bytes, str]](), 0, 0
         for first, last, vector, path in self._cuts(text):
@@ -101,13 +94,7 @@ class AnswerForm:
         return StoredAnswer(b"".join(rest), *zip(*cuts, strict=True))
 
     def row(self, answer: StoredAnswer, *, line: bytes, record_id: str) -> bytes:
-        """Return the output row that a job with this line would have returned.
-
-        Args:
-            answer: the answer.
-            line: the service-ready line, as `request_line` returns it.
-            record_id: the record's id in the line.
-        """
+        """Return the output row that a job with this line would have returned."""
         text = answer.text(record_id)
         return self._beside(line, text) if self._matching == "beside_record" else text
 

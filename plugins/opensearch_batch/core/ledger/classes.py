@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ledger.columns import are_any_of, digest_words, same_lists, same_texts
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, are_any_of
 from opensearch_batch.core.types.counts import MAX_REMOVED, MIN_REMOVED, exceeds
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class RecordClass(enum.IntEnum):
     new: no document has its id. input_changed: what the model reads changed. other_changed: other fields or the
     routing changed, or the document has to be written again. unchanged: nothing changed, in whatever object it was.
     duplicate: another record with its id wins. tombstone: it deletes the document with its id. kept: it was not read;
-    its row in the ledger is the same as before.
+    its row in the ledger is the same as before. rejected: it is a dead letter of `prepare`.
     """
 
     NEW = 0
@@ -34,6 +33,11 @@ class RecordClass(enum.IntEnum):
     DUPLICATE = 4
     TOMBSTONE = 5
     KEPT = 6
+    REJECTED = 7
+
+
+WRITTEN = (RecordClass.NEW, RecordClass.INPUT_CHANGED, RecordClass.OTHER_CHANGED)
+COUNTED = (*WRITTEN, RecordClass.UNCHANGED, RecordClass.TOMBSTONE)
 
 
 class Deletion(enum.IntEnum):
@@ -68,23 +72,17 @@ class DiffCounts(msgspec.Struct):
     kept: int = 0
     before: int = 0
 
-    @property
-    def read(self) -> int:
-        """The number of records that were read."""
-        return self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
-
-    def count(self, compared: Compared, sign: int = 1) -> None:
-        """Count compared records; with `sign` -1, take back that they were counted."""
+    def count(self, compared: Compared) -> None:
+        """Count compared records."""
         import numpy as np
 
-        for kind, number in zip(RecordClass, np.bincount(compared.classes, minlength=len(RecordClass)), strict=True):
-            if kind is not RecordClass.KEPT:
-                name = kind.name.lower()
-                setattr(self, name, getattr(self, name) + sign * int(number))
-        removed = sign * int((compared.had_document & (compared.classes == RecordClass.TOMBSTONE)).sum())
+        counts = np.bincount(compared.classes, minlength=len(RecordClass)).tolist()
+        for kind in COUNTED:
+            setattr(self, kind.name.lower(), getattr(self, kind.name.lower()) + counts[kind])
+        removed = int((compared.had_document & (compared.classes == RecordClass.TOMBSTONE)).sum())
         self.removed += removed
         self.removed_by_tombstone += removed
-        self.kept += sign * int(compared.had_document.sum()) - removed
+        self.kept += int(compared.had_document.sum()) - removed
 
 
 class Compared(NamedTuple):
@@ -103,19 +101,19 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
 
     before, after = old["state"].to_numpy(), candidate_states(new["state"].to_numpy())
     old_versions = old["version"].to_numpy()
-    same_keys, same_routing = (
-        same_lists(old["content_keys"], new["content_keys"]),
-        same_texts(old["routing"], new["routing"]),
-    )
-    same = same_keys & same_routing & (digest_words(old["record_hash"]) == digest_words(new["record_hash"])).all(axis=1)
+    same_keys = same_lists(old["content_keys"], new["content_keys"])
+    same_routing = same_values(old["routing"], new["routing"])
+    same = same_keys & same_routing & same_values(old["record_hash"], new["record_hash"])
     pending, tombstone = before == RecordState.PENDING, after == RecordState.TOMBSTONE
     classes = np.where(same_keys, RecordClass.OTHER_CHANGED, RecordClass.INPUT_CHANGED).astype(np.uint8)
     classes[same & ~stale & ~pending] = RecordClass.UNCHANGED
     classes[(before == RecordState.TOMBSTONE) | (pending & (old_versions == 0))] = RecordClass.NEW
     classes[tombstone] = RecordClass.TOMBSTONE
     classes[tombstone & ~stale & (before == RecordState.TOMBSTONE)] = RecordClass.UNCHANGED
-    is_unchanged = classes == RecordClass.UNCHANGED
+    is_unchanged, is_rejected = classes == RecordClass.UNCHANGED, are_rejected(new)
+    classes[is_rejected] = RecordClass.REJECTED
     states = np.where(is_unchanged, before, after)
+    states[is_rejected] = RecordState.DEAD
     # The version of a pending row tells whether there is a document; after a tombstone there is none.
     versions = np.where(is_unchanged | (before != RecordState.TOMBSTONE), old_versions, 0)
     had_document = are_any_of(before, DOCUMENT_STATES)
@@ -125,15 +123,34 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     return Compared(classes, versions, states, deletions, had_document)
 
 
-def compare_with_nothing(new: pa.Table) -> Compared:
-    """Return the result for rows of records whose ids the ledger does not have."""
-    import numpy as np
+def same_values(one: pa.ChunkedArray, other: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have the same value; null is the same as null."""
+    import pyarrow.compute as pc
 
-    states = candidate_states(new["state"].to_numpy())
-    tombstone = states == RecordState.TOMBSTONE
-    classes = np.where(tombstone, RecordClass.TOMBSTONE, RecordClass.NEW).astype(np.uint8)
-    deletions = np.where(tombstone, Deletion.TOMBSTONE, 0).astype(np.uint8)
-    return Compared(classes, np.zeros(len(states), np.int64), states, deletions, np.zeros(len(states), bool))
+    equal = pc.fill_null(pc.equal(one, other), fill_value=False)
+    return pc.or_(equal, pc.and_(pc.is_null(one), pc.is_null(other))).to_numpy()  # type: ignore[no-any-return] # no types
+
+
+def same_lists(one: pa.ChunkedArray, other: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have the same digests in the same order."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if all(pc.all(pc.equal(pc.list_value_length(lists), 1)).as_py() for lists in (one, other)):
+        return same_values(pc.list_flatten(one), pc.list_flatten(other))
+    return np.array([left == right for left, right in zip(one.to_pylist(), other.to_pylist(), strict=True)], bool)
+
+
+def are_rejected(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows are of records that `prepare` rejected.
+
+    They have no content key, and exist so that their documents are not taken for removed.
+    """
+    import pyarrow.compute as pc
+
+    is_tombstone = are_any_of(rows["state"].to_numpy(), (RecordState.TOMBSTONE, RecordState.DUPLICATE_TOMBSTONE))
+    has_no_key: npt.NDArray[np.bool_] = pc.list_value_length(rows["content_keys"]).to_numpy() == 0
+    return has_no_key & ~is_tombstone
 
 
 def candidate_states(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -15,35 +15,29 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead
-from opensearch_batch.core.ledger.key_index import keys_of
+from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead, in_file_order
+from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, with_verdicts
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, decided
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pyarrow as pa
+
+    from opensearch_batch.core.ledger.key_index import Keys
 
 # Keys of several objects are looked up together until there are so many.
 LOOKUP_KEYS = 1 << 20
-# The object and the line of a record that was not indexed, and what it became.
-RecordVerdict = tuple[str, int, RecordState]
 
 
 def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Iterable[RecordVerdict]) -> Head | None:
     """Commit a run, and return the new head of its scope; None for a trial run, which commits nothing.
 
-    Args:
-        objects: the store of the work prefix.
-        layout: the locations of the ledger.
-        manifest: the manifest of the run.
-        exceptions: the records that were not indexed.
+    The records of the run are indexed, except those with another verdict in `exceptions`.
 
     Raises:
         ClaimLost: another run has claimed the scope; nothing was committed.
@@ -109,13 +103,7 @@ def committed_entries(
     A pending record without an exception is indexed. Records of unread objects, and records that wait, have no verdict,
     so they stay pending, and the next run opens their objects again.
 
-    Args:
-        objects: the store of the rows.
-        ledger: what prepare left to commit.
-        exceptions: the records that were not indexed.
-        store: the prediction store, to find the segments that the objects need.
-        folder: where the rows are written.
-        version: the external version of the run's documents.
+    `exceptions` are the records that were not indexed, `version` is the external version of the run's documents.
 
     Raises:
         FatalError: pending rows are missing or damaged.
@@ -123,23 +111,18 @@ def committed_entries(
     waiting = ((uri, line, RecordState.PENDING) for uri, line in ledger.waiting)
     verdicts, unread = _Exceptions(chain(exceptions, waiting)), set(ledger.unread)
     reader, writer, needed = RowsReader(objects), RowsWriter(objects, folder), _NeededSegments(store)
-    try:
-        # The rows of small objects share files, which are read once in this order.
-        for uri, entry in sorted(ledger.entries.items(), key=lambda item: (item[1].rows, item[1].first)):
-            needed.begin(uri)
-            for rows in reader.read(entry):
-                decided = rows if uri in unread else verdicts.applied(uri, rows, version)
-                writer.add(uri, decided)
-                needed.add(uri, decided)
-    finally:
-        reader.close()
+    for uri, entry in in_file_order(ledger.entries):
+        for rows in reader.read(entry):
+            committed = rows if uri in unread else verdicts.applied(uri, rows, version)
+            writer.add(uri, committed)
+            needed.add(uri, committed)
     segments, slices = needed.close(), writer.close()
     return {
         uri: Entry(
             **msgspec.structs.asdict(slices.get(uri, RowsSlice("", 0, 0))),
             etag=entry.etag,
             modified=entry.modified,
-            segments=dict(segments[uri]),
+            segments=dict(segments.get(uri, {})),
             stale=entry.stale and uri in unread,
         )
         for uri, entry in ledger.entries.items()
@@ -169,26 +152,9 @@ class _Exceptions:
 
     def applied(self, uri: str, rows: pa.Table, version: int) -> pa.Table:
         """Return rows of an object whose pending records have their verdicts."""
-        import numpy as np
-
-        before, states = rows["state"].to_numpy(), rows["state"].to_numpy().copy()
-        pending = before == RecordState.PENDING
-        states[pending] = RecordState.INDEXED
-        if uri in self._lines:
-            found, verdicts = self._find(uri, rows["line"].to_numpy())
-            states = np.where(pending & found, verdicts, states)
-        versions = np.where(pending & (states == RecordState.INDEXED), version, rows["version"].to_numpy())
-        return with_verdicts(rows, states, versions)
-
-    def _find(self, uri: str, lines: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
-        """Return which lines have an exception, and its state."""
-        import numpy as np
-
-        known = np.frombuffer(self._lines[uri], np.uint32)
-        order = np.argsort(known, kind="stable")
-        nearest = np.maximum(np.searchsorted(known[order], lines, side="right") - 1, 0)
-        places = order[nearest]
-        return known[places] == lines, np.frombuffer(self._states[uri], np.uint8)[places]
+        lines, states = self._lines.get(uri, ()), self._states.get(uri, ())
+        verdicts = zip(lines, states, strict=True)
+        return decided(rows, RecordState.PENDING, verdicts, otherwise=RecordState.INDEXED, version=version)
 
 
 class _NeededSegments:
@@ -197,21 +163,14 @@ class _NeededSegments:
     def __init__(self, store: PredictionStore) -> None:
         self._store = store
         self._counts: dict[str, Counter[str]] = {}
-        self._waiting: list[tuple[str, bytes]] = []
+        self._waiting: list[tuple[str, Keys]] = []
         self._waiting_keys = 0
-
-    def begin(self, uri: str) -> None:
-        """Begin an object, which may have no keys."""
-        self._counts[uri] = Counter()
 
     def add(self, uri: str, rows: pa.Table) -> None:
         """Add the keys of rows."""
-        import pyarrow.compute as pc
-
-        keys = keys_of(pc.list_flatten(rows["content_keys"]).combine_chunks()).to_bytes()
-        if keys:
-            self._waiting.append((uri, keys))
-            self._waiting_keys += len(keys) // KEY_BYTES
+        keys = row_keys(rows)
+        self._waiting.append((uri, keys))
+        self._waiting_keys += len(keys)
         if self._waiting_keys >= LOOKUP_KEYS:
             self._count()
 
@@ -221,11 +180,11 @@ class _NeededSegments:
         return self._counts
 
     def _count(self) -> None:
-        if not self._waiting:
+        if not self._waiting_keys:
             return
-        located, end = self._store.lookup(b"".join(keys for _, keys in self._waiting)), 0
+        located, end = self._store.lookup(keys.tobytes() for _, keys in self._waiting), 0
         for uri, keys in self._waiting:
-            start, end = end, end + len(keys) // KEY_BYTES
-            self._counts[uri].update(located.used_segments(start, end))
+            start, end = end, end + len(keys)
+            self._counts.setdefault(uri, Counter()).update(located.used_segments(start, end))
         self._waiting.clear()
         self._waiting_keys = 0

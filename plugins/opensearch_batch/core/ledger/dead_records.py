@@ -7,14 +7,14 @@ newer partition, whose versions are higher.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, ScopeHead
-from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, with_verdicts
+from opensearch_batch.core.ledger.head import ClaimLost, Head, ScopeHead, in_file_order
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, decided
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ class LedgerScope(msgspec.Struct, frozen=True):
 
 class DeadRecords:
     """The dead records of a scope that a replay has claimed.
-
-    Args:
-        objects: the store of the ledger.
-        scope: the scope.
-        queue: the queue that is replayed.
 
     Raises:
         RetriableError: a run has claimed the scope and has not committed.
@@ -66,14 +61,12 @@ class DeadRecords:
         """
         wanted, dead = set(letters.values()), dict[bytes, dict[Origin, None]]()
         reader = RowsReader(self._objects)
-        try:
-            for uri, entry in self._entries(self._head.objects):
-                for rows in reader.read(entry, ("line", "record_hash", "state")) if _has_dead(entry) else ():
-                    for line, record_hash in _dead_rows(rows):
-                        if record_hash in wanted:
-                            dead.setdefault(record_hash, {})[uri, line] = None
-        finally:
-            reader.close()
+        has_dead = {uri: entry for uri, entry in self._head.objects.items() if "dead" in entry.states}
+        for uri, entry in in_file_order(has_dead):
+            for rows in reader.read(entry, ("line", "record_hash", "state")):
+                for line, record_hash in _dead_rows(rows):
+                    if record_hash in wanted:
+                        dead.setdefault(record_hash, {})[uri, line] = None
         found = dict[Origin, Origin]()
         for origin, record_hash in letters.items():
             equal = dead.get(record_hash, {})
@@ -91,12 +84,10 @@ class DeadRecords:
         for (uri, line), state in verdicts.items():
             states.setdefault(uri, {})[line] = state
         reader, writer = RowsReader(self._objects), RowsWriter(self._objects, self._scope.rows)
-        try:
-            for uri, entry in self._entries(states):
-                for rows in reader.read(entry):
-                    writer.add(uri, self._changed(rows, states[uri]))
-        finally:
-            reader.close()
+        dead = RecordState.DEAD
+        for uri, entry in in_file_order({uri: self._head.objects[uri] for uri in states}):
+            for rows in reader.read(entry):
+                writer.add(uri, decided(rows, dead, states[uri].items(), otherwise=dead, version=self.version))
         slices = writer.close()
 
         def change(head: Head) -> Head:
@@ -112,25 +103,6 @@ class DeadRecords:
             raise RetriableError(
                 f"{self._scope.head}: a run has claimed these records meanwhile; replay again when it has ended"
             ) from error
-
-    def _entries(self, uris: Iterable[str]) -> list[tuple[str, Entry]]:
-        """Return the objects that the ledger has, in the order of their rows."""
-        entries = [(uri, self._head.objects[uri]) for uri in uris if uri in self._head.objects]
-        return sorted(entries, key=lambda item: (item[1].rows, item[1].first))
-
-    def _changed(self, rows: pa.Table, verdicts: Mapping[int, RecordState]) -> pa.Table:
-        import numpy as np
-
-        states, versions = rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
-        for at in np.flatnonzero(np.isin(rows["line"].to_numpy(), list(verdicts))).tolist():
-            if states[at] == RecordState.DEAD:
-                states[at] = verdicts[rows["line"][at].as_py()]
-                versions[at] = self.version if states[at] == RecordState.INDEXED else versions[at]
-        return with_verdicts(rows, states, versions)
-
-
-def _has_dead(entry: Entry) -> bool:
-    return RecordState.DEAD.name.lower() in entry.states
 
 
 def _dead_rows(rows: pa.Table) -> Iterator[tuple[int, bytes]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from opensearch_batch.core.ledger.classes import DiffCounts, RecordClass
 from opensearch_batch.core.ledger.head import Entry
-from opensearch_batch.core.ledger.partitions import Cursor, SpooledTables
-from opensearch_batch.core.ledger.resolve import Resolver, candidates_schema, verdicts_schema
-from opensearch_batch.core.ledger.rows import rows_schema, with_verdicts
+from opensearch_batch.core.ledger.partitions import SpooledTables
+from opensearch_batch.core.ledger.resolve import Resolver
+from opensearch_batch.core.ledger.rows import UNKNOWN_HASH, RecordState, rows_schema, with_verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,49 +23,38 @@ ReadRows = Callable[[Entry, Sequence[str]], Iterable["pa.Table"]]
 class ObjectRows(NamedTuple):
     """Rows of an object, or of a part of it, as they are after the diff, with the class of each row.
 
-    A record that is not unchanged is pending until its write has a verdict. An object that was not `opened` did not
-    change, and only those of its rows differ from the ledger whose class is not `kept`: a new record won over a
-    `duplicate`; the records that are new or changed have to be read now.
+    A record that is not unchanged is pending until its write has a verdict. Rows of an object that did not change are
+    `kept`, unless the record lost to another one, or wins now; then it has to be read if it is new or changed.
     """
 
     uri: str
     rows: pa.Table
     classes: npt.NDArray[np.uint8]
-    opened: bool
 
 
-class OpenedRows:
-    """The rows of the objects that were read, in their order; each part has a URI and the number of its first row."""
+class NumberedObject(NamedTuple):
+    """An object: its rows in the ledger, if it has any, with the number of the first one; the parts that were read."""
 
-    def __init__(self) -> None:
-        import pyarrow as pa
+    uri: str
+    entry: Entry | None
+    first: int
+    parts: list[tuple[int, int]]
 
-        self._schema = rows_schema().append(pa.field("class", pa.uint8()))
-        self._tables = SpooledTables(self._schema)
-        self._parts: list[tuple[str, int, int]] = []
-
-    def add(self, uri: str, number: int, rows: pa.Table, classes: npt.NDArray[np.uint8]) -> None:
-        """Add a part of an object."""
-        import pyarrow as pa
-
-        self._parts.append((uri, number, rows.num_rows))
-        self._tables.add(rows.append_column(self._schema.field("class"), pa.array(classes)))
-
-    def __iter__(self) -> Iterator[tuple[str, int, pa.Table]]:
-        tables = iter(self._tables)
-        for uri, number, count in self._parts:
-            yield uri, number, next(tables) if count else self._schema.empty_table()
+    def ledger_rows(self, read: ReadRows) -> Iterator[tuple[int, pa.Table]]:
+        """Yield the ledger's rows, in parts, each with the number of its first row."""
+        number = self.first
+        for table in () if self.entry is None else read(self.entry, ()):
+            yield number, table
+            number += table.num_rows
 
 
 class Difference(NamedTuple):
-    """The result of a diff.
-
-    `unopened` are the unchanged objects with the numbers of their first rows.
-    """
+    """The result of a diff. `tables` has the parts of the `opened` objects, one after the other."""
 
     counts: DiffCounts
-    opened: OpenedRows
-    unopened: Sequence[tuple[str, int, Entry]]
+    opened: Sequence[NumberedObject]
+    tables: SpooledTables
+    unopened: Sequence[NumberedObject]
     read: ReadRows
     resolver: Resolver
 
@@ -80,47 +68,50 @@ class Difference(NamedTuple):
         The parts of an object follow each other. The rows of records that left their object in append mode are its last
         part; their line is 0.
         """
-        verdicts = Cursor(self.resolver.verdicts, verdicts_schema())
-        retained = Cursor(self.resolver.retained, candidates_schema())
-        for uri, parts in groupby(self.opened, key=lambda part: part[0]):
-            end = 0
-            for _, number, table in parts:
-                end = number + table.num_rows
-                yield _decided(uri, number, table, verdicts.take(end), opened=True)
-            left = retained.take(end)
-            if left.num_rows:
-                yield ObjectRows(uri, left.select(rows_schema().names), _kept(left), opened=True)
-        for uri, number, entry in self.unopened:
-            decisions = verdicts.take(number + entry.count)
-            if decisions.num_rows:
-                yield from self._unopened_rows(uri, number, entry, decisions)
+        tables = iter(self.tables)
+        for item in self.opened:
+            for number, count in item.parts:
+                table = next(tables) if count else rows_schema().empty_table()
+                # Records of which nothing was decided are the same as before in their places.
+                yield self._decided(item.uri, number, table, RecordClass.UNCHANGED)
+            for number, table in item.ledger_rows(self.read) if self._is_decided(item) else ():
+                yield self._retained(item.uri, number, table)
+        for item in filter(self._is_decided, self.unopened):
+            for number, table in item.ledger_rows(self.read):
+                yield self._decided(item.uri, number, table, RecordClass.KEPT)
 
-    def _unopened_rows(self, uri: str, number: int, entry: Entry, decisions: pa.Table) -> Iterator[ObjectRows]:
+    def _is_decided(self, item: NumberedObject) -> bool:
+        """Return whether something was decided of the ledger's rows of an object."""
+        return item.entry is not None and len(self.resolver.decisions.of(item.first, item.entry.count)) > 0
+
+    def _decided(self, uri: str, number: int, rows: pa.Table, otherwise: RecordClass) -> ObjectRows:
+        """Return rows, the first of which has a number, with what was decided of them, or else this class."""
+        import numpy as np
+
+        decided = self.resolver.decisions.of(number, rows.num_rows)
+        classes = np.full(rows.num_rows, otherwise, np.uint8)
+        states, versions = rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
+        at = decided["row"] - number
+        classes[at], states[at], versions[at] = decided["class"], decided["state"], decided["version"]
+        return ObjectRows(uri, with_verdicts(rows, states, versions), classes)
+
+    def _retained(self, uri: str, number: int, rows: pa.Table) -> ObjectRows:
+        """Return those of the rows that are retained, although their records left the object."""
         import numpy as np
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        for table in self.read(entry, ()):
-            end = number + table.num_rows
-            first, last = np.searchsorted(decisions["row"].to_numpy(), (number, end)).tolist()
-            part = table.append_column("class", pa.array(_kept(table)))
-            yield _decided(uri, number, part, decisions.slice(first, last - first), opened=False)
-            number = end
+        left = rows.take(pa.array(self.resolver.decisions.of(number, rows.num_rows)["row"] - number))
+        states = left["state"].to_numpy().copy()
+        # The last write has no verdict and is not repeated, because its record is gone: the document is unknown.
+        is_unknown = states == RecordState.PENDING
+        states[is_unknown] = RecordState.INDEXED
+        known_hashes = pc.if_else(pa.array(~is_unknown), left["record_hash"], UNKNOWN_HASH)
+        left = with_verdicts(left, states, left["version"].to_numpy())
+        left = _replaced(left, "record_hash", known_hashes.cast(left.schema.field("record_hash").type))
+        left = _replaced(left, "line", pa.array(np.zeros(len(left), np.uint32)))
+        return ObjectRows(uri, left, np.full(len(left), RecordClass.KEPT, np.uint8))
 
 
-def _kept(rows: pa.Table) -> npt.NDArray[np.uint8]:
-    import numpy as np
-
-    return np.full(rows.num_rows, RecordClass.KEPT, np.uint8)
-
-
-def _decided(uri: str, number: int, table: pa.Table, verdicts: pa.Table, *, opened: bool) -> ObjectRows:
-    """Return rows, the first of which has a number, with what was decided of them."""
-    classes, rows = table["class"].to_numpy(), table.select(rows_schema().names)
-    if verdicts.num_rows:
-        positions = verdicts["row"].to_numpy() - number
-        classes, states, versions = classes.copy(), rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
-        classes[positions] = verdicts["class"].to_numpy()
-        states[positions] = verdicts["state"].to_numpy()
-        versions[positions] = verdicts["version"].to_numpy()
-        rows = with_verdicts(rows, states, versions)
-    return ObjectRows(uri, rows, classes, opened)
+def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, values)

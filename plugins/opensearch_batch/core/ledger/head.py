@@ -6,7 +6,7 @@ that claimed last commits, and the ledger is never ahead of the index.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -79,14 +79,21 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
         In an index with another UUID, no record is indexed. With another fingerprint, every document is written again,
         but its old id and routing are still known, so that a document of which one changed can be deleted.
         """
-        objects = self.objects
-        if index_uuid != self.index_uuid:
-            objects = {}
-        elif fingerprint != self.fingerprint:
-            objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in self.objects.items()}
+        head = self if fingerprint == self.fingerprint else self.reopened()
+        objects = head.objects if index_uuid == self.index_uuid else {}
         return msgspec.structs.replace(
-            self, index=index, index_uuid=index_uuid, fingerprint=fingerprint, objects=objects
+            head, index=index, index_uuid=index_uuid, fingerprint=fingerprint, objects=objects
         )
+
+    def reopened(self) -> Head:
+        """Return the head with objects that are all read again, and whose documents are written again."""
+        objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in self.objects.items()}
+        return msgspec.structs.replace(self, objects=objects)
+
+
+def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
+    """Return objects in the order of their rows: those of small objects share files, each of which is read once."""
+    return sorted(entries.items(), key=lambda item: (item[1].rows, item[1].first))
 
 
 class ScopeHead:

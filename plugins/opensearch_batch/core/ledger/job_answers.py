@@ -43,13 +43,7 @@ def add_answers(
 ) -> JobFailures:
     """Add the answers of a job to the store, unless they are there, and return its failures.
 
-    Args:
-        store: the prediction store.
-        job_key: the key of the job.
-        output: its output.
-        rows: reads output rows.
-        form: converts output rows to answers.
-        key_of: reads the content key of a row that contains its record; None if rows do not contain them.
+    `key_of` reads the content key of a row that contains its record; without it, rows do not contain them.
 
     Raises:
         OutputUnusable: the output was deleted, or its rows have no ids and are too few or too many.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Objects
@@ -26,10 +26,7 @@ DIGEST_BYTES = 16
 class NewParquetFile:
     """A file that is written to a temporary one, and then uploaded.
 
-    Args:
-        schema: the columns.
-        compression: that of all columns, or of each column; the others have none.
-        repeated: columns that have few distinct values.
+    The `compression` is that of all columns, or of each one; `repeated` columns have few distinct values.
     """
 
     def __init__(self, schema: pa.Schema, compression: Mapping[str, str] | str, repeated: Sequence[str] = ()) -> None:
@@ -67,34 +64,25 @@ class NewParquetFile:
         return digest.hexdigest()
 
 
-@contextmanager
-def upload(
-    objects: Objects, uri: str, schema: pa.Schema, compression: Mapping[str, str], *, repeated: Sequence[str] = ()
-) -> Iterator[NewParquetFile]:
-    """Yield a new file, which is uploaded at the end if it has rows."""
-    file = NewParquetFile(schema, compression, repeated)
-    yield file
-    if file.rows:
-        file.upload(objects, uri)
-
-
 class StoredParquetFile:
     """An open file; its temporary copy is removed when nothing refers to it any more.
+
+    `error` is the message for a file that is missing or damaged, with `{}` in place of this.
 
     Raises:
         FatalError: the file is missing or damaged.
     """
 
-    named_by_digest: ClassVar[bool] = False
-
-    def __init__(self, objects: Objects, uri: str) -> None:
+    def __init__(self, objects: Objects, uri: str, error: str, *, named_by_digest: bool = False) -> None:
         from pyarrow import parquet
 
         self.uri = uri
+        self._error = error
+        self._named_by_digest = named_by_digest
         self._file = self._copied(objects)
         with self._damage():
             # The digest covers the pages, too.
-            self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=not self.named_by_digest)
+            self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=not named_by_digest)
             groups = range(self._parquet.num_row_groups)
             self.group_rows: list[int] = [self._parquet.metadata.row_group(group).num_rows for group in groups]
 
@@ -104,14 +92,8 @@ class StoredParquetFile:
             table = self._parquet.read_row_group(group, columns=list(columns), use_threads=False)
             return [table[name].combine_chunks() for name in columns]
 
-    def close(self) -> None:
-        """Close the file."""
-        self._parquet.close()
-        self._file.close()
-
-    def unusable(self, reason: object) -> FatalError:
-        """Return the error that names this file."""
-        return FatalError(f"{self.uri}: {reason}")
+    def _unusable(self, reason: str) -> FatalError:
+        return FatalError(f"{self.uri}: {self._error.format(reason)}")
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
@@ -120,7 +102,7 @@ class StoredParquetFile:
         try:
             yield
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise self.unusable(f"damaged ({error})") from error
+            raise self._unusable(f"damaged ({error})") from error
 
     def _copied(self, objects: Objects) -> CollectedSpool:
         """Return a temporary copy, because Parquet is read from many positions."""
@@ -133,8 +115,8 @@ class StoredParquetFile:
         except ConfigError:
             # Access may be denied, which is no loss.
             if objects.head(self.uri) is None:
-                raise self.unusable("missing") from None
+                raise self._unusable("missing") from None
             raise
-        if self.named_by_digest and not self.uri.removesuffix(".parquet").endswith(digest.hexdigest()):
-            raise self.unusable("damaged, because its name is not the digest of its content")
+        if self._named_by_digest and not self.uri.removesuffix(".parquet").endswith(digest.hexdigest()):
+            raise self._unusable("damaged, because its name is not the digest of its content")
         return copy

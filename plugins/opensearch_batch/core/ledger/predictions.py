@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
-from opensearch_batch.core.ledger.key_index import KeyIndex, Keys
+from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
 from opensearch_batch.core.ledger.segments import SEGMENT_ROWS, AnswerReader, KeyedAnswers, StoreFiles
 from opensearch_batch.core.ledger.store_head import (
     ABSENT,
@@ -31,6 +32,9 @@ from opensearch_batch.core.ledger.store_head import (
 from opensearch_batch.core.storage.head_document import HeadDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import DEADLINE_S
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.ledger.key_index import Keys
 
 # The newest indexes are merged when there are more than this number of them, into one of at most so many keys.
 NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
@@ -51,13 +55,7 @@ class NewShard(msgspec.Struct, frozen=True):
 
 
 class PredictionStore:
-    """The prediction store below a folder.
-
-    Args:
-        objects: the store of the files.
-        folder: the URI of the folder.
-        clock: returns the time in epoch seconds.
-    """
+    """The prediction store below a folder."""
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float] = time.time) -> None:
         self._files = StoreFiles(objects, folder, clock)
@@ -74,14 +72,16 @@ class PredictionStore:
         Raises:
             AnswersUnusable: a file is missing or damaged; `drop` makes its keys absent.
         """
-        wanted, located = Keys.of(keys), list[Located]()
+        wanted = keys_of(keys)
+        located = Located(wanted, StoreHead())
 
         def located_in(head: StoreHead) -> StoreHead:
-            located.append(locate(self._files, head, wanted))
+            nonlocal located
+            located = locate(self._files, head, wanted)
             return head
 
         self._head.change(located_in)
-        return located[-1]
+        return located
 
     def reserve(
         self, keys: bytes | Iterable[bytes], cut: Cut, *, force: bool = False
@@ -100,20 +100,19 @@ class PredictionStore:
         Raises:
             AnswersUnusable: a file is missing or damaged; `drop` makes its keys absent.
         """
-        wanted = Keys.of(keys)
-        state: dict[str, tuple[Located, list[NewShard], dict[str, OpenShard]]] = {}
+        wanted = keys_of(keys)
+        located, shards, opened = Located(wanted, StoreHead()), list[NewShard](), dict[str, OpenShard]()
+        is_cut = False
 
-        def opened(head: StoreHead) -> StoreHead:
-            found = locate(self._files, StoreHead() if force else head, wanted)
-            last = state.get("last")
-            if last is None or not _same_absent(last[0], found):
-                shards = list(cut(found))
-                last = found, shards, self._open_shards(shards)
-            state["last"] = found, last[1], last[2]
-            return msgspec.structs.replace(head.used(found.used_segments()), open=head.open | last[2])
+        def reserved(head: StoreHead) -> StoreHead:
+            nonlocal located, shards, opened, is_cut
+            before, located = located, locate(self._files, StoreHead() if force else head, wanted)
+            if not is_cut or ((before.source == ABSENT) != (located.source == ABSENT)).any():
+                shards = list(cut(located))
+                opened, is_cut = self._open_shards(shards), True
+            return msgspec.structs.replace(head.used(located.used_segments()), open=head.open | opened)
 
-        self._head.change(opened)
-        located, shards, _ = state["last"]
+        self._head.change(reserved)
         return located, shards
 
     def shard_keys(self, job_key: str) -> list[bytes] | None:
@@ -123,20 +122,16 @@ class PredictionStore:
             AnswersUnusable: the file is missing or damaged.
         """
         shard = self.head().open.get(job_key)
-        return None if shard is None else self._files.read_index(shard.file).rows_of(shard.number).split()
+        return None if shard is None else split(self._files.read_index(shard.file).rows_of(shard.number))
 
     def add(self, job_key: str, submission: int, answers: KeyedAnswers) -> None:
         """Store the answers of a job with their content keys, and close its shard.
 
         The answers count before those of earlier submissions. Keys of the shard that have no answer are absent then.
         If the answers of this submission, or of a later one, are in the store, nothing is read.
-
-        Args:
-            job_key: the key of the job.
-            submission: the number of the submission whose output has the answers.
-            answers: the content keys with their answers.
         """
-        segments, keys = dict[str, Segment](), list[Keys]()
+        segments: dict[str, Segment] = {}
+        keys: list[Keys] = []
         if not self.head().has(job_key, submission):
             for name, of_segment, size_bytes in self._files.write_segments(answers):
                 segments[name] = Segment(len(of_segment), size_bytes, job_key, submission)
@@ -144,7 +139,7 @@ class PredictionStore:
         indexes = [self._index(KeyIndex.of(keys), list(segments))] if segments else []
 
         def closed(head: StoreHead) -> StoreHead:
-            head = head.closed(job_key)
+            head = head.without(job_key)
             if not segments or head.has(job_key, submission):
                 return head
             replace = msgspec.structs.replace
@@ -152,12 +147,8 @@ class PredictionStore:
 
         self._merge_indexes(self._head.change(closed))
 
-    def release(self, job_key: str) -> None:
-        """Close the shard of a job that returned no answer: its keys are absent then."""
-        self._head.change(lambda head: head.closed(job_key))
-
     def drop(self, name: str) -> None:
-        """Remove the segment or open shards that an `AnswersUnusable` names; keys that only these had are absent."""
+        """Make keys absent: those of an open shard, by its job key, or of the file that an `AnswersUnusable` names."""
         self._head.change(lambda head: head.without(name))
 
     def reader(self) -> AnswerReader:
@@ -191,18 +182,20 @@ class PredictionStore:
             old = self.head()
         except FatalError:
             old = StoreHead()
-        segments, damaged, keys = dict[str, Segment](), list[str](), list[tuple[str, Keys]]()
+        segments, damaged = dict[str, Segment](), list[str]()
+        keys: list[Keys] = []
         for name, size_bytes in self._files.segments():
             try:
-                keys.append((name, self._files.segment_keys(name)))
+                keys.append(self._files.segment_keys(name))
             except AnswersUnusable as error:
                 damaged.append(str(error))
-                continue
-            segments[name] = old.segments.get(name) or Segment(len(keys[-1][1]), size_bytes, "", 0)
-        indexes = list[SegmentIndex]()
-        for start in range(0, len(keys), REBUILT_SEGMENTS):
-            part = keys[start : start + REBUILT_SEGMENTS]
-            indexes.append(self._index(KeyIndex.of([each for _, each in part]), [name for name, _ in part]))
+            else:
+                segments[name] = old.segments.get(name) or Segment(len(keys[-1]), size_bytes, "", 0)
+        names, size = list(segments), REBUILT_SEGMENTS
+        indexes = [
+            self._index(KeyIndex.of(keys[start : start + size]), names[start : start + size])
+            for start in range(0, len(names), size)
+        ]
         shards = {job_key: shard for job_key, shard in old.open.items() if is_open(job_key)}
         self._head.write(StoreHead(segments=segments, indexes=indexes, open=shards, ledgers=old.ledgers), after=old)
         return damaged
@@ -211,7 +204,7 @@ class PredictionStore:
         """Write the keys of shards; return the shards by job key."""
         if not shards:
             return {}
-        keys = [Keys.of(shard.keys) for shard in shards]
+        keys = [keys_of(shard.keys) for shard in shards]
         file = self._files.write_index(KeyIndex.of(keys))
         return {shard.job_key: OpenShard(file, at, len(keys[at])) for at, shard in enumerate(shards)}
 
@@ -245,10 +238,3 @@ class PredictionStore:
             return msgspec.structs.replace(head, indexes=indexes)
 
         self._head.change(replaced)
-
-
-def _same_absent(one: Located, other: Located) -> bool:
-    """Return whether the same keys are absent."""
-    import numpy as np
-
-    return np.array_equal(one.source == ABSENT, other.source == ABSENT)

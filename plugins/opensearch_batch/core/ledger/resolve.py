@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from opensearch_batch.core.ledger.classes import (
     Deletion,
     DiffCounts,
     RecordClass,
+    are_rejected,
     compare,
-    compare_with_nothing,
     loser_states,
     may_be_indexed,
 )
-from opensearch_batch.core.ledger.columns import are_any_of, last_of_each
-from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
-from opensearch_batch.core.ledger.partitions import KEY_BITS, Partitions, SpooledTables
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, rows_schema, with_verdicts
+from opensearch_batch.core.ledger.partitions import SpooledTables
+from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, are_any_of, rows_schema, with_verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,49 +24,35 @@ if TYPE_CHECKING:
 
 Mode = Literal["snapshot", "append"]
 _POSITION_BITS = 34
-# The record hash of a document of which it is not known which record it is of: no record is equal to it.
-UNKNOWN_HASH = bytes(DIGEST_BYTES)
+_COMPARED = ["routing", "version", "record_hash", "content_keys", "state"]
+_DECISION = [("row", "<i8"), ("class", "u1"), ("state", "u1"), ("version", "<i8")]
 
 
 class Kind(enum.IntEnum):
     """What a row is to the decision.
 
-    Rows of objects that were read: `appeared` has no partner in the ledger's rows of its object; `losing` has one that
-    was a duplicate; `joined` has one that won. Rows of the ledger: `previous` won and is not a candidate any more;
-    `left` won and left its object in append mode, where absence means nothing. Rows of unchanged objects: `unread`,
-    which won, and `unread_loser`.
+    `read`: it was read now. Rows of the ledger: `previous` won and is not a candidate any more; `left` won and left its
+    object in append mode, where absence means nothing. Rows of unchanged objects: `unread`, which won, and
+    `unread_loser`.
     """
 
-    APPEARED = 0
-    LOSING = 1
-    JOINED = 2
-    PREVIOUS = 3
-    LEFT = 4
-    UNREAD = 5
-    UNREAD_LOSER = 6
-
-
-_OF_LEDGER = (Kind.PREVIOUS, Kind.LEFT, Kind.UNREAD)
+    READ = 0
+    PREVIOUS = 1
+    LEFT = 2
+    UNREAD = 3
+    UNREAD_LOSER = 4
 
 
 class RowNumbers:
-    """Numbers the objects, and the rows of all objects in one sequence. An object has a number before its first row."""
+    """Numbers the rows of all objects in one sequence."""
 
     def __init__(self) -> None:
-        self.uris: list[str] = []
-        self.bases: list[int] = []
         self.end = 0
-        self._modified: list[float] = []
-        self._is_stale: list[bool] = []
+        self._objects: list[tuple[float, str, int, bool]] = []
 
-    def add_object(self, uri: str, modified: float, *, stale: bool) -> int:
-        """Add an object, and return the row number before its first row."""
-        self.uris.append(uri)
-        self.bases.append(self.end)
-        self._modified.append(modified)
-        self._is_stale.append(stale)
-        self.end += 1
-        return self.end - 1
+    def add_object(self, uri: str, modified: float, *, stale: bool) -> None:
+        """Add an object."""
+        self._objects.append((modified, uri, self.end, stale))
 
     def add_rows(self, count: int) -> int:
         """Add rows to the last object, and return the number of the first one."""
@@ -79,32 +63,51 @@ class RowNumbers:
         """Rank the objects; none is added afterwards."""
         import numpy as np
 
-        by_time = self._modified if mode == "append" else [0.0] * len(self.uris)
-        ascending = sorted(range(len(self.uris)), key=lambda number: (by_time[number], self.uris[number]))
-        self._ranks = np.empty(len(ascending), np.int64)
-        self._ranks[ascending] = np.arange(len(ascending))
-        self._starts = np.array(self.bases, np.int64)
-        self._stale = np.array(self._is_stale, bool)
+        keys = [(modified if mode == "append" else 0.0, uri) for modified, uri, _, _ in self._objects]
+        self._ranks = np.argsort(sorted(range(len(keys)), key=keys.__getitem__))
+        self._starts = np.array([start for _, _, start, _ in self._objects], np.int64)
+        self._stale = np.array([stale for _, _, _, stale in self._objects], bool)
 
     def order(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return numbers that grow with the precedence of rows."""
-        objects = self._objects(rows)
+        objects = self._objects_of(rows)
         return (self._ranks[objects] << _POSITION_BITS) + rows - self._starts[objects]
 
     def are_stale(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return which rows are of stale objects."""
-        return self._stale[self._objects(rows)]
+        return self._stale[self._objects_of(rows)]
 
-    def keys(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-        """Return keys that grow with the row numbers."""
-        import numpy as np
-
-        return (rows * ((1 << KEY_BITS) / (self.end + 1))).astype(np.uint32)
-
-    def _objects(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _objects_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         import numpy as np
 
         return np.searchsorted(self._starts, rows, side="right") - 1
+
+
+class Decisions:
+    """What was decided of rows, in 18 bytes each."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self._parts: list[npt.NDArray[np.void]] = [np.empty(0, _DECISION)]
+
+    def add(self, rows: npt.NDArray[np.int64], classes: Any, states: Any, versions: Any) -> None:  # noqa: ANN401 - arrays, or one value for all
+        """Add decisions by row number."""
+        import numpy as np
+
+        part = np.empty(len(rows), _DECISION)
+        part["row"], part["class"], part["state"], part["version"] = rows, classes, states, versions
+        self._parts.append(part)
+
+    def of(self, first: int, count: int) -> npt.NDArray[np.void]:
+        """Return the decisions of some rows, in their order."""
+        import numpy as np
+
+        if len(self._parts) > 1:
+            every = np.concatenate(self._parts)
+            self._parts = [every[np.argsort(every["row"])]]
+        start, end = np.searchsorted(self._parts[0]["row"], (first, first + count)).tolist()
+        return self._parts[0][start:end]
 
 
 def candidates_schema() -> pa.Schema:
@@ -112,13 +115,6 @@ def candidates_schema() -> pa.Schema:
     import pyarrow as pa
 
     return rows_schema().append(pa.field("row", pa.int64())).append(pa.field("kind", pa.uint8()))
-
-
-def verdicts_schema() -> pa.Schema:
-    """Return the columns of what was decided of rows."""
-    import pyarrow as pa
-
-    return pa.schema([("row", pa.int64()), ("class", pa.uint8()), ("state", pa.uint8()), ("version", pa.int64())])
 
 
 def deletions_schema() -> pa.Schema:
@@ -129,22 +125,13 @@ def deletions_schema() -> pa.Schema:
 
 
 class Resolver:
-    """Collects decisions: verdicts of rows, rows to retain, and deletions.
+    """Collects decisions and deletions."""
 
-    Args:
-        numbers: the row numbers, frozen.
-        counts: the counts that are updated.
-        scanned: whether the rows of unchanged objects are among the candidates.
-        memory_rows: how many rows stay in memory.
-    """
-
-    def __init__(self, numbers: RowNumbers, counts: DiffCounts, *, scanned: bool, memory_rows: int) -> None:
-        self.verdicts = Partitions(verdicts_schema(), memory_rows=memory_rows)
-        self.retained = Partitions(candidates_schema(), memory_rows=memory_rows)
+    def __init__(self, numbers: RowNumbers, counts: DiffCounts) -> None:
+        self.decisions = Decisions()
         self.deletions = SpooledTables(deletions_schema())
         self._numbers = numbers
         self._counts = counts
-        self._scanned = scanned
 
     def resolve(self, rows: pa.Table) -> None:
         """Decide about all rows of some ids."""
@@ -152,101 +139,76 @@ class Resolver:
 
         kinds, numbers = rows["kind"].to_numpy(), rows["row"].to_numpy()
         ids = rows["id"].combine_chunks().dictionary_encode()
-        codes, is_candidate = ids.indices.to_numpy(), kinds != Kind.PREVIOUS
-        candidates = np.flatnonzero(is_candidate)
-        order = self._numbers.order(numbers[candidates])
-        winners = last_of_each(codes, candidates[np.argsort(order, kind="stable")], len(ids.dictionary))
-        previous = last_of_each(codes, np.flatnonzero(are_any_of(kinds, _OF_LEDGER)), len(ids.dictionary))[codes]
+        codes, distinct = ids.indices.to_numpy(), len(ids.dictionary)
+        candidates = np.flatnonzero(kinds != Kind.PREVIOUS)
+        winners = _last_of_each(codes, candidates[np.argsort(self._numbers.order(numbers[candidates]))], distinct)
+        won_before = np.flatnonzero(are_any_of(kinds, (Kind.PREVIOUS, Kind.LEFT, Kind.UNREAD)))
+        previous = _last_of_each(codes, won_before, distinct)[codes]
         wins = np.zeros(len(kinds), bool)
         wins[winners[winners >= 0]] = True
-        if not self._scanned:
-            # No id appeared or vanished, so the record that won before is in an object that did not change.
-            wins &= (kinds != Kind.LOSING) | (previous >= 0)
-        self._lose(rows, np.flatnonzero(is_candidate & ~wins & ~are_any_of(kinds, (Kind.LEFT, Kind.UNREAD_LOSER))))
-        compared = wins & ~are_any_of(kinds, (Kind.LEFT, Kind.UNREAD))
+        self._lose(rows, np.flatnonzero(~wins & are_any_of(kinds, (Kind.READ, Kind.UNREAD))))
+        compared = wins & are_any_of(kinds, (Kind.READ, Kind.UNREAD_LOSER))
         self._win(rows, np.flatnonzero(compared & (previous >= 0)), previous)
         self._win(rows, np.flatnonzero(compared & (previous < 0)), None)
-        self._counts.promoted += int((compared & (kinds == Kind.UNREAD_LOSER)).sum())
         self._retain(rows, np.flatnonzero(wins & (kinds == Kind.LEFT)))
         self._remove(rows, np.flatnonzero((kinds == Kind.PREVIOUS) & (winners[codes] < 0)))
 
     def _lose(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
-        import numpy as np
-
         kinds, states = rows["kind"].to_numpy()[positions], rows["state"].to_numpy()[positions]
         is_unread = kinds == Kind.UNREAD
         self._counts.demoted += int(is_unread.sum())
-        self._counts.duplicate += int((~is_unread).sum())
+        self._counts.duplicate += int((~is_unread & ~are_rejected(rows)[positions]).sum())
         # The winner counts as kept, because this row is the one that won before.
         self._counts.kept -= int((is_unread & are_any_of(states, DOCUMENT_STATES)).sum())
-        classes = np.full(len(positions), RecordClass.DUPLICATE, np.uint8)
-        self._decide(rows, positions, classes, loser_states(states), np.zeros(len(positions), np.int64))
+        self.decisions.add(rows["row"].to_numpy()[positions], RecordClass.DUPLICATE, loser_states(states), 0)
 
     def _win(self, rows: pa.Table, positions: npt.NDArray[np.int64], previous: npt.NDArray[np.int64] | None) -> None:
-        import pyarrow as pa
+        import numpy as np
 
-        if not len(positions):
+        columns, count = rows.select(_COMPARED), len(positions)
+        if not count:
             return
-        new = rows.take(pa.array(positions))
+        new = columns.take(positions)
         if previous is None:
-            documents, compared = new, compare_with_nothing(new)
+            # An id that the ledger does not have is one whose document may have been deleted by another scope.
+            documents, is_stale = positions, np.ones(count, bool)
+            old = with_verdicts(new, np.full(count, RecordState.TOMBSTONE, np.uint8), np.zeros(count, np.int64))
         else:
-            documents = rows.take(pa.array(previous[positions]))
-            compared = compare(documents, new, self._numbers.are_stale(documents["row"].to_numpy()))
+            documents = previous[positions]
+            old, is_stale = columns.take(documents), self._numbers.are_stale(rows["row"].to_numpy()[documents])
+        compared = compare(old, new, is_stale)
         self._counts.count(compared)
-        self._decide(rows, positions, compared.classes, compared.states, compared.versions)
-        self._delete(documents, compared.deletions)
-
-    def _decide(
-        self,
-        rows: pa.Table,
-        positions: npt.NDArray[np.int64],
-        classes: npt.NDArray[np.uint8],
-        states: npt.NDArray[np.uint8],
-        versions: npt.NDArray[np.int64],
-    ) -> None:
-        import pyarrow as pa
-
+        is_loser = rows["kind"].to_numpy()[positions] == Kind.UNREAD_LOSER
+        self._counts.promoted += int((is_loser & (compared.classes != RecordClass.REJECTED)).sum())
         numbers = rows["row"].to_numpy()[positions]
-        columns = [pa.array(values) for values in (numbers, classes, states, versions)]
-        self.verdicts.add(pa.Table.from_arrays(columns, schema=verdicts_schema()), self._numbers.keys(numbers))
+        self.decisions.add(numbers, compared.classes, compared.states, compared.versions)
+        self._delete(rows, documents, compared.deletions)
 
     def _retain(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        left = rows.take(pa.array(positions)).select(candidates_schema().names)
-        states = left["state"].to_numpy().copy()
-        # The last write has no verdict and is not repeated, because its record is gone: the document is unknown.
-        is_unknown = states == RecordState.PENDING
-        states[is_unknown] = RecordState.INDEXED
-        known_hashes = pc.if_else(pa.array(~is_unknown), left["record_hash"], UNKNOWN_HASH)
-        left = with_verdicts(left, states, left["version"].to_numpy())
-        left = _replaced(left, "record_hash", known_hashes.cast(left.schema.field("record_hash").type))
-        left = _replaced(left, "line", pa.array(np.zeros(len(left), np.uint32)))
-        self._counts.retained += len(left)
+        numbers, states, versions = (rows[name].to_numpy()[positions] for name in ("row", "state", "version"))
+        self._counts.retained += len(numbers)
         self._counts.kept += int(are_any_of(states, DOCUMENT_STATES).sum())
-        self.retained.add(left, self._numbers.keys(left["row"].to_numpy()))
+        self.decisions.add(numbers, RecordClass.KEPT, states, versions)
 
     def _remove(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
-        import numpy as np
-        import pyarrow as pa
-
-        gone = rows.take(pa.array(positions))
-        states = gone["state"].to_numpy()
+        states, versions = (rows[name].to_numpy()[positions] for name in ("state", "version"))
         self._counts.removed += int(are_any_of(states, DOCUMENT_STATES).sum())
-        indexed = may_be_indexed(states, gone["version"].to_numpy())
-        self._delete(gone, np.where(indexed, Deletion.ABSENT, 0).astype(np.uint8))
+        self._delete(rows, positions, may_be_indexed(states, versions) * Deletion.ABSENT)
 
-    def _delete(self, documents: pa.Table, reasons: npt.NDArray[np.uint8]) -> None:
+    def _delete(self, rows: pa.Table, positions: npt.NDArray[np.int64], reasons: npt.NDArray[Any]) -> None:
         import numpy as np
         import pyarrow as pa
 
-        positions = np.flatnonzero(reasons)
-        deleted = documents.select(["id", "routing", "version"]).take(pa.array(positions))
-        self.deletions.add(deleted.append_column(deletions_schema().field("reason"), pa.array(reasons[positions])))
+        chosen = np.flatnonzero(reasons)
+        deleted = rows.select(["id", "routing", "version"]).take(positions[chosen])
+        column = pa.array(reasons[chosen].astype(np.uint8))
+        self.deletions.add(deleted.append_column(deletions_schema().field("reason"), column))
 
 
-def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, values)
+def _last_of_each(codes: npt.NDArray[np.int32], positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return for each code the last of the positions that have it, -1 for none."""
+    import numpy as np
+
+    last = np.full(count, -1, np.int64)
+    last[codes[positions]] = positions
+    return last

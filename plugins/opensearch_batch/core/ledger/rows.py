@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 # The rows of small objects share a file until it has this many rows; it is also the number of rows of a row group.
 PACK_ROWS = 1 << 16
+# The record hash of a document of which it is not known which record it is of: no record is equal to it.
+UNKNOWN_HASH = bytes(DIGEST_BYTES)
+# Digests do not shrink.
+_COMPRESSION = dict.fromkeys(("id", "routing", "line", "version", "state"), "zstd")
 _REMEDY = "run `opensearch-batch ledger rebuild`"
 
 
@@ -98,6 +103,41 @@ def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.N
     return rows.set_column(rows.schema.get_field_index("version"), "version", pa.array(versions))
 
 
+def are_any_of(states: npt.NDArray[np.uint8], some: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return which states are some of the states."""
+    import numpy as np
+
+    is_one = np.zeros(1 << 8, bool)
+    is_one[list(some)] = True
+    found: npt.NDArray[np.bool_] = is_one[states]
+    return found
+
+
+def decided(
+    rows: pa.Table,
+    before: RecordState,
+    verdicts: Iterable[tuple[int, int]],
+    *,
+    otherwise: RecordState,
+    version: int,
+) -> pa.Table:
+    """Return rows, of which those in one state have verdicts; those that are indexed now have this version.
+
+    The rows in the state `before` get the last verdict of their line, or else the state `otherwise`.
+    """
+    import numpy as np
+
+    lines, states = rows["line"].to_numpy(), rows["state"].to_numpy().copy()
+    by_line = np.full(int(lines.max(initial=0)) + 1, otherwise, np.uint8)
+    for line, state in verdicts:
+        if line < len(by_line):
+            by_line[line] = state
+    has_verdict = states == before
+    states[has_verdict] = by_line[lines[has_verdict]]
+    versions = np.where(has_verdict & (states == RecordState.INDEXED), version, rows["version"].to_numpy())
+    return with_verdicts(rows, states, versions)
+
+
 def state_counts(states: npt.NDArray[np.uint8]) -> dict[str, int]:
     """Return how many rows have each state; states of no row are left out."""
     import numpy as np
@@ -116,7 +156,7 @@ class RowsWriter:
         self._objects = objects
         self._folder = folder.rstrip("/")
         self._pack_rows = pack_rows
-        self._uri: str | None = None
+        self._count = 0
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._file: NewParquetFile | None = None
@@ -125,16 +165,12 @@ class RowsWriter:
 
     def add(self, uri: str, rows: pa.Table) -> None:
         """Add rows of an object; all rows of an object are added one after the other."""
-        first = sum(part.count for part in self._pack.values()) if uri != self._uri else self._pack[uri].first
-        if uri != self._uri and first >= self._pack_rows:
+        if uri not in self._pack and self._count >= self._pack_rows:
             self._finish()
-            first = 0
-        self._uri = uri
-        earlier = self._pack.get(uri) or RowsSlice("", first, 0)
-        states = dict(earlier.states)
-        for state, count in state_counts(rows["state"].to_numpy()).items():
-            states[state] = states.get(state, 0) + count
-        self._pack[uri] = RowsSlice("", first, earlier.count + rows.num_rows, states)
+        earlier = self._pack.get(uri) or RowsSlice("", self._count, 0)
+        states = Counter(earlier.states) + Counter(state_counts(rows["state"].to_numpy()))
+        self._pack[uri] = RowsSlice("", earlier.first, earlier.count + rows.num_rows, dict(states))
+        self._count += rows.num_rows
         self._waiting.append(rows.select(rows_schema().names).cast(rows_schema()))
         self._waiting_rows += rows.num_rows
         if self._waiting_rows >= PACK_ROWS:
@@ -149,7 +185,7 @@ class RowsWriter:
     def _write(self) -> NewParquetFile:
         import pyarrow as pa
 
-        self._file = self._file or NewParquetFile(rows_schema(), "zstd", ("routing", "version", "state"))
+        self._file = self._file or NewParquetFile(rows_schema(), _COMPRESSION, ("routing", "version", "state"))
         if self._waiting:
             self._file.write(pa.concat_tables(self._waiting), group_rows=PACK_ROWS)
         self._waiting.clear()
@@ -164,17 +200,7 @@ class RowsWriter:
         for name, part in self._pack.items():
             self._written[name] = msgspec.structs.replace(part, rows=uri)
         self._pack.clear()
-        self._uri = self._file = None
-
-
-class _RowsFile(StoredParquetFile):
-    """An open file of rows."""
-
-    named_by_digest = True
-
-    def unusable(self, reason: object) -> FatalError:
-        """Return the error that names this file."""
-        return FatalError(f"{self.uri}: this file of the record ledger is {reason}; {_REMEDY}")
+        self._count, self._file = 0, None
 
 
 class RowsReader:
@@ -182,7 +208,7 @@ class RowsReader:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._file: _RowsFile | None = None
+        self._file: StoredParquetFile | None = None
         self._group: tuple[int, tuple[str, ...]] | None = None
         self._rows: pa.Table | None = None
 
@@ -213,14 +239,8 @@ class RowsReader:
             self._group = number, columns
         return self._rows
 
-    def _open(self, uri: str) -> _RowsFile:
+    def _open(self, uri: str) -> StoredParquetFile:
         if self._file is None or uri != self._file.uri:
-            self.close()
-            self._file = _RowsFile(self._objects, uri)
+            error = f"this file of the record ledger is {{}}; {_REMEDY}"
+            self._group, self._file = None, StoredParquetFile(self._objects, uri, error, named_by_digest=True)
         return self._file
-
-    def close(self) -> None:
-        """Discard the file that is kept."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._rows = self._group = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import RecordRejected
@@ -19,11 +20,11 @@ class RowsBuilder:
     """Collects the rows of records in source order."""
 
     def __init__(self) -> None:
-        self._clear()
+        self._rows: list[tuple[str, str | None, int, bytes, Sequence[bytes], int]] = []
 
     def __len__(self) -> int:
         """The number of rows since the last `table`."""
-        return len(self._ids)
+        return len(self._rows)
 
     def add(
         self,
@@ -35,45 +36,25 @@ class RowsBuilder:
         routing: str | None = None,
         state: RecordState = RecordState.PENDING,
     ) -> None:
-        """Add a record.
-
-        Raises:
-            RecordRejected: the id or the routing is not valid Unicode.
-        """
+        """Add a record; raise RecordRejected if the id or the routing is not valid Unicode."""
         for text in (record_id, routing):
             if text is not None and not text.isascii():
                 _check_unicode(text)
-        self._ids.append(record_id)
-        self._routings.append(routing)
-        self._lines.append(line)
-        self._hashes.append(record_hash(content))
-        self._keys += content_keys
-        self._ends.append(len(self._keys))
-        self._states.append(state)
+        self._rows.append((record_id, routing, line, record_hash(content), content_keys, state))
 
     def table(self) -> pa.Table:
         """Return the rows as a table, and start again without rows."""
-        hashes, keys = b"".join(self._hashes), b"".join(self._keys)
-        table = rows_table(
-            ids=self._ids,
-            routings=self._routings,
-            lines=self._lines,
-            hashes=hashes,
-            keys=keys,
-            ends=self._ends,
-            states=self._states,
+        ids, routings, lines, hashes, keys, states = zip(*self._rows, strict=True) if self._rows else [()] * 6
+        self._rows.clear()
+        return rows_table(
+            ids=ids,
+            routings=routings,
+            lines=lines,
+            hashes=b"".join(hashes),
+            keys=b"".join(chain.from_iterable(keys)),
+            ends=list(accumulate(map(len, keys), initial=0)),
+            states=states,
         )
-        self._clear()
-        return table
-
-    def _clear(self) -> None:
-        self._ids: list[str] = []
-        self._routings: list[str | None] = []
-        self._lines: list[int] = []
-        self._hashes: list[bytes] = []
-        self._keys: list[bytes] = []
-        self._ends = [0]
-        self._states: list[int] = []
 
 
 def rows_table(

@@ -21,11 +21,13 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.key_index import KeyIndex, Keys, keys_of
+from opensearch_batch.core.ledger.key_index import KeyIndex, column_keys, keys_of
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from opensearch_batch.core.ledger.key_index import Keys
 
 KEY, ANSWER = "content_key", "answer"
 # A segment ends at the first of these limits.
@@ -60,7 +62,7 @@ class StoreFiles:
             # Vectors hardly shrink, and numbers as text do.
             compression = {ANSWER: "snappy" if any(_decode(rows[0]).vectors) else "zstd"}
             parquet.write_table(pa.table(columns, [KEY, ANSWER]), file, compression=compression, use_dictionary=False)
-            yield self._write(self._segments, file), Keys.of(keys), size_bytes
+            yield self._write(self._segments, file), keys_of(keys), size_bytes
 
     def read_segment(self, name: str) -> list[bytes]:
         """Return the answers of a segment, to be decoded by `AnswerReader`.
@@ -72,12 +74,8 @@ class StoreFiles:
         return answers
 
     def segment_keys(self, name: str) -> Keys:
-        """Return the keys of a segment in the order of its rows.
-
-        Raises:
-            AnswersUnusable: it is missing or damaged.
-        """
-        return keys_of(self._read_column(name, KEY))
+        """Return the keys of a segment in the order of its rows; raise AnswersUnusable if it is missing or damaged."""
+        return column_keys(self._read_column(name, KEY))
 
     def segments(self) -> list[tuple[str, int]]:
         """Return the name and the size in bytes of each segment that exists, in the order of time."""
@@ -92,11 +90,7 @@ class StoreFiles:
         return self._write(self._indexes, file)
 
     def read_index(self, name: str) -> KeyIndex:
-        """Return an index.
-
-        Raises:
-            AnswersUnusable: it is missing or damaged.
-        """
+        """Return an index; raise AnswersUnusable if it is missing or damaged."""
         import numpy as np
 
         return KeyIndex(np.load(io.BytesIO(self._read(self._indexes, name)), allow_pickle=False))
@@ -138,9 +132,7 @@ class StoreFiles:
 class AnswerReader:
     """Reads answers by location: fast in the order of their segments, in bounded memory in any order.
 
-    Args:
-        files: the files of the store.
-        row_bytes: the average size of an answer in each segment.
+    `row_bytes` is the average size of an answer in each segment.
     """
 
     def __init__(self, files: StoreFiles, row_bytes: Mapping[str, int]) -> None:
@@ -171,9 +163,6 @@ class AnswerReader:
 
     def _read(self, batch: Sequence[Location]) -> list[StoredAnswer]:
         """Return the answers of a batch; each segment is read once."""
-        runs = [(name, [row for _, row in run]) for name, run in groupby(batch, key=itemgetter(0))]
-        if len(runs) == len({name for name, _ in runs}):
-            return [_decode(answer) for name, rows in runs for answer in map(self._segment(name).__getitem__, rows)]
         answers = dict[Location, StoredAnswer]()
         for name, locations in groupby(sorted(set(batch)), key=itemgetter(0)):
             segment = self._segment(name)

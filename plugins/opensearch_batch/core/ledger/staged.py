@@ -5,23 +5,22 @@ A file has the records of one shard, in the order of the lines of its job if it 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.parquet_files import StoredParquetFile, upload
-from opensearch_batch.core.ledger.partitions import SpooledTables
+from opensearch_batch.core.ledger.key_index import column_keys
+from opensearch_batch.core.ledger.parquet_files import NewParquetFile, StoredParquetFile
+from opensearch_batch.core.ledger.partitions import Partitions
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP_BYTES, GROUP_ROWS = 4 << 20, 1 << 16
-# Of `StagedShards`: the bytes of records in memory, and the number of parts.
-MEMORY_BYTES, PARTS = 32 << 20, 128
+# The records that `StagedShards` keeps in memory.
+MEMORY_BYTES = 32 << 20
 NO_KEY = bytes(KEY_BYTES)
 _RECORD_COLUMNS = ("uri", "line", "offset", "record", "content_key", "reason")
 _DELETION_COLUMNS = ("id", "routing", "version")
@@ -50,11 +49,10 @@ class StagedWriter:
     """Writes a file of records; nothing is written without records, or if the `with` block raises."""
 
     def __init__(self, objects: Objects, uri: str) -> None:
-        self._stack = ExitStack()
-        compression = {"record": "zstd", "uri": "zstd", "offset": "zstd", "line": "zstd", "reason": "zstd"}
-        self._file = self._stack.enter_context(
-            upload(objects, uri, _records_schema(), compression, repeated=("uri", "reason"))
-        )
+        self._objects = objects
+        self._uri = uri
+        compression = dict.fromkeys(("record", "uri", "offset", "line", "reason"), "zstd")
+        self._file = NewParquetFile(_records_schema(), compression, repeated=("uri", "reason"))
         self._waiting: list[StagedRecord] = []
         self._waiting_bytes = 0
 
@@ -64,8 +62,6 @@ class StagedWriter:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             self.close()
-        else:
-            self._stack.__exit__(*error)  # type: ignore[arg-type] # object is what the interpreter passes
 
     def add(self, record: StagedRecord) -> None:
         """Add a record."""
@@ -77,7 +73,8 @@ class StagedWriter:
     def close(self) -> int:
         """Write the file, and return the number of its records."""
         self._write()
-        self._stack.close()
+        if self._file.rows:
+            self._file.upload(self._objects, self._uri)
         return self._file.rows
 
     def add_table(self, records: pa.Table) -> None:
@@ -93,58 +90,54 @@ class StagedWriter:
 
 
 class StagedShards:
-    """Records of any number of shards in any order, on disk until `write` writes the file of each shard.
-
-    Records are dealt into parts by the number of their shard; only the files of one part are open at the same time.
-    """
+    """Records of any number of shards in any order, on disk until `write` writes the file of each shard."""
 
     def __init__(self) -> None:
         import pyarrow as pa
 
         self._schema = _records_schema().append(pa.field("shard", pa.uint32()))
-        self._spooled: dict[int, SpooledTables] = {}
-        self._waiting: dict[int, list[StagedRecord]] = {}
-        self._waiting_bytes = Counter[int]()
+        self._spooled = Partitions(self._schema, memory_bytes=MEMORY_BYTES)
+        self._waiting: list[StagedRecord] = []
+        self._shards: list[int] = []
+        self._waiting_bytes = 0
 
     def add(self, shard: int, record: StagedRecord) -> None:
         """Add a record of a shard."""
-        waiting = self._waiting.setdefault(shard, [])
-        waiting.append(record)
-        self._waiting_bytes[shard] += len(record.record)
-        if self._waiting_bytes[shard] >= GROUP_BYTES or len(waiting) == GROUP_ROWS:
-            self._spool(shard)
-        elif len(self._waiting) > MEMORY_BYTES // GROUP_BYTES and self._waiting_bytes.total() >= MEMORY_BYTES:
-            self._spool(*self._waiting)
+        self._waiting.append(record)
+        self._shards.append(shard)
+        self._waiting_bytes += len(record.record)
+        if self._waiting_bytes >= GROUP_BYTES or len(self._waiting) == GROUP_ROWS:
+            self._spool()
 
     def write(self, objects: Objects, uris: Mapping[int, str]) -> None:
         """Write the files of these shards; the records of other shards are discarded."""
-        self._spool(*self._waiting)
-        for part in self._spooled.values():
-            with ExitStack() as stack:
-                writers = dict[int, StagedWriter]()
-                for table in part:
-                    shard = table["shard"][0].as_py()
-                    if shard in uris:
-                        if shard not in writers:
-                            writers[shard] = stack.enter_context(StagedWriter(objects, uris[shard]))
-                        writers[shard].add_table(table.select(_records_schema().names))
-        self.close()
-
-    def close(self) -> None:
-        """Discard all records."""
-        for part in self._spooled.values():
-            part.close()
-        self._spooled.clear()
-
-    def _spool(self, *shards: int) -> None:
+        import numpy as np
         import pyarrow as pa
 
-        for shard in shards:
-            table = _table(self._waiting.pop(shard))
-            del self._waiting_bytes[shard]
-            numbers = pa.repeat(pa.scalar(shard, pa.uint32()), table.num_rows)
-            part = self._spooled.setdefault(shard % PARTS, SpooledTables(self._schema, MEMORY_BYTES // PARTS))
-            part.add(table.append_column(self._schema.field("shard"), numbers))
+        self._spool()
+        # Only the files of one partition are open at the same time.
+        for tables in self._spooled:
+            with ExitStack() as stack:
+                writers = dict[int, StagedWriter]()
+                for table in tables:
+                    shards = table["shard"].to_numpy()
+                    for shard in uris.keys() & np.unique(shards).tolist():
+                        if shard not in writers:
+                            writers[shard] = stack.enter_context(StagedWriter(objects, uris[shard]))
+                        records = table.filter(pa.array(shards == shard))
+                        writers[shard].add_table(records.select(_records_schema().names))
+
+    def _spool(self) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        if self._waiting:
+            shards = np.array(self._shards, np.uint32)
+            table = _table(self._waiting).append_column(self._schema.field("shard"), pa.array(shards))
+            self._spooled.add(table, shards)
+        self._waiting.clear()
+        self._shards.clear()
+        self._waiting_bytes = 0
 
 
 def _table(waiting: Sequence[StagedRecord]) -> pa.Table:
@@ -158,11 +151,7 @@ def _table(waiting: Sequence[StagedRecord]) -> pa.Table:
 
 
 def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:
-    """Yield the records of a file.
-
-    Raises:
-        FatalError: the file is missing or damaged.
-    """
+    """Yield the records of a file; raise FatalError if the file is missing or damaged."""
     for columns in _groups(objects, uri, _RECORD_COLUMNS):
         uris = columns[0].dictionary_encode()
         names = uris.dictionary.to_pylist()
@@ -179,42 +168,32 @@ def staged_keys(objects: Objects, uri: str) -> bytes:
     """
     import pyarrow.compute as pc
 
-    keys = []
-    for (column,) in _groups(objects, uri, ("content_key",)):
-        filled = pc.fill_null(column, NO_KEY)
-        keys.append(filled.buffers()[1].to_pybytes()[filled.offset * KEY_BYTES :][: len(filled) * KEY_BYTES])
-    return b"".join(keys)
+    columns = (column for (column,) in _groups(objects, uri, ("content_key",)))
+    return b"".join(column_keys(pc.fill_null(column, NO_KEY)).tobytes() for column in columns)
 
 
 def write_deletions(objects: Objects, uri: str, tables: Iterable[pa.Table]) -> int:
     """Write documents to delete, given as tables of `deletions_schema`; return their number; 0 writes no file."""
-    schema = _deletions_schema()
-    with upload(objects, uri, schema, dict.fromkeys(_DELETION_COLUMNS, "zstd"), repeated=("routing",)) as file:
-        for table in tables:
-            if table.num_rows:
-                file.write(table.select(schema.names).cast(schema), group_rows=GROUP_ROWS)
+    file = NewParquetFile(_deletions_schema(), "zstd", repeated=("routing",))
+    for table in tables:
+        if table.num_rows:
+            file.write(table.select(_DELETION_COLUMNS).cast(_deletions_schema()), group_rows=GROUP_ROWS)
+    if file.rows:
+        file.upload(objects, uri)
     return file.rows
 
 
 def read_deletions(objects: Objects, uri: str) -> Iterator[StagedDeletion]:
-    """Yield the documents to delete.
-
-    Raises:
-        FatalError: the file is missing or damaged.
-    """
-    for columns in _groups(objects, uri, _DELETION_COLUMNS):
-        yield from map(StagedDeletion._make, zip(*(column.to_pylist() for column in columns), strict=True))
+    """Yield the documents to delete; raise FatalError if the file is missing or damaged."""
+    for table in deletions_tables(objects, uri):
+        yield from map(StagedDeletion._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def deletions_tables(objects: Objects, uri: str) -> Iterator[pa.Table]:
-    """Yield the documents to delete as tables; none without a URI.
-
-    Raises:
-        FatalError: the file is missing or damaged.
-    """
+    """Yield the documents to delete as tables; raise FatalError if the file is missing or damaged."""
     import pyarrow as pa
 
-    for columns in _groups(objects, uri, _DELETION_COLUMNS) if uri else ():
+    for columns in _groups(objects, uri, _DELETION_COLUMNS):
         yield pa.Table.from_arrays(columns, schema=_deletions_schema())
 
 
@@ -233,17 +212,6 @@ def _deletions_schema() -> pa.Schema:
 
 def _groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
     """Yield columns of a file, row group by row group."""
-    file = _StagedFile(objects, uri)
-    try:
-        for group in range(len(file.group_rows)):
-            yield file.read(*columns, group=group)
-    finally:
-        file.close()
-
-
-class _StagedFile(StoredParquetFile):
-    """An open file of staged records."""
-
-    def unusable(self, reason: object) -> FatalError:
-        """Return the error that names this file."""
-        return FatalError(f"{self.uri}: the staged records are {reason}; clear prepare to stage them again")
+    file = StoredParquetFile(objects, uri, "the staged records are {}; clear prepare to stage them again")
+    for group in range(len(file.group_rows)):
+        yield file.read(*columns, group=group)

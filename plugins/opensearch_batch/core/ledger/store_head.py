@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable
-from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, Keys
+from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, keys_of
 from opensearch_batch.core.ledger.segments import Location, StoreFiles
 from opensearch_batch.core.storage.head_document import NumberedHead
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from opensearch_batch.core.ledger.key_index import Keys
 
 ABSENT = GONE
 
@@ -71,9 +73,8 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
 
     def used(self, names: Iterable[str]) -> StoreHead:
         """Return the head with these segments in use, because a run needs answers of them."""
-        found = {name: self.segments[name] for name in names if self.segments[name].unused_since is not None}
-        changed = {name: msgspec.structs.replace(each, unused_since=None) for name, each in found.items()}
-        return msgspec.structs.replace(self, segments=self.segments | changed)
+        segments = {name: msgspec.structs.replace(self.segments[name], unused_since=None) for name in names}
+        return msgspec.structs.replace(self, segments=self.segments | segments)
 
     def marked(self, live: Container[str], *, now: float, retention_s: float) -> StoreHead:
         """Return the head without the segments that were not in use for `retention_s`; others are marked as unused."""
@@ -82,19 +83,15 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
             since = None if name in live else segment.unused_since or now
             if since is None or now - since < retention_s:
                 segments[name] = msgspec.structs.replace(segment, unused_since=since)
-        return self.with_segments(segments)
+        return self._with_segments(segments)
 
     def without(self, name: str) -> StoreHead:
         """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file."""
         shards = {job: shard for job, shard in self.open.items() if name not in {job, shard.file}}
-        head = self.with_segments({each: segment for each, segment in self.segments.items() if each != name})
+        head = self._with_segments({each: segment for each, segment in self.segments.items() if each != name})
         return msgspec.structs.replace(head, open=shards)
 
-    def closed(self, job_key: str) -> StoreHead:
-        """Return the head without an open shard."""
-        return msgspec.structs.replace(self, open={job: shard for job, shard in self.open.items() if job != job_key})
-
-    def with_segments(self, segments: dict[str, Segment]) -> StoreHead:
+    def _with_segments(self, segments: dict[str, Segment]) -> StoreHead:
         """Return the head with other segments; an index stays as long as one of its segments does."""
         indexes = [index for index in self.indexes if any(name in segments for name in index.segments)]
         return msgspec.structs.replace(self, segments=segments, indexes=indexes)
@@ -106,14 +103,16 @@ class Located:
     Attributes:
         source: an index in `segments`; `ABSENT`; or, below that, -2 minus an index in `shards`.
         rows: the row in the segment, or the position in the open shard.
+        open: the open shards by job key.
     """
 
-    def __init__(self, keys: Keys, segments: list[str], shards: list[str]) -> None:
+    def __init__(self, keys: Keys, head: StoreHead) -> None:
         import numpy as np
 
         self.keys = keys
-        self.segments = segments
-        self.shards = shards
+        self.segments = list(head.segments)
+        self.shards = sorted(head.open)
+        self.open = head.open
         self.source: NDArray[np.int32] = np.full(len(keys), ABSENT, np.int32)
         self.rows: NDArray[np.uint32] = np.zeros(len(keys), np.uint32)
 
@@ -122,7 +121,8 @@ class Located:
         import numpy as np
 
         positions = np.flatnonzero(self.source == ABSENT)
-        return np.sort(positions[self.keys.take(positions).first_of_each()])
+        _, first = np.unique(self.keys[positions], return_index=True)
+        return np.sort(positions[first])
 
     def locations(self) -> Iterator[Location]:
         """Yield the locations of the answers that there are, in the order of their keys."""
@@ -133,18 +133,18 @@ class Located:
     def used_segments(self, start: int = 0, end: int | None = None) -> Counter[str]:
         """Return the segments that have answers of the keys between two positions, each with its number of keys."""
         source = self.source[start:end]
-        return self._counts(source[source >= 0], self.segments)
+        return _counts(source[source >= 0], self.segments)
 
     def used_shards(self) -> Counter[str]:
         """Return the job keys of the open shards that have keys, each with its number of keys."""
-        return self._counts(-2 - self.source[self.source < ABSENT], self.shards)
+        return _counts(-2 - self.source[self.source < ABSENT], self.shards)
 
-    @staticmethod
-    def _counts(numbers: NDArray[np.int32], names: list[str]) -> Counter[str]:
-        import numpy as np
 
-        counts = np.bincount(numbers, minlength=len(names)).tolist()
-        return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
+def _counts(numbers: NDArray[np.int32], names: list[str]) -> Counter[str]:
+    import numpy as np
+
+    counts = np.bincount(numbers, minlength=len(names)).tolist()
+    return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
 def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
@@ -155,13 +155,13 @@ def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
     """
     import numpy as np
 
-    located = Located(keys, list(head.segments), sorted(head.open))
-    missing = np.argsort(keys.high)
+    located = Located(keys, head)
+    missing = np.arange(len(keys))
     for index in _indexes(files, head, located):
-        positions = index.find(keys.take(missing))
+        positions = index.find(keys[missing])
         found, entries = missing[positions >= 0], index.entries[positions[positions >= 0]]
         located.source[found], located.rows[found] = entries["source"], entries["row"]
-        missing = missing[located.source[missing] == ABSENT]
+        missing = missing[positions < 0]
         if not len(missing):
             break
     return located
@@ -178,8 +178,8 @@ def index_of(files: StoreFiles, index: SegmentIndex, numbers: Mapping[str, int])
     try:
         entries = files.read_index(index.file)
     except AnswersUnusable:
-        none = Keys.of(b"")
-        entries = KeyIndex.of([files.segment_keys(name) if name in numbers else none for name in index.segments])
+        keys = (files.segment_keys(name) if name in numbers else keys_of(b"") for name in index.segments)
+        entries = KeyIndex.of(list(keys))
     return entries.renumbered({at: numbers[name] for at, name in enumerate(index.segments) if name in numbers})
 
 

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.head import Head
-from opensearch_batch.core.ledger.key_index import keys_of
+from opensearch_batch.core.ledger.head import Head, in_file_order
+from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, state_counts
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Content keys are looked up together until they have so many bytes; so many documents are fetched at once.
 LOOKUP_BYTES, FETCHED = 16 << 20, 500
@@ -96,11 +92,7 @@ def store_folders(objects: Objects, layout: Layout) -> list[str]:
 class LedgerCheck:
     """Finds differences between the ledger, the prediction stores and the index.
 
-    Args:
-        objects: the store of the work prefix.
-        layout: the locations of the pipeline.
-        cluster: the cluster of the indexes.
-        samples: how many documents of each scope, and segments of each store, are compared.
+    So many `samples` of the documents of each scope, and of the segments of each store, are compared.
     """
 
     def __init__(self, objects: Objects, layout: Layout, cluster: Cluster, *, samples: int) -> None:
@@ -147,7 +139,7 @@ class LedgerCheck:
         """Compare the rows of a scope with its head, its stores and its index."""
         samples, waiting, absent, indexed = list[tuple[str, str | None, int]](), list[bytes](), 0, 0
         reader, step = RowsReader(self._objects), head.documents // max(self._samples, 1) or 1
-        for uri, entry in sorted(head.objects.items(), key=lambda item: (item[1].rows, item[1].first)):
+        for uri, entry in in_file_order(head.objects):
             counted = Counter[str]()
             try:
                 for rows in reader.read(entry):
@@ -158,7 +150,7 @@ class LedgerCheck:
                     )
                     samples += zip(*columns, strict=True)
                     indexed += written.num_rows
-                    waiting.append(_content_keys(written))
+                    waiting.append(row_keys(written).tobytes())
             except FatalError as error:
                 yield str(error)
                 continue
@@ -166,7 +158,6 @@ class LedgerCheck:
                 yield f"scope {scope}: {uri} has rows {dict(counted)}, and its head says {entry.states}"
             if sum(map(len, waiting)) >= LOOKUP_BYTES:
                 absent += self._absent(waiting)
-        reader.close()
         absent += self._absent(waiting)
         if absent:
             yield (
@@ -181,7 +172,7 @@ class LedgerCheck:
         keys.clear()
         for store in self._stores.values():
             located = store.lookup(missing)
-            missing = located.keys.take((located.source < 0).nonzero()[0]).to_bytes()
+            missing = located.keys[located.source < 0].tobytes()
         return len(missing) // KEY_BYTES
 
     def _check_index(self, scope: str, head: Head, samples: Sequence[tuple[str, str | None, int]]) -> Iterator[str]:
@@ -213,9 +204,3 @@ def has_files(objects: Objects, layout: Layout, job_key: str) -> bool:
     """Return whether a job was submitted, or can be submitted."""
     folder = layout.job(job_key)
     return JobRecords(objects, folder).read() is not None or objects.head(f"{folder}/input.jsonl") is not None
-
-
-def _content_keys(rows: pa.Table) -> bytes:
-    import pyarrow.compute as pc
-
-    return keys_of(pc.list_flatten(rows["content_keys"]).combine_chunks()).to_bytes()

@@ -7,17 +7,22 @@ whose records are gone.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ledger.columns import are_any_of
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.ledger.resolve import UNKNOWN_HASH
-from opensearch_batch.core.ledger.rows import DOCUMENT_STATES, RecordState, RowsReader, RowsWriter, with_verdicts
+from opensearch_batch.core.ledger.rows import (
+    DOCUMENT_STATES,
+    UNKNOWN_HASH,
+    RecordState,
+    RowsReader,
+    RowsWriter,
+    are_any_of,
+    with_verdicts,
+)
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.ledger_check import has_files, read_heads, store_folders
@@ -73,7 +78,6 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
         entries[uri] = Entry(part.rows, part.first, part.count, part.states, etag="", segments=segments)
     head = Head(
         number=before.number + 1,
-        token=secrets.token_hex(8),
         claim=ScopeClaim(version, RUN_KEY),
         committed=version,
         index=index,
@@ -103,7 +107,6 @@ def _ids(objects: Objects, head: Head) -> Iterator[pa.Array]:
         for rows in reader.read(entry, ("id", "state")):
             documents = rows.filter(pa.array(are_any_of(rows["state"].to_numpy(), DOCUMENT_STATES)))
             yield documents["id"].combine_chunks()
-    reader.close()
 
 
 def _documents(cluster: Cluster, index: str) -> Iterator[pa.Table]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,15 +64,8 @@ class PreparedRun(NamedTuple):
 class Preparation:
     """Prepares one run.
 
-    Args:
-        objects: the store of the source and the work prefix.
-        layout: builds the paths below the work prefix.
-        listing: the source.
-        manifest: what is known of the run before its source is read.
-        adapter: the adapter of the service.
-        request: what to write, with the paths of a pipeline file.
-        at_s: the start of the partition's interval, or the time of the listing (epoch seconds).
-        options: how the source is compared and cut.
+    `manifest` is what is known of the run before its source is read, `at_s` the start of the partition's interval, or
+    the time of the listing (epoch seconds).
     """
 
     def __init__(
@@ -103,6 +97,7 @@ class Preparation:
         self._request = request
         self._at_s = at_s
         self._options = options
+        self._with_unfinished = partial(with_unfinished_run, objects, layout)
         self._scope = ScopeHead(objects, layout.scope_head(manifest.scope))
         self._store = PredictionStore(objects, manifest.predictions)
         self._limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(manifest.inputs))
@@ -147,7 +142,7 @@ class Preparation:
         if not options.dry_run:
             cut.write()
         shards = [*cut.shards(), *([deletions] if deletions else [])]
-        counts = self._counts(rows.counts, reader, cut, deletions)
+        counts = self._counts(result.counts, reader, cut, deletions)
         counts.reconcile(self._listing.source)
         manifest = msgspec.structs.replace(
             self._manifest,
@@ -167,10 +162,7 @@ class Preparation:
             return Head()
         manifest = self._manifest
         head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
-        if not (self._options.force or self._options.rebuild):
-            return head
-        objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in head.objects.items()}
-        return msgspec.structs.replace(head, objects=objects)
+        return head.reopened() if self._options.force or self._options.rebuild else head
 
     def _reader(self, dead: DeadLetters) -> RecordReader:
         return RecordReader(
@@ -278,16 +270,12 @@ class Preparation:
         )
 
         def new_cut(located: Located) -> ShardCut:
-            run, opened = manifest.run_key, self._store.head().open
-            return ShardCut(self._objects, self._layout, run, located=located, opened=opened, options=cut_options)
+            return ShardCut(self._objects, self._layout, manifest.run_key, located=located, options=cut_options)
 
         writes, force = not options.dry_run, options.force
         cut, dropped = reserved_cut(self._store, reader, changed, new_cut, force=force, writes=writes)
         self._remarks += dropped
         return cut
-
-    def _with_unfinished(self, head: Head) -> Head:
-        return with_unfinished_run(self._objects, self._layout, head)
 
     def _stage_deletions(self, result: Difference, earlier: str) -> Shard | None:
         """Write the documents to delete, with those of an earlier run that failed; return their shard, if any."""
@@ -296,8 +284,9 @@ class Preparation:
         tables = result.deletions()
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
+        earlier_tables = deletions_tables(self._objects, earlier) if earlier else ()
         uri = self._layout.staged(self._manifest.run_key, DELETIONS)
-        count = write_deletions(self._objects, uri, chain(tables, deletions_tables(self._objects, earlier)))
+        count = write_deletions(self._objects, uri, chain(tables, earlier_tables))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
 
     def _remark(self, cut: ShardCut, *, is_new: bool) -> None:

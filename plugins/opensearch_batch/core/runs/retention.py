@@ -34,12 +34,8 @@ KEPT_OF_RUN = ("manifest.json", "run.json", "dead_letters/")
 class Retention(msgspec.Struct, frozen=True):
     """Deletes the expired files of one pipeline.
 
-    Args:
-        objects: the store.
-        layout: the locations of the pipeline.
-        store: its prediction store.
-        outputs: returns the locations of the output of a job, given its record and a response of its service.
-        unstage: deletes the files of a job that were uploaded to its service.
+    `outputs` returns the locations of the output of a job, given its record and a response of its service; `unstage`
+    deletes the files of a job that were uploaded to its service.
     """
 
     objects: Objects
@@ -87,7 +83,7 @@ class Retention(msgspec.Struct, frozen=True):
             return False
         if is_open:
             # First, because an open shard needs its input.
-            self.store.release(folder.rpartition("/")[2])
+            self.store.drop(folder.rpartition("/")[2])
             log.info("%s: no run read the output of this job; its records are paid for again if needed", folder)
         if stored is not None:
             self.unstage(stored.value)

@@ -156,11 +156,7 @@ def shard_reports(
 def written_shards(objects: Objects, layout: Layout, manifest: Manifest, repaired: Sequence[Shard] = ()) -> list[Shard]:
     """Return the shards whose reports have a verdict of each staged record.
 
-    Args:
-        objects: the store.
-        layout: builds the paths below the work prefix.
-        manifest: the manifest of the run.
-        repaired: the shards that `repair` returned; an earlier attempt of it, if every record has its prediction now.
+    `repaired` are the shards that `repair` returned; they do not count if every record has its prediction now.
 
     Raises:
         FatalError: a shard has no report, or records without a prediction were not repaired.

@@ -29,14 +29,7 @@ _decode_texts = msgspec.json.Decoder(list[str]).decode
 
 
 class BlockRows:
-    """Makes tables of rows; see `of`.
-
-    Args:
-        form: what the model reads.
-        key_of: returns the content key of what the model reads.
-        ids: where the ids are.
-        deleted: which records are tombstones.
-    """
+    """Makes tables of rows; see `of`."""
 
     def __init__(
         self, form: ContentForm, key_of: Callable[[bytes], bytes], ids: DocumentIds, deleted: DeletedWhen | None

@@ -8,9 +8,8 @@ Records whose prediction is stored go to shards without a job.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -20,12 +19,12 @@ from opensearch_batch.core.jobs.contract import RequestLine
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.predictions import NewShard
 from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
-from opensearch_batch.core.ledger.store_head import ABSENT, Located, OpenShard
+from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.sharding.changed_records import ChangedObject, RecordKeys, absent_codes
-from opensearch_batch.core.sharding.job_input import JobInput
 from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.temporary import CollectedSpool
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
@@ -63,14 +62,6 @@ class CutOptions(NamedTuple):
 class ShardCut:
     """One attempt to cut the records of a run.
 
-    Args:
-        objects: the store of the source and the work prefix.
-        layout: builds the paths below the work prefix.
-        run_key: the key of the run.
-        located: where the predictions of the records are.
-        opened: the open shards of the prediction store by job key.
-        options: how shards are cut.
-
     Attributes:
         new: the shards to pay for, with their content keys.
         unread: the objects none of whose records were staged.
@@ -80,15 +71,10 @@ class ShardCut:
     """
 
     def __init__(
-        self,
-        objects: Objects,
-        layout: Layout,
-        run_key: str,
-        *,
-        located: Located,
-        opened: Mapping[str, OpenShard],
-        options: CutOptions,
+        self, objects: Objects, layout: Layout, run_key: str, *, located: Located, options: CutOptions
     ) -> None:
+        import numpy as np
+
         self.new: list[NewShard] = []
         self.unread: list[str] = []
         self.waiting: list[tuple[str, int]] = []
@@ -97,12 +83,11 @@ class ShardCut:
         self._layout = layout
         self._run_key = run_key
         self._located = located
-        self._opened = opened
         self._options = options
         self._staged = StagedShards()
         self._codes, self._unpaid = absent_codes(located)
         # The number of the shard that pays for each distinct absent key.
-        self._payers = array("i", [-1]) * self._unpaid
+        self._payers = np.full(self._unpaid, -1, np.int64)
         self._shards: list[Shard | None] = []
         self._documents = Counter[int]()
         self._draft: _Draft | None = None
@@ -119,11 +104,11 @@ class ShardCut:
         position = 0
         for each in changed:
             end = position + len(each.lines)
-            records = RecordKeys.of(each, self._located.source[position:end], self._codes[position:end])
+            records = RecordKeys(each.lines, each.keys, self._located.source[position:end], self._codes[position:end])
             if self._options.passthrough and self._options.pays and self._lacks_payer(records):
                 self._submit_object(reader, each, records)
             else:
-                self._stage_object(reader, each.item, records if each.wanted is None else records.only(each.wanted))
+                self._stage_object(reader, each.item, records.only(each.wanted))
             position = end
         self._end_draft()
         return self.new
@@ -139,12 +124,6 @@ class ShardCut:
     def write(self) -> None:
         """Write the staged files."""
         self._staged.write(self._objects, {at: shard.staged for at, shard in enumerate(self._shards) if shard})
-
-    def close(self) -> None:
-        """Discard what was not written."""
-        self._staged.close()
-        if self._draft is not None:
-            self._draft.input.close()
 
     def _stage_object(self, reader: RecordReader, item: ObjectInfo, records: RecordKeys) -> None:
         """Stage the records of an object."""
@@ -181,26 +160,24 @@ class ShardCut:
     def _submit_object(self, reader: RecordReader, each: ChangedObject, records: RecordKeys) -> None:
         """Stage the records of an object that is submitted as it is."""
         number, digest, size_bytes, read = self._add_shard(), hashlib.sha256(), 0, 0
-        wanted = [True] * len(records.lines) if each.wanted is None else each.wanted.tolist()
         for row in self._rows(reader, each.item, records.lines):
             digest.update(row.content + b"\n")
             size_bytes += len(row.content) + 1
-            if wanted[read]:
+            if each.wanted[read]:
                 self._add(number, row, records.key(read))
             read += 1
         if read < len(records.lines):
             self._shards[number] = None
-            self._leave(each.item.uri, records.lines[wanted].tolist(), sum(wanted))
+            left = records.lines[each.wanted].tolist()
+            self._leave(each.item.uri, left, len(left))
             return
-        for code in records.codes:
-            if code >= 0:
-                self._payers[code] = number
+        self._payers[records.codes[records.codes >= 0]] = number
         shard = Shard("", self._options.job_key(digest.hexdigest()), each.item.uri, read, size_bytes)
-        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys)
+        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys.tobytes())
 
     def _stage(self, row: Row, records: RecordKeys, at: int) -> bool:
         """Stage a record; return False if it is left to the next run."""
-        source, code = records.sources[at], records.codes[at]
+        source, code = int(records.sources[at]), int(records.codes[at])
         if source >= 0:
             if self._stored < 0 or self._documents[self._stored] == STORED_RECORDS:
                 self._stored = self._add_shard()
@@ -208,7 +185,7 @@ class ShardCut:
         elif source < ABSENT:
             number = self._number_of(self._located.shards[-2 - source])
         elif self._payers[code] >= 0:
-            number = self._payers[code]
+            number = int(self._payers[code])
         elif not self._options.pays:
             return False
         else:
@@ -234,8 +211,7 @@ class ShardCut:
             draft = _Draft(self._add_shard())
             line = self._options.request_line(row.content, record_id(0))
         self._draft = draft
-        draft.input.add(line)
-        draft.keys.append(key)
+        draft.add(line, key)
         return draft.number
 
     def _fits(self, draft: _Draft, line: bytes) -> bool:
@@ -243,7 +219,7 @@ class ShardCut:
         limits = self._options.limits
         if not draft.keys or self._unpaid < limits.min_records:
             return True
-        return len(draft.keys) < limits.max_records and draft.input.size_bytes + len(line) < limits.max_bytes
+        return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
 
     def _end_draft(self) -> None:
         draft, self._draft = self._draft, None
@@ -255,14 +231,13 @@ class ShardCut:
             self.unstaged += len(draft.origins)
             self.too_few += len(draft.origins)
         else:
-            key = self._options.job_key(draft.input.digest())
+            key = self._options.job_key(draft.digest.hexdigest())
             uri = f"{self._layout.job(key)}/input.jsonl"
-            size_bytes = draft.input.size_bytes
             if self._options.writes:
+                draft.input.seek(0)
                 # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
-                self._objects.upload(uri, draft.input.open())
-            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), size_bytes), b"".join(draft.keys))
-        draft.input.close()
+                self._objects.upload(uri, draft.input)
+            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), draft.size_bytes), b"".join(draft.keys))
 
     def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
         self._shards[number] = self._named(number, shard)
@@ -271,16 +246,13 @@ class ShardCut:
     def _number_of(self, job: str) -> int:
         """Return the number of the shard of another run's job."""
         if job not in self._numbers:
-            record, uri = (
-                JobRecords(self._objects, self._layout.job(job)).read(),
-                f"{self._layout.job(job)}/input.jsonl",
-            )
-            uri = uri if record is None else record.input
+            record = JobRecords(self._objects, self._layout.job(job)).read()
+            uri = f"{self._layout.job(job)}/input.jsonl" if record is None else record.input
             stored = self._objects.head(uri)
             if stored is None and (record is None or record.removed_at is not None):
                 raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
-            opened = self._opened.get(job)
-            shard = Shard("", job, uri, opened.records if opened else 0, stored.size_bytes if stored else 0)
+            records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
+            shard = Shard("", job, uri, records, size_bytes)
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
 
@@ -293,7 +265,7 @@ class ShardCut:
         return replace(shard, id=name, staged=self._layout.staged(self._run_key, name))
 
     def _lacks_payer(self, records: RecordKeys) -> bool:
-        return any(code >= 0 and self._payers[code] < 0 for code in records.codes)
+        return bool((self._payers[records.codes[records.codes >= 0]] < 0).any())
 
     def _leave(self, uri: str, lines: Sequence[int], count: int) -> None:
         """Leave records of an object to the next run; `count` is the number of its new and changed records."""
@@ -309,6 +281,16 @@ class _Draft:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.input = JobInput()
+        self.input = CollectedSpool()
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
         self.keys: list[bytes] = []
         self.origins: list[tuple[str, int]] = []
+
+    def add(self, line: bytes, key: bytes) -> None:
+        """Add a line without its end."""
+        line += b"\n"
+        self.input.write(line)
+        self.digest.update(line)
+        self.size_bytes += len(line)
+        self.keys.append(key)

@@ -64,12 +64,7 @@ def unknown_id_reason(request: IngestRequest, adapter: ServiceAdapter) -> str | 
 
 
 def document_ids(request: IngestRequest, adapter: ServiceAdapter) -> DocumentIds:
-    """Return where the ids and routing values of a pipeline's documents are in its records.
-
-    Args:
-        request: the pipeline's request, whose paths read records and predictions.
-        adapter: the adapter of the service.
-    """
+    """Return where the ids and routing values of a pipeline's documents are in its records."""
     if unknown_id_reason(request, adapter) is not None:
         return DocumentIds(None, None)
     return DocumentIds(str(request.field_map[ID_FIELD]), request.routing, request.processors is not None)
@@ -113,11 +108,7 @@ def _map_reader(id_path: str, routing_path: str | None) -> ReadIds:
 
 
 def routing_value(text: Text | None) -> str:
-    """Return the routing value of a document.
-
-    Raises:
-        RecordRejected: the value is missing or invalid.
-    """
+    """Return the routing value of a document; raise RecordRejected if the value is missing or invalid."""
     if text is None:
         raise RecordRejected("the routing value is missing")
     return document_id(text, what="routing value")

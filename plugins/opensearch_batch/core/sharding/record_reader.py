@@ -41,18 +41,7 @@ TABLE_ROWS = 1 << 20
 
 
 class RecordReader:
-    """Reads objects. `read`, `rejected` and `blank` count the lines, the dead letters and the empty lines so far.
-
-    Args:
-        adapter: the adapter of the service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        inputs: the paths of the model's inputs.
-        ids: where the ids of the documents are.
-        deleted: which records are tombstones.
-        limit: the maximum size of a record.
-        source_format: the format of the objects, if the pipeline names it.
-        dead: the dead letters.
-    """
+    """Reads objects. `read`, `rejected` and `blank` count the lines, the dead letters and the empty lines so far."""
 
     def __init__(
         self,
