@@ -162,6 +162,18 @@ def test_too_many_dead_letters_fail_the_run(
     assert head.committed == head.claim.version > 0
 
 
+@pytest.mark.parametrize(("dead", "is_green"), [(5, True), (6, False)])
+def test_of_few_records_at_most_half_may_be_dead(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, dead: int, is_green: bool
+) -> None:
+    """Of a hundred, ten may be dead whatever the share."""
+    if is_green:
+        reconciled(bucket, store, monkeypatch, read=11, dead=dead)
+        return
+    with pytest.raises(AirflowFailException, match="6 of 11 records are dead letters"):
+        reconciled(bucket, store, monkeypatch, read=11, dead=dead)
+
+
 def test_a_run_without_changes_has_nothing_to_reconcile(bucket: str, store: S3Objects) -> None:
     """Prepare pushes no XCom `run` then, and the stage is skipped."""
     assert list(store.list(f"s3://{bucket}/")) == []

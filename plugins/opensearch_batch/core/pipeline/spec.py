@@ -277,8 +277,8 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     max_dead_letters: Annotated[
         Percent,
         about(
-            f"Share of records that may become dead letters. With more, and more than {MIN_FAILED} records, the run "
-            "fails, if possible before any job; also if all records are dead letters, however few. `0%` allows none.",
+            f"Share of records that may become dead letters; {MIN_FAILED} records may, if they are not more than half. "
+            "With more, the run fails, if possible before any job. `0%` allows none.",
             "5%",
         ),
     ] = MAX_DEAD_LETTERS

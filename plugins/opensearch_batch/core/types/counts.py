@@ -24,8 +24,12 @@ def exceeds(count: int, total: int, max_share: str, *, at_least: int) -> bool:
 
 
 def too_many_dead_letters(dead_letters: int, *, read: int, max_share: str) -> bool:
-    """Return whether dead letters exceed a share of the records, or are all of the records, however few."""
-    return dead_letters >= max(read, 1) or exceeds(dead_letters, read, max_share, at_least=MIN_FAILED)
+    """Return whether dead letters exceed a share of the records and are not few, or are all of the records.
+
+    Few are `MIN_FAILED`, and at most half of the records.
+    """
+    few = min(MIN_FAILED, read // 2)
+    return dead_letters >= max(read, 1) or exceeds(dead_letters, read, max_share, at_least=few)
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
