@@ -56,11 +56,14 @@ class Run:
         return counts
 
     def found_nothing(self) -> bool:
-        """Whether prepare found nothing to do, so that no other stage ran."""
+        """Whether prepare found nothing to do, so that no other stage ran.
+
+        Airflow marks the mapped tasks of an earlier attempt of the run as removed.
+        """
         states = {
             task["state"] for task in self.airflow.tasks(self.dag_id, self.run_id) if task["task_id"] != "prepare"
         }
-        return states == {"skipped"}
+        return states - {"removed"} == {"skipped"}
 
     def log(self, task_id: str) -> str:
         """Return an unmapped task's log."""

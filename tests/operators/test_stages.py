@@ -168,10 +168,10 @@ def test_of_few_records_at_most_half_may_be_dead(
 ) -> None:
     """Of a hundred, ten may be dead whatever the share."""
     if is_green:
-        reconciled(bucket, store, monkeypatch, read=11, dead=dead)
+        reconciled(bucket, store, monkeypatch, read=11, dead=dead, most="5%")
         return
     with pytest.raises(AirflowFailException, match="6 of 11 records are dead letters"):
-        reconciled(bucket, store, monkeypatch, read=11, dead=dead)
+        reconciled(bucket, store, monkeypatch, read=11, dead=dead, most="5%")
 
 
 def test_a_run_without_changes_has_nothing_to_reconcile(bucket: str, store: S3Objects) -> None:
