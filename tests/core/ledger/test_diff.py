@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
@@ -85,6 +85,11 @@ def source_after(source: dict[str, Source], step: Step, number: int) -> dict[str
 
 
 @given(mode=modes, history=steps, limit=limits)
+@example(
+    "snapshot",
+    [Step({"a": []}), Step({"a": [], "b": [Record("1", "a")]})],
+    {"part_rows": 1, "memory_bytes": 1, "pack_rows": 1},
+)
 @settings(max_examples=200)
 def test_the_ledger_is_what_the_model_says(mode: Mode, history: list[Step], limit: dict[str, int]) -> None:
     """Rows, counts of the classes and documents, after each run."""

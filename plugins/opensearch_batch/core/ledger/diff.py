@@ -168,7 +168,7 @@ class _Diff:
         number = self._numbers.add_rows(count)
         item.parts.append((number, count))
         self._tables.add(rows)
-        if stays is not None:
+        if stays is not None and count:
             self._stays[number] = stays
         chosen = np.ones(count, bool) if stays is None else ~stays
         self._mark(self._deal(rows, chosen, np.full(count, Kind.READ, np.uint8), number))

@@ -7,14 +7,14 @@ number of keys reads few files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     # Strings of `KEY_BYTES` bytes. A single item is not a key, because numpy leaves out zero bytes at its end.
     Keys = NDArray[np.bytes_]
@@ -111,7 +111,7 @@ class KeyIndex:
         return found
 
 
-def _entries(keys: Any, source: int, rows: Any) -> NDArray[np.void]:  # noqa: ANN401 - what numpy takes for an array
+def _entries(keys: Keys | Sequence[bytes], source: int, rows: ArrayLike) -> NDArray[np.void]:
     import numpy as np
 
     entries = np.empty(len(keys), [("key", _KEY), ("source", "<i4"), ("row", "<u4")])

@@ -91,7 +91,9 @@ class Decisions:
 
         self._parts: list[npt.NDArray[np.void]] = [np.empty(0, _DECISION)]
 
-    def add(self, rows: npt.NDArray[np.int64], classes: Any, states: Any, versions: Any) -> None:  # noqa: ANN401 - arrays, or one value for all
+    def add(
+        self, rows: npt.NDArray[np.int64], classes: npt.ArrayLike, states: npt.ArrayLike, versions: npt.ArrayLike
+    ) -> None:
         """Add decisions by row number."""
         import numpy as np
 
