@@ -23,7 +23,7 @@ from opensearch_batch.core.types.counts import REPAIR_AT_MOST
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
+from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
@@ -77,7 +77,7 @@ class OpenSearchRepairOperator(JobOperator):
         """Repair at once; only called if a task cannot start from its trigger, as in ``dag.test``."""
         return self.execute_complete(context, {})
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Find the records, submit their job, and wait for its end; also called after each wait."""
         layout, store = layout_of(self.work_prefix, context), object_storage(self.aws_conn_id)
