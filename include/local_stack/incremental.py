@@ -36,7 +36,7 @@ NEW_TEXTS = (
     "snapshot: a listing that is the whole truth; what it lacks was removed.",
     "index: a structure that finds documents by their words, or by the numbers that stand for their meaning.",
 )
-# The six classes, each with the member of the manifest's counts.
+# The classes of records without tombstones, each with the member of the manifest's counts.
 CLASSES = {
     "new": "new",
     "input changed": "input_changed",

@@ -68,7 +68,7 @@ class Run:
             "DONE",
             IngestCounts(read=PAID - len(unanswered)),
             verdicts=Verdicts(
-                self.manifest().part(shard),
+                self.manifest().shard_digest(shard),
                 unanswered=len(unanswered),
                 reasons=reasons or {f"no {text}": 1 for text in unanswered},
             ),

@@ -151,6 +151,14 @@ def test_the_triggerer_ends_a_task_that_has_nothing_to_repair(monkeypatch: pytes
     assert [event.payload for event in events(waits)] == [{}]
 
 
+def test_a_run_with_nothing_to_do_has_nothing_to_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its manifest is that of an earlier attempt, which may have had failures: `prepare` names none."""
+    run = Run()
+    run.ingest("a")
+    monkeypatch.setattr(trigger, "shared_object_storage", lambda _: run.objects)
+    assert [type(event) for event in events(UnansweredTrigger(manifest="", aws_conn_id="a"))] == [TaskSkippedEvent]
+
+
 def _run_of(run: Run, name: str) -> Run:
     """Return another run with the same store."""
     other = Run(name)

@@ -128,7 +128,7 @@ def reconciled(
     save(store, uri, manifest)
     save(store, work_prefix.run_ledger(key), RunLedger())
     done = IngestCounts(read=written, indexed=written, sources=[SourceCounts("composed", read=written)])
-    report = ShardReport(NAME, DONE, done, verdicts=Verdicts(manifest.part(shard)))
+    report = ShardReport(NAME, DONE, done, verdicts=Verdicts(manifest.shard_digest(shard)))
     save(store, work_prefix.ingest_report(key, "0"), report)
     monkeypatch.setattr(reconcile, "outputs_store", lambda **_: store)
     monkeypatch.setattr(reconcile, "object_storage", lambda _: store)

@@ -7,7 +7,7 @@ from typing import Any
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import ServiceAdapter, check_connector
-from opensearch_batch.core.opensearch.cloudformation import model_of_stack
+from opensearch_batch.core.opensearch.cloudformation import stack_model_id
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
 from opensearch_batch.hooks.ai_services import connector_credential
 from opensearch_batch.hooks.aws import aws_client
@@ -27,7 +27,7 @@ def pipeline_model(
 ) -> Model:
     """Return the model with this id, or of this stack or connector; a dry run creates none."""
     if not model_id and stack:
-        model_id = model_of_stack(aws_client("cloudformation", aws_conn_id), stack)
+        model_id = stack_model_id(aws_client("cloudformation", aws_conn_id), stack)
     if model_id:
         return ml.model(model_id)
     if not connector:

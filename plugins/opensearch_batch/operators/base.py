@@ -1,4 +1,4 @@
-"""Base classes and helpers of the stages: arguments, the current run, XComs of other stages, and final errors."""
+"""Base classes and helpers of the stages: arguments, the current run, XComs of other stages, error translation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FINAL_STATES = frozenset({"success", "failed"})
 
 
 @contextmanager
-def final_errors_fail_the_task() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Log an error of this package as one line, and raise it without its causes.
 
     An error that a retry cannot fix is raised as AirflowFailException. Airflow logs the tracebacks of the raised
@@ -59,7 +59,7 @@ class PrepareOperator(BaseOperator):
 
     ui_color = "#e8f0fe"
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> list[dict[str, Any]]:
         refuse_unknown_conf(self, context)
         return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
@@ -69,7 +69,7 @@ class PrepareOperator(BaseOperator):
         raise NotImplementedError
 
     def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **members: object) -> None:
-        """Push the XCom `run`, which later stages read; call this last, because the XCom also means success."""
+        """Push the XCom `run`, which later stages read; call this last, because later stages take it as success."""
         context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **members})
 
 
@@ -169,9 +169,9 @@ def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
 
 
 def interval_start(context: Context, *, key_format: str, timezone: str) -> float | None:
-    """Return the start of the interval of a run's partition or date (epoch seconds), None if it has none.
+    """Return the start of the run's partition, else its logical date (epoch seconds), None if it has neither.
 
-    Airflow knows no date of a partition whose key a user gave. Such a key is read by the format of the schedule's keys.
+    If a user triggers a run with a partition key, Airflow sets no partition date, so the key is parsed.
     """
     run = context["dag_run"]
     start, key = getattr(run, "partition_date", None), getattr(run, "partition_key", None)
@@ -179,7 +179,9 @@ def interval_start(context: Context, *, key_format: str, timezone: str) -> float
         try:
             start = datetime.strptime(key, key_format).replace(tzinfo=ZoneInfo(timezone))
         except ValueError:
-            log.warning("partition %s is not a date as in %s; it counts as new as this run", key, key_format)
+            log.warning(
+                "partition key %s does not match the format %s; the run is ordered by its own time", key, key_format
+            )
     start = start or run.logical_date
     return None if start is None else float(start.timestamp())
 
@@ -207,7 +209,7 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
 
 
 def run_end_check(context: Context) -> Callable[[str], bool]:
-    """Return a function that returns whether the run of the DAG with a given run id has ended or was deleted."""
+    """Return a function that returns whether a run, by id, has ended; True if Airflow responds with an error."""
     ti = context["ti"]
 
     def is_over(run_id: str) -> bool:
@@ -222,10 +224,10 @@ def run_end_check(context: Context) -> Callable[[str], bool]:
 
 
 def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
-    """Return the output of the job in a folder from the XCom of the task `poll` with the same map index.
+    """Return the output of the job whose record is in `folder`, from the XCom of the task `poll` of the same map index.
 
-    Raise ConfigError if the XCom is missing or belongs to another job, because a user marked `poll` as success, which
-    cancels its job.
+    Raise ConfigError if a user marked `poll` as success, which cancels its job: the XCom is missing or belongs to
+    another job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
@@ -236,25 +238,25 @@ def polled_output(context: Context, poll: str, *, objects: Objects, folder: str,
     return result.job_output(objects, folder, service)
 
 
-def refuse_too_many(count: int, subject: str, things: str, setting: str) -> None:
+def refuse_over_map_limit(count: int, subject: str, unit: str, setting: str) -> None:
     """Raise ConfigError if `count` exceeds `[core] max_map_length`; Airflow's own error names no remedy."""
     limit = conf.getint("core", "max_map_length")
     if count > limit:
         raise ConfigError(
-            f"{subject} makes {count} {things}, and Airflow maps over at most {limit} ([core] max_map_length); raise "
-            f"{setting} or max_map_length"
+            f"{subject} has {count} {unit}, but Airflow maps a task over at most {limit} ([core] max_map_length); "
+            f"increase {setting} or max_map_length"
         )
 
 
-def rendered(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Return an argument as a dict; a template may have rendered it to JSON text."""
+def rendered_dict(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Return an argument as a dict; Airflow may have rendered its template to JSON text."""
     if isinstance(value, str):
         value = json.loads(value) if value else None
     return dict(value or {})
 
 
-def summary(report: IngestReport, uri: str) -> dict[str, Any]:
-    """Return the XCom of a report: the report without the counts of each source."""
+def report_xcom(report: IngestReport, uri: str) -> dict[str, Any]:
+    """Return the XCom of a report: index, state, total counts, and the locations of report and dead letters."""
     counts = msgspec.to_builtins(report.counts)
     del counts["sources"]
     return {

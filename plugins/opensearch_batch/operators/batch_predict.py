@@ -17,7 +17,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of
+from opensearch_batch.operators.base import layout_of, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import waiter_of
@@ -51,7 +51,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         return self.execute_complete(context, {})
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Submit or reattach, after a wait too; the event holds the time when the service first throttled."""
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)

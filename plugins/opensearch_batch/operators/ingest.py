@@ -36,12 +36,12 @@ from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.operators.base import (
     DocumentsOperator,
-    final_errors_fail_the_task,
     is_forced,
     layout_of,
     polled_output,
+    report_xcom,
     run_key_of,
-    summary,
+    translate_errors,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.operators.scan import ScanOperator
@@ -142,7 +142,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             "when": when,
         }
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
         """Ingest the staged records with the predictions of the shard's job, and with those in the store."""
         run_key, layout = run_key_of(context), layout_of(self.work_prefix, context)
@@ -165,7 +165,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         if event_uri is not None and not report.counts.indexed:
             store.delete(event_uri)
         self._log_reports(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
-        return summary(report, layout.ingest_report(run_key, shard.id))
+        return report_xcom(report, layout.ingest_report(run_key, shard.id))
 
     def _output(self, shard: Shard, layout: Layout, store: Objects, context: Context) -> JobOutput:
         """Return the output of the shard's job, which `poll` or `repair` has waited for.
@@ -212,7 +212,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         self.work_item = work_item
         self.poll = poll
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
@@ -229,7 +229,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
             raise AirflowSkipException("; ".join(result.remarks))
         self._log_reports(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
         uri = compiled.layout.ingest_report(run_key, work_item.id)
-        return {"sinks": [summary(report, uri) for report in result.reports]}
+        return {"sinks": [report_xcom(report, uri) for report in result.reports]}
 
     def _job_output(self, compiled: CompiledPipeline, store: Objects, context: Context) -> JobOutput | None:
         """Return the outputs of the work item's job, None if there is no job."""

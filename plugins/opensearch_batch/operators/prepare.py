@@ -40,8 +40,8 @@ from opensearch_batch.operators.base import (
     is_dry_run,
     is_forced,
     layout_of,
-    refuse_too_many,
-    rendered,
+    refuse_over_map_limit,
+    rendered_dict,
     run_key_of,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
@@ -228,7 +228,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
         for remark in manifest.remarks:
             self.log.warning("%s", remark)
-        refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
+        refuse_over_map_limit(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
         if not manifest.index_uuid and self.index_body is not None:
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
@@ -259,7 +259,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         """Check model and index, then prepare the source."""
         adapter, options = adapter_of(self.service), self._options(context)
         model = self._model(dry_run=options.dry_run)
-        parameters = {**model.parameters, **rendered(self.parameters)}
+        parameters = {**model.parameters, **rendered_dict(self.parameters)}
         adapter.check(parameters, self.inputs)
         vectors, uuid = self._check_index(adapter, parameters)
         request = self.request()
@@ -339,8 +339,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             adapter_of(self.service),
             model_id=self.model_id,
             stack=self.stack,
-            connector=rendered(self.connector),
-            values=rendered(self.values),
+            connector=rendered_dict(self.connector),
+            values=rendered_dict(self.values),
             aws_conn_id=self.aws_conn_id,
             ai_conn_id=self.ai_conn_id,
             dry_run=dry_run,

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.runs.outbox import pending_events
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_end_check
+from opensearch_batch.operators.base import layout_of, run_end_check, translate_errors
 
 
 class OpenSearchPublishOperator(BaseOperator):
@@ -46,7 +46,7 @@ class OpenSearchPublishOperator(BaseOperator):
         self.work_prefix = work_prefix
         self.aws_conn_id = aws_conn_id
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> None:
         """Succeed, so that Airflow updates the assets, or skip."""
         counts = context["ti"].xcom_pull(task_ids=self.reconcile)["counts"]

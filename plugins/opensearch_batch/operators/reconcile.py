@@ -31,7 +31,7 @@ from opensearch_batch.hooks.file_conn_ids import MODEL
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.notifications.alerts import Alert, send
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
+from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
 from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
@@ -69,7 +69,7 @@ class ReconcileOperator(BaseOperator):
         self.prepare = prepare
         self.max_dead_letters = max_dead_letters
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}

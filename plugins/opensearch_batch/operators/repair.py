@@ -23,7 +23,7 @@ from opensearch_batch.core.types.counts import REPAIR_AT_MOST
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
+from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
@@ -66,7 +66,9 @@ class OpenSearchRepairOperator(JobOperator):
         self.repair_at_most = repair_at_most
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
-        self.manifest = f"{{{{ ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run')['manifest'] }}}}"
+        # Empty if `prepare` found nothing to do.
+        run = f"ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run')"
+        self.manifest = f"{{{{ ({run} or {{}}).get('manifest', '') }}}}"
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=UNANSWERED_TRIGGER,
             trigger_kwargs={"manifest": self.manifest, "aws_conn_id": self.aws_conn_id},
@@ -75,9 +77,11 @@ class OpenSearchRepairOperator(JobOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Repair at once; only called if a task cannot start from its trigger, as in ``dag.test``."""
+        if not self.manifest:
+            raise AirflowSkipException("prepare found nothing to do")
         return self.execute_complete(context, {})
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Find the records, submit their job, and wait for its end; also called after each wait."""
         layout, store = layout_of(self.work_prefix, context), object_storage(self.aws_conn_id)

@@ -14,7 +14,7 @@ from opensearch_batch.core.storage.dead_letters import PART_SUFFIX, most_common_
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, refuse_unlisted_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import final_errors_fail_the_task, refuse_unknown_conf
+from opensearch_batch.operators.base import refuse_unknown_conf, translate_errors
 from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.registry import row_errors
 
@@ -56,7 +56,7 @@ class OpenSearchReplayOperator(BaseOperator):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
         refuse_unknown_conf(self, context)
         refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id)

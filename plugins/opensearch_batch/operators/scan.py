@@ -24,7 +24,7 @@ from opensearch_batch.operators.base import (
     PrepareOperator,
     is_dry_run,
     is_forced,
-    refuse_too_many,
+    refuse_over_map_limit,
     run_end_check,
     run_key_of,
 )
@@ -129,7 +129,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             shards, ended_badly = scan.shards(work_items, self._job_keys(compiled.ml), force=force)
         rows, jobs = [item.id for item in work_items if item.kind == "data"], {shard.id for shard in shards}
         work_items = [item for item in work_items if item.kind == "data" or item.id in jobs]
-        refuse_too_many(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
+        refuse_over_map_limit(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
         for job in ended_badly:
             self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
         manifest = ScanManifest(

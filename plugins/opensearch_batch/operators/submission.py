@@ -27,7 +27,7 @@ from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import PipelineOperator, rendered, resubmit_request
+from opensearch_batch.operators.base import PipelineOperator, rendered_dict, resubmit_request
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
@@ -163,7 +163,7 @@ class JobOperator(PipelineOperator):
             adapter_of(self.service),
             client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, region=model.region),
             model=model,
-            overrides=rendered(self.parameters),
+            overrides=rendered_dict(self.parameters),
             inputs=tuple(self.inputs),
         )
 

@@ -19,7 +19,11 @@ REPAIR_TRIGGER = "opensearch_batch.triggers.repair.RepairTrigger"
 
 
 class UnansweredTrigger(BaseTrigger):
-    """Ends the task as skipped if each record has its prediction; otherwise a worker continues it."""
+    """Ends the task as skipped if each record has its prediction; otherwise a worker continues it.
+
+    `manifest` is empty if `prepare` found nothing to do. Airflow starts this task even then if an earlier attempt of the
+    run had shards, because it removes their mapped tasks instead of skipping them.
+    """
 
     def __init__(self, *, manifest: str, aws_conn_id: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
@@ -32,7 +36,7 @@ class UnansweredTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look for files of unanswered records."""
-        if await asyncio.to_thread(self._may_need_repair):
+        if self.manifest and await asyncio.to_thread(self._may_need_repair):
             yield TriggerEvent({})  # type: ignore[no-untyped-call] # Airflow's own
         else:
             self.log.info("every record has its prediction")

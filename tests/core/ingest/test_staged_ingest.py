@@ -72,7 +72,7 @@ def test_a_record_and_its_prediction_become_one_document(
     assert target.index.documents == {"d1": document(1), "d2": document(2), "d3": document(3, "t1")}
     assert set(target.index.versions.values()) == {runs.manifest.version}
     assert (report.counts.read, report.counts.indexed, report.counts.nulls) == (3, 3, 0)
-    assert report.verdicts.part == runs.manifest.part(shard)
+    assert report.verdicts.shard_digest == runs.manifest.shard_digest(shard)
     assert (report.verdicts.exceptions, report.verdicts.unanswered) == ([], 0)
     stored = JsonDocument(runs.objects, runs.layout.ingest_report("run-1", "0000"), ShardReport).read()
     assert stored == report
@@ -246,7 +246,7 @@ def test_documents_are_deleted_with_their_routing(make: MakeRuns, target: Target
     report = runs.ingest(shard)
     assert (report.counts.read, report.counts.indexed, report.counts.unchanged) == (4, 1, 1)
     assert (report.counts.superseded, report.verdicts.exceptions) == (2, [])
-    assert report.verdicts.part == runs.manifest.part(shard)
+    assert report.verdicts.shard_digest == runs.manifest.shard_digest(shard)
     assert sorted(target.index.documents) == ["d2", "d4"]
     first = json.loads(target.scripted.bodies[-1].splitlines()[0])["delete"]
     assert (first["routing"], first["version"]) == ("north", present(runs.manifest.claim).version)

@@ -87,7 +87,7 @@ def test_a_row_holds_hashes_and_no_verdict_yet() -> None:
 
 
 @pytest.mark.parametrize(("record_id", "routing"), [("\ud800", None), ("a", "x\udfff")])
-def test_half_a_surrogate_pair_is_rejected(record_id: str, routing: str | None) -> None:
+def test_an_unpaired_surrogate_is_rejected(record_id: str, routing: str | None) -> None:
     """Only this record is: the rows before and after it are built."""
     builder = RowsBuilder()
     builder.add("before", b"", line=1)

@@ -57,7 +57,7 @@ class Shards:
         read = sum(counts.values())
         shard = Shard(name, job="k", records=1, staged=f"staged/{name}", documents=read + unanswered)
         self.shards.append(shard)
-        self.report(shard, read=read, part="", unanswered=unanswered, letters=letters, **counts)
+        self.report(shard, read=read, shard_digest="", unanswered=unanswered, letters=letters, **counts)
         return shard
 
     def report(
@@ -65,7 +65,7 @@ class Shards:
         shard: Shard,
         *,
         read: int | None = None,
-        part: str = "",
+        shard_digest: str = "",
         unanswered: int = 0,
         letters: str | None = None,
         **counts: int,
@@ -77,7 +77,7 @@ class Shards:
             "DONE",
             IngestCounts(read=read, sources=[SourceCounts("staged", read=read)], **counts),
             letters,
-            verdicts=Verdicts(part or manifest(PrepareCounts()).part(shard), unanswered=unanswered),
+            verdicts=Verdicts(shard_digest or manifest(PrepareCounts()).shard_digest(shard), unanswered=unanswered),
         )
         save(self.objects, LAYOUT.ingest_report("r", shard.id), report)
 
@@ -123,7 +123,10 @@ def test_a_run_is_the_sum_of_its_stages(shards: Shards) -> None:
     [
         ({"new": 2, "records": 16, "read": 19}, "read 21 records, but 22 are accounted for"),
         ({"new": 4, "records": 18, "read": 21}, "read 23 records, but 22 are accounted for"),
-        ({"new": 4}, "read 20 lines, but counted 17 records in classes of 20 and 3 dead letters"),
+        (
+            {"new": 4},
+            "read 20 lines, but counted 17 records, 3 dead letters, 2 promoted records and 20 records in classes",
+        ),
         ({"removed": 4}, "the ledger had 30 documents, but 25 are kept and 4 are removed"),
     ],
     ids=["one is too many", "one is lost", "classes", "documents"],
@@ -158,9 +161,14 @@ def test_the_report_of_an_earlier_prepare_is_refused(shards: Shards) -> None:
     """Its verdicts are of other records, however many they are."""
     shard = shards.add("0000", indexed=2)
     earlier = msgspec.structs.replace(manifest(TWO), version=6)
-    for part in (earlier.part(shard), manifest(TWO).part(msgspec.structs.replace(shard, job="other"))):
-        shards.report(shard, indexed=2, part=part)
-        with pytest.raises(FatalError, match="the report of shard 0000 is of an earlier prepare; clear its ingest"):
+    for shard_digest in (
+        earlier.shard_digest(shard),
+        manifest(TWO).shard_digest(msgspec.structs.replace(shard, job="other")),
+    ):
+        shards.report(shard, indexed=2, shard_digest=shard_digest)
+        with pytest.raises(
+            FatalError, match="the report of shard 0000 belongs to an earlier prepare; clear its ingest"
+        ):
             shards.account(TWO)
 
 

@@ -28,7 +28,7 @@ from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.transform.processors import PROCESSORS
 from opensearch_batch.core.transform.processors.base import ProcessorOptions
-from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
+from opensearch_batch.core.transform.processors.unsupported import UNSUPPORTED_PROCESSORS
 from opensearch_batch.core.types.rows import Source
 
 Processors = Sequence[Mapping[str, Any]]
@@ -37,7 +37,7 @@ _UNSUPPORTED = {
     "ml_inference": "remove this processor; batch_predict of this file submits the jobs",
     "s3_enrich": "remove this processor; output rows already contain their records",
 }
-_PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_UNSUPPORTED})
+_PROCESSOR = Plugin("processor", PROCESSORS, {**UNSUPPORTED_PROCESSORS, **_UNSUPPORTED})
 
 
 def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:

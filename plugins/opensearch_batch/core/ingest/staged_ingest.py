@@ -92,7 +92,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             count=shard.documents,
             still_claimed=self._still_claimed(),
         )
-        return ShardReport(request.index, DONE, counts, verdicts=Verdicts(self.manifest.part(shard)))
+        return ShardReport(request.index, DONE, counts, verdicts=Verdicts(self.manifest.shard_digest(shard)))
 
     def _write(self, shard: Shard, output: JobOutput | None, request: IngestRequest) -> ShardReport:
         store, lost = PredictionStore(self.objects, self.manifest.predictions), list[str]()
@@ -167,7 +167,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             lambda objects, number, source: rows.read(number, rejects=final, indexes_absent=indexes_absent),  # noqa: ARG005 - the rows are staged
             composer=self._composer(),
         )
-        part = manifest.part(shard)
+        shard_digest = manifest.shard_digest(shard)
         ingest = Ingest(
             self.objects,
             IndexSink(self.objects, self.cluster, request),
@@ -180,14 +180,14 @@ class StagedIngest(msgspec.Struct, frozen=True):
                 else layout.dead_letters(manifest.run_key, "ingest", shard.id),
             ),
             check=check,
-            identity=[part, unanswered.digest],
+            identity=[shard_digest, unanswered.digest],
             records=read,
             ledger=self._ledger(),
             still_claimed=self._still_claimed(),
         )
-        report = ingest.run([Source(COMPOSED, (ObjectInfo(shard.staged, shard.bytes, part),))])
+        report = ingest.run([Source(COMPOSED, (ObjectInfo(shard.staged, shard.bytes, shard_digest),))])
         left = Unanswered() if final else unanswered
-        verdicts = Verdicts(part, ingest.exceptions, left.count, left.reasons)
+        verdicts = Verdicts(shard_digest, ingest.exceptions, left.count, left.reasons)
         return ShardReport(**msgspec.structs.asdict(report), verdicts=verdicts)
 
     def _unanswered(self, shard: Shard, rows: ComposedRows) -> Unanswered:

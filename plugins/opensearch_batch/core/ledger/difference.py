@@ -21,10 +21,10 @@ ReadRows = Callable[[Entry, Sequence[str]], Iterable["pa.Table"]]
 
 
 class ObjectRows(NamedTuple):
-    """Rows of an object, or of a part of it, as they are after the diff, with the class of each row.
+    """Rows of an object, or of a part of it, after the diff, with the class of each row.
 
-    A record that is not unchanged is pending until its write has a verdict. Rows of an object that did not change are
-    `kept`, unless the record lost to another one, or wins now; then it has to be read if it is new or changed.
+    A new or changed record is pending until its write has a verdict. Rows of an object that did not change are `kept`,
+    except those that lose or win now; a winner that is new or changed has to be read.
     """
 
     uri: str
@@ -33,29 +33,29 @@ class ObjectRows(NamedTuple):
 
 
 class NumberedObject(NamedTuple):
-    """An object: its rows in the ledger, if it has any, with the number of the first one; the parts that were read."""
+    """An object: `first` is the number of its first ledger row; `parts` are number and length of each part read."""
 
     uri: str
     entry: Entry | None
     first: int
     parts: list[tuple[int, int]]
 
-    def ledger_rows(self, read: ReadRows) -> Iterator[tuple[int, pa.Table]]:
+    def ledger_rows(self, read_rows: ReadRows) -> Iterator[tuple[int, pa.Table]]:
         """Yield the ledger's rows, in parts, each with the number of its first row."""
         number = self.first
-        for table in () if self.entry is None else read(self.entry, ()):
+        for table in () if self.entry is None else read_rows(self.entry, ()):
             yield number, table
             number += table.num_rows
 
 
 class Difference(NamedTuple):
-    """The result of a diff. `tables` has the parts of the `opened` objects, one after the other."""
+    """The result of a diff. `tables` has the parts of the `opened` objects in order, without empty parts."""
 
     counts: DiffCounts
     opened: Sequence[NumberedObject]
     tables: SpooledTables
     unopened: Sequence[NumberedObject]
-    read: ReadRows
+    read_rows: ReadRows
     resolver: Resolver
 
     def deletions(self) -> Iterator[pa.Table]:
@@ -63,47 +63,47 @@ class Difference(NamedTuple):
         return iter(self.resolver.deletions)
 
     def objects(self) -> Iterator[ObjectRows]:
-        """Yield the rows of the objects that were read, in their order, then of the others whose rows changed; once.
+        """Yield the rows of the objects that were read, in order, then those of other objects with decided rows.
 
-        The parts of an object follow each other. The rows of records that left their object in append mode are its last
-        part; their line is 0.
+        The parts of an object are consecutive. In append mode, rows of records that left an object are its last part;
+        their line is 0.
         """
         tables = iter(self.tables)
         for item in self.opened:
             for number, count in item.parts:
                 table = next(tables) if count else rows_schema().empty_table()
-                # Records of which nothing was decided are the same as before in their places.
-                yield self._decided(item.uri, number, table, RecordClass.UNCHANGED)
-            for number, table in item.ledger_rows(self.read) if self._is_decided(item) else ():
+                # Records without a decision equal the ledger's row in the same position.
+                yield self._with_decisions(item.uri, number, table, RecordClass.UNCHANGED)
+            for number, table in item.ledger_rows(self.read_rows) if self._has_decisions(item) else ():
                 yield self._retained(item.uri, number, table)
-        for item in filter(self._is_decided, self.unopened):
-            for number, table in item.ledger_rows(self.read):
-                yield self._decided(item.uri, number, table, RecordClass.KEPT)
+        for item in filter(self._has_decisions, self.unopened):
+            for number, table in item.ledger_rows(self.read_rows):
+                yield self._with_decisions(item.uri, number, table, RecordClass.KEPT)
 
-    def _is_decided(self, item: NumberedObject) -> bool:
-        """Return whether something was decided of the ledger's rows of an object."""
+    def _has_decisions(self, item: NumberedObject) -> bool:
+        """Return whether there are decisions about the ledger's rows of an object."""
         return item.entry is not None and len(self.resolver.decisions.of(item.first, item.entry.count)) > 0
 
-    def _decided(self, uri: str, number: int, rows: pa.Table, otherwise: RecordClass) -> ObjectRows:
-        """Return rows, the first of which has a number, with what was decided of them, or else this class."""
+    def _with_decisions(self, uri: str, number: int, rows: pa.Table, default: RecordClass) -> ObjectRows:
+        """Return rows with their decisions; rows without a decision get the default class."""
         import numpy as np
 
-        decided = self.resolver.decisions.of(number, rows.num_rows)
-        classes = np.full(rows.num_rows, otherwise, np.uint8)
+        decisions = self.resolver.decisions.of(number, rows.num_rows)
+        classes = np.full(rows.num_rows, default, np.uint8)
         states, versions = rows["state"].to_numpy().copy(), rows["version"].to_numpy().copy()
-        at = decided["row"] - number
-        classes[at], states[at], versions[at] = decided["class"], decided["state"], decided["version"]
+        at = decisions["row"] - number
+        classes[at], states[at], versions[at] = decisions["class"], decisions["state"], decisions["version"]
         return ObjectRows(uri, with_verdicts(rows, states, versions), classes)
 
     def _retained(self, uri: str, number: int, rows: pa.Table) -> ObjectRows:
-        """Return those of the rows that are retained, although their records left the object."""
+        """Return the rows that are retained although their records left the object."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         left = rows.take(pa.array(self.resolver.decisions.of(number, rows.num_rows)["row"] - number))
         states = left["state"].to_numpy().copy()
-        # The last write has no verdict and is not repeated, because its record is gone: the document is unknown.
+        # The last write has no verdict and cannot be repeated, because its record is gone: its content is unknown.
         is_unknown = states == RecordState.PENDING
         states[is_unknown] = RecordState.INDEXED
         known_hashes = pc.if_else(pa.array(~is_unknown), left["record_hash"], UNKNOWN_HASH)

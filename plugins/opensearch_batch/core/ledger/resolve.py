@@ -28,12 +28,12 @@ _COMPARED = ["routing", "version", "record_hash", "content_keys", "state"]
 _DECISION = [("row", "<i8"), ("class", "u1"), ("state", "u1"), ("version", "<i8")]
 
 
-class Kind(enum.IntEnum):
-    """What a row is to the decision.
+class RowKind(enum.IntEnum):
+    """Where a row comes from, and whether it can win.
 
-    `read`: it was read now. Rows of the ledger: `previous` won and is not a candidate any more; `left` won and left its
-    object in append mode, where absence means nothing. Rows of unchanged objects: `unread`, which won, and
-    `unread_loser`.
+    `read`: from this run. All others are rows of the ledger. `previous`: won before, and cannot win again. `left`: won
+    before, and can win although its record left the object, because in append mode absence means nothing. `unread`,
+    `unread_loser`: won or lost before, in an object that did not change.
     """
 
     READ = 0
@@ -60,7 +60,7 @@ class RowNumbers:
         return self.end - count
 
     def freeze(self, mode: Mode) -> None:
-        """Rank the objects; none is added afterwards."""
+        """Rank the objects; no object can be added afterwards."""
         import numpy as np
 
         keys = [(modified if mode == "append" else 0.0, uri) for modified, uri, _, _ in self._objects]
@@ -74,7 +74,7 @@ class RowNumbers:
         return (self._ranks[objects] << _POSITION_BITS) + rows - self._starts[objects]
 
     def are_stale(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Return which rows are of stale objects."""
+        """Return which rows belong to stale objects."""
         return self._stale[self._objects_of(rows)]
 
     def _objects_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -84,7 +84,7 @@ class RowNumbers:
 
 
 class Decisions:
-    """What was decided of rows, in 18 bytes each."""
+    """Decisions about rows, 18 bytes each."""
 
     def __init__(self) -> None:
         import numpy as np
@@ -102,18 +102,18 @@ class Decisions:
         self._parts.append(part)
 
     def of(self, first: int, count: int) -> npt.NDArray[np.void]:
-        """Return the decisions of some rows, in their order."""
+        """Return the decisions about the `count` rows from number `first` on, by row number."""
         import numpy as np
 
         if len(self._parts) > 1:
-            every = np.concatenate(self._parts)
-            self._parts = [every[np.argsort(every["row"])]]
+            all_parts = np.concatenate(self._parts)
+            self._parts = [all_parts[np.argsort(all_parts["row"])]]
         start, end = np.searchsorted(self._parts[0]["row"], (first, first + count)).tolist()
         return self._parts[0][start:end]
 
 
 def candidates_schema() -> pa.Schema:
-    """Return the columns of the rows among which a winner is chosen."""
+    """Return the columns of candidates: those of ledger rows, the row number and the `RowKind`."""
     import pyarrow as pa
 
     return rows_schema().append(pa.field("row", pa.int64())).append(pa.field("kind", pa.uint8()))
@@ -127,7 +127,7 @@ def deletions_schema() -> pa.Schema:
 
 
 class Resolver:
-    """Collects decisions and deletions."""
+    """Decides which row of each id wins; collects the decisions and the deletions."""
 
     def __init__(self, numbers: RowNumbers, counts: DiffCounts) -> None:
         self.decisions = Decisions()
@@ -136,31 +136,31 @@ class Resolver:
         self._counts = counts
 
     def resolve(self, rows: pa.Table) -> None:
-        """Decide about all rows of some ids."""
+        """Decide about rows, which must include all candidates of their ids."""
         import numpy as np
 
         kinds, numbers = rows["kind"].to_numpy(), rows["row"].to_numpy()
         ids = rows["id"].combine_chunks().dictionary_encode()
         codes, distinct = ids.indices.to_numpy(), len(ids.dictionary)
-        candidates = np.flatnonzero(kinds != Kind.PREVIOUS)
+        candidates = np.flatnonzero(kinds != RowKind.PREVIOUS)
         winners = _last_of_each(codes, candidates[np.argsort(self._numbers.order(numbers[candidates]))], distinct)
-        won_before = np.flatnonzero(are_any_of(kinds, (Kind.PREVIOUS, Kind.LEFT, Kind.UNREAD)))
+        won_before = np.flatnonzero(are_any_of(kinds, (RowKind.PREVIOUS, RowKind.LEFT, RowKind.UNREAD)))
         previous = _last_of_each(codes, won_before, distinct)[codes]
         wins = np.zeros(len(kinds), bool)
         wins[winners[winners >= 0]] = True
-        self._lose(rows, np.flatnonzero(~wins & are_any_of(kinds, (Kind.READ, Kind.UNREAD))))
-        compared = wins & are_any_of(kinds, (Kind.READ, Kind.UNREAD_LOSER))
+        self._lose(rows, np.flatnonzero(~wins & are_any_of(kinds, (RowKind.READ, RowKind.UNREAD))))
+        compared = wins & are_any_of(kinds, (RowKind.READ, RowKind.UNREAD_LOSER))
         self._win(rows, np.flatnonzero(compared & (previous >= 0)), previous)
         self._win(rows, np.flatnonzero(compared & (previous < 0)), None)
-        self._retain(rows, np.flatnonzero(wins & (kinds == Kind.LEFT)))
-        self._remove(rows, np.flatnonzero((kinds == Kind.PREVIOUS) & (winners[codes] < 0)))
+        self._retain(rows, np.flatnonzero(wins & (kinds == RowKind.LEFT)))
+        self._remove(rows, np.flatnonzero((kinds == RowKind.PREVIOUS) & (winners[codes] < 0)))
 
     def _lose(self, rows: pa.Table, positions: npt.NDArray[np.int64]) -> None:
         kinds, states = rows["kind"].to_numpy()[positions], rows["state"].to_numpy()[positions]
-        is_unread = kinds == Kind.UNREAD
+        is_unread = kinds == RowKind.UNREAD
         self._counts.demoted += int(is_unread.sum())
         self._counts.duplicate += int((~is_unread & ~are_rejected(rows)[positions]).sum())
-        # The winner counts as kept, because this row is the one that won before.
+        # The document of an unread row is counted as kept already, and again when the new winner is compared.
         self._counts.kept -= int((is_unread & are_any_of(states, DOCUMENT_STATES)).sum())
         self.decisions.add(rows["row"].to_numpy()[positions], RecordClass.DUPLICATE, loser_states(states), 0)
 
@@ -172,7 +172,7 @@ class Resolver:
             return
         new = columns.take(positions)
         if previous is None:
-            # An id that the ledger does not have is one whose document may have been deleted by another scope.
+            # The row counts as stale, so a tombstone deletes: another scope may have written a document with the id.
             documents, is_stale = positions, np.ones(count, bool)
             old = with_verdicts(new, np.full(count, RecordState.TOMBSTONE, np.uint8), np.zeros(count, np.int64))
         else:
@@ -180,7 +180,7 @@ class Resolver:
             old, is_stale = columns.take(documents), self._numbers.are_stale(rows["row"].to_numpy()[documents])
         compared = compare(old, new, is_stale)
         self._counts.count(compared)
-        is_loser = rows["kind"].to_numpy()[positions] == Kind.UNREAD_LOSER
+        is_loser = rows["kind"].to_numpy()[positions] == RowKind.UNREAD_LOSER
         self._counts.promoted += int((is_loser & (compared.classes != RecordClass.REJECTED)).sum())
         numbers = rows["row"].to_numpy()[positions]
         self.decisions.add(numbers, compared.classes, compared.states, compared.versions)
@@ -208,7 +208,7 @@ class Resolver:
 
 
 def _last_of_each(codes: npt.NDArray[np.int32], positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Return for each code the last of the positions that have it, -1 for none."""
+    """Return the last of the positions of each code, -1 for a code without a position."""
     import numpy as np
 
     last = np.full(count, -1, np.int64)

@@ -43,7 +43,7 @@ class RowsBuilder:
         self._rows.append((record_id, routing, line, record_hash(content), content_keys, state))
 
     def table(self) -> pa.Table:
-        """Return the rows as a table, and start again without rows."""
+        """Return the rows as a table, and clear the builder."""
         ids, routings, lines, hashes, keys, states = zip(*self._rows, strict=True) if self._rows else [()] * 6
         self._rows.clear()
         return rows_table(
@@ -52,7 +52,7 @@ class RowsBuilder:
             lines=lines,
             hashes=b"".join(hashes),
             keys=b"".join(chain.from_iterable(keys)),
-            ends=list(accumulate(map(len, keys), initial=0)),
+            key_offsets=list(accumulate(map(len, keys), initial=0)),
             states=states,
         )
 
@@ -64,40 +64,40 @@ def rows_table(
     lines: Sequence[int] | npt.NDArray[np.uint32],
     hashes: bytes,
     keys: bytes,
-    ends: Sequence[int] | npt.NDArray[np.int32],
+    key_offsets: Sequence[int] | npt.NDArray[np.int32],
     states: Sequence[int] | npt.NDArray[np.uint8],
 ) -> pa.Table:
-    """Return rows that were never written; `ends` are the numbers of content keys before and after each row.
+    """Return rows with version 0; row i has the content keys from `key_offsets[i]` to `key_offsets[i + 1]`.
 
     Raises:
-        UnicodeEncodeError: an id or a routing has half a surrogate pair.
+        UnicodeEncodeError: an id or a routing contains an unpaired surrogate.
     """
     import numpy as np
     import pyarrow as pa
 
-    kind = rows_schema()
-    list_type = kind.field("content_keys").type
+    schema = rows_schema()
+    list_type = schema.field("content_keys").type
     columns = [
         pa.array(ids, pa.string()),
         pa.array(routings, pa.string()),
         pa.array(lines, pa.uint32()),
         pa.array(np.zeros(len(ids), np.int64)),
         _digests(hashes),
-        pa.ListArray.from_arrays(np.asarray(ends, np.int32), _digests(keys), type=list_type),
+        pa.ListArray.from_arrays(np.asarray(key_offsets, np.int32), _digests(keys), type=list_type),
         pa.array(states, pa.uint8()),
     ]
-    return pa.Table.from_arrays(columns, schema=kind)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _check_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RecordRejected(f"the id or the routing {text!r} has half a surrogate pair, which is no text") from None
+        raise RecordRejected(f"the id or the routing {text!r} contains an unpaired surrogate") from None
 
 
 def _digests(digests: bytes) -> pa.Array:
-    """Return digests, which follow each other, as a column."""
+    """Return concatenated digests as a column."""
     import pyarrow as pa
 
     count = len(digests) // DIGEST_BYTES

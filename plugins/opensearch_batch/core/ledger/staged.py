@@ -1,6 +1,6 @@
-"""Staged records: what one ingest writes or deletes, copied by `prepare`, because sources change while jobs run.
+"""Staged records: copies of the records that one ingest writes, because sources may change while jobs run.
 
-A file has the records of one shard, in the order of the lines of its job if it has one, or documents to delete.
+A file has the records of one shard in the order in which they were added, or the documents to delete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP_BYTES, GROUP_ROWS = 4 << 20, 1 << 16
-# The records that `StagedShards` keeps in memory.
+# Maximum size of the records that `StagedShards` keeps in memory.
 MEMORY_BYTES = 32 << 20
 NO_KEY = bytes(KEY_BYTES)
 _RECORD_COLUMNS = ("uri", "line", "offset", "record", "content_key", "reason")
@@ -27,7 +27,7 @@ _DELETION_COLUMNS = ("id", "routing", "version")
 
 
 class StagedRecord(NamedTuple):
-    """A record with its origin and content key (None: no prediction); `reason`: why the service has no answer."""
+    """A record with its origin; `content_key` is None if it needs no prediction; `reason` is why it has none."""
 
     uri: str
     line: int
@@ -46,15 +46,15 @@ class StagedDeletion(NamedTuple):
 
 
 class StagedWriter:
-    """Writes a file of records; nothing is written without records, or if the `with` block raises."""
+    """Writes records to a file; uploads nothing if there are no records, or if the `with` block raises."""
 
     def __init__(self, objects: Objects, uri: str) -> None:
         self._objects = objects
         self._uri = uri
         compression = dict.fromkeys(("record", "uri", "offset", "line", "reason"), "zstd")
         self._file = NewParquetFile(_records_schema(), compression, repeated=("uri", "reason"))
-        self._waiting: list[StagedRecord] = []
-        self._waiting_bytes = 0
+        self._buffered: list[StagedRecord] = []
+        self._buffered_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -65,13 +65,13 @@ class StagedWriter:
 
     def add(self, record: StagedRecord) -> None:
         """Add a record."""
-        self._waiting.append(record)
-        self._waiting_bytes += len(record.record)
-        if self._waiting_bytes >= GROUP_BYTES or len(self._waiting) == GROUP_ROWS:
+        self._buffered.append(record)
+        self._buffered_bytes += len(record.record)
+        if self._buffered_bytes >= GROUP_BYTES or len(self._buffered) == GROUP_ROWS:
             self._write()
 
     def close(self) -> int:
-        """Write the file, and return the number of its records."""
+        """Upload the file, and return the number of its records."""
         self._write()
         if self._file.rows:
             self._file.upload(self._objects, self._uri)
@@ -83,34 +83,34 @@ class StagedWriter:
         self._file.write(records)
 
     def _write(self) -> None:
-        if self._waiting:
-            self._file.write(_table(self._waiting))
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        if self._buffered:
+            self._file.write(_table(self._buffered))
+        self._buffered.clear()
+        self._buffered_bytes = 0
 
 
 class StagedShards:
-    """Records of any number of shards in any order, on disk until `write` writes the file of each shard."""
+    """Collects records of several shards, in any order, in memory and on disk; `write` writes one file per shard."""
 
     def __init__(self) -> None:
         import pyarrow as pa
 
         self._schema = _records_schema().append(pa.field("shard", pa.uint32()))
         self._spooled = Partitions(self._schema, memory_bytes=MEMORY_BYTES)
-        self._waiting: list[StagedRecord] = []
+        self._buffered: list[StagedRecord] = []
         self._shards: list[int] = []
-        self._waiting_bytes = 0
+        self._buffered_bytes = 0
 
     def add(self, shard: int, record: StagedRecord) -> None:
         """Add a record of a shard."""
-        self._waiting.append(record)
+        self._buffered.append(record)
         self._shards.append(shard)
-        self._waiting_bytes += len(record.record)
-        if self._waiting_bytes >= GROUP_BYTES or len(self._waiting) == GROUP_ROWS:
+        self._buffered_bytes += len(record.record)
+        if self._buffered_bytes >= GROUP_BYTES or len(self._buffered) == GROUP_ROWS:
             self._spool()
 
     def write(self, objects: Objects, uris: Mapping[int, str]) -> None:
-        """Write the files of these shards; the records of other shards are discarded."""
+        """Write the files of these shards; discard the records of other shards."""
         import numpy as np
         import pyarrow as pa
 
@@ -131,19 +131,19 @@ class StagedShards:
         import numpy as np
         import pyarrow as pa
 
-        if self._waiting:
+        if self._buffered:
             shards = np.array(self._shards, np.uint32)
-            table = _table(self._waiting).append_column(self._schema.field("shard"), pa.array(shards))
+            table = _table(self._buffered).append_column(self._schema.field("shard"), pa.array(shards))
             self._spooled.add(table, shards)
-        self._waiting.clear()
+        self._buffered.clear()
         self._shards.clear()
-        self._waiting_bytes = 0
+        self._buffered_bytes = 0
 
 
-def _table(waiting: Sequence[StagedRecord]) -> pa.Table:
+def _table(buffered: Sequence[StagedRecord]) -> pa.Table:
     import pyarrow as pa
 
-    uris, lines, offsets, records, keys, reasons = zip(*waiting, strict=True)
+    uris, lines, offsets, records, keys, reasons = zip(*buffered, strict=True)
     schema = _records_schema()
     columns = (uris, lines, offsets, records, keys, [reason or None for reason in reasons])
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
@@ -152,7 +152,7 @@ def _table(waiting: Sequence[StagedRecord]) -> pa.Table:
 
 def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:
     """Yield the records of a file; raise FatalError if the file is missing or damaged."""
-    for columns in _groups(objects, uri, _RECORD_COLUMNS):
+    for columns in _row_groups(objects, uri, _RECORD_COLUMNS):
         uris = columns[0].dictionary_encode()
         names = uris.dictionary.to_pylist()
         values = [[names[code] for code in uris.indices.to_pylist()], *(column.to_pylist() for column in columns[1:-1])]
@@ -161,23 +161,23 @@ def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:
 
 
 def staged_keys(objects: Objects, uri: str) -> bytes:
-    """Return the content keys of the records of a file, one after the other; `NO_KEY` for a record that has none.
+    """Return the concatenated content keys of the records of a file; `NO_KEY` for a record that has none.
 
     Raises:
         FatalError: the file is missing or damaged.
     """
     import pyarrow.compute as pc
 
-    columns = (column for (column,) in _groups(objects, uri, ("content_key",)))
+    columns = (column for (column,) in _row_groups(objects, uri, ("content_key",)))
     return b"".join(column_keys(pc.fill_null(column, NO_KEY)).tobytes() for column in columns)
 
 
 def write_deletions(objects: Objects, uri: str, tables: Iterable[pa.Table]) -> int:
-    """Write documents to delete, given as tables of `deletions_schema`; return their number; 0 writes no file."""
-    file = NewParquetFile(_deletions_schema(), "zstd", repeated=("routing",))
+    """Write a file of documents to delete, unless there are none; return their number. Other columns are ignored."""
+    file = NewParquetFile(_staged_deletions_schema(), "zstd", repeated=("routing",))
     for table in tables:
         if table.num_rows:
-            file.write(table.select(_DELETION_COLUMNS).cast(_deletions_schema()), group_rows=GROUP_ROWS)
+            file.write(table.select(_DELETION_COLUMNS).cast(_staged_deletions_schema()), group_rows=GROUP_ROWS)
     if file.rows:
         file.upload(objects, uri)
     return file.rows
@@ -193,24 +193,24 @@ def deletions_tables(objects: Objects, uri: str) -> Iterator[pa.Table]:
     """Yield the documents to delete as tables; raise FatalError if the file is missing or damaged."""
     import pyarrow as pa
 
-    for columns in _groups(objects, uri, _DELETION_COLUMNS):
-        yield pa.Table.from_arrays(columns, schema=_deletions_schema())
+    for columns in _row_groups(objects, uri, _DELETION_COLUMNS):
+        yield pa.Table.from_arrays(columns, schema=_staged_deletions_schema())
 
 
 def _records_schema() -> pa.Schema:
     import pyarrow as pa
 
-    kinds = (pa.string(), pa.uint32(), pa.int64(), pa.binary(), pa.binary(KEY_BYTES), pa.string())
-    return pa.schema(list(zip(_RECORD_COLUMNS, kinds, strict=True)))
+    types = (pa.string(), pa.uint32(), pa.int64(), pa.binary(), pa.binary(KEY_BYTES), pa.string())
+    return pa.schema(list(zip(_RECORD_COLUMNS, types, strict=True)))
 
 
-def _deletions_schema() -> pa.Schema:
+def _staged_deletions_schema() -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema(list(zip(_DELETION_COLUMNS, (pa.string(), pa.string(), pa.int64()), strict=True)))
 
 
-def _groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
+def _row_groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
     """Yield columns of a file, row group by row group."""
     file = StoredParquetFile(objects, uri, "the staged records are {}; clear prepare to stage them again")
     for group in range(len(file.group_rows)):

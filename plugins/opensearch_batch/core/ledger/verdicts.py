@@ -14,12 +14,12 @@ RecordVerdict = tuple[str, int, RecordState]
 class Verdicts(msgspec.Struct, frozen=True, omit_defaults=True):
     """The verdicts of the staged records of a shard: each one is indexed, except the `exceptions` and the unanswered.
 
-    `part` is `Manifest.part` of the shard. An exception names the object, the line and the state of its record.
+    `shard_digest` is `Manifest.shard_digest`. An exception has the object, the line and the state of its record.
     `unanswered` counts the records without a prediction, which `repair` submits again; `reasons` are the reasons of the
     service, each with its number of records.
     """
 
-    part: str
+    shard_digest: str = msgspec.field(name="part")
     exceptions: list[RecordVerdict] = []
     unanswered: int = 0
     reasons: dict[str, int] = {}

@@ -121,7 +121,7 @@ def _documents(cluster: Cluster, index: str) -> Iterator[pa.Table]:
             lines=[0] * count,
             hashes=UNKNOWN_HASH * count,
             keys=b"",
-            ends=[0] * (count + 1),
+            key_offsets=[0] * (count + 1),
             states=[RecordState.INDEXED] * count,
         )
         versions = np.array([hit["_version"] for hit in hits], np.int64)

@@ -40,7 +40,7 @@ class RunCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, total: Counter[str]) -> Self:
-        """Return the totals that this type counts."""
+        """Return the counts of this type; names that it does not have are ignored."""
         return cls(**{name: total[name] for name in cls.__struct_fields__})
 
 
@@ -116,10 +116,10 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the event and the text of each alert about a successful run."""
         yield from super().alerts()
-        # Some unrouted records are normal, because `when` excludes them on purpose. A new object may have no others.
+        # `when` may exclude all records of one new object on purpose, so alert only if every object was read.
         if self.all_unrouted and self.counts.opened == self.counts.objects:
             unrouted = self.counts.unrouted
-            yield "unrouted", f"{unrouted} records unrouted, all of them: ingest.when holds for none; correct it"
+            yield "unrouted", f"all {unrouted} records are unrouted, because ingest.when is true for none; correct it"
 
 
 def add_up(items: Iterable[Iterable[IngestReport]]) -> tuple[Counter[str], list[str]]:
@@ -139,14 +139,14 @@ def shard_reports(
     """Yield the shards of a run with the reports of their ingests.
 
     Raises:
-        FatalError: a report is missing, or is of other staged records or of another job, because prepare ran again.
+        FatalError: a report is missing, does not count all staged records, or belongs to an earlier prepare.
     """
     for shard in shards:
         uri = layout.ingest_report(manifest.run_key, shard.id)
         absent = FatalError(f"{uri}: shard {shard.id} has no report; clear its ingest")
         report = JsonDocument(objects, uri, ShardReport).require(absent)
-        if report.verdicts.part != manifest.part(shard):
-            raise FatalError(f"{uri}: the report of shard {shard.id} is of an earlier prepare; clear its ingest")
+        if report.verdicts.shard_digest != manifest.shard_digest(shard):
+            raise FatalError(f"{uri}: the report of shard {shard.id} belongs to an earlier prepare; clear its ingest")
         verdicts = report.counts.read + report.verdicts.unanswered
         if verdicts != shard.documents:
             raise FatalError(f"{uri}: {shard.documents} records were staged, but {verdicts} have a verdict")
@@ -154,9 +154,9 @@ def shard_reports(
 
 
 def written_shards(objects: Objects, layout: Layout, manifest: Manifest, repaired: Sequence[Shard] = ()) -> list[Shard]:
-    """Return the shards whose reports have a verdict of each staged record.
+    """Return the shards whose reports together have a verdict for each staged record.
 
-    `repaired` are the shards that `repair` returned; they do not count if every record has its prediction now.
+    `repaired` are the shards that `repair` returned; they are ignored if no shard has unanswered records.
 
     Raises:
         FatalError: a shard has no report, or records without a prediction were not repaired.
@@ -187,7 +187,7 @@ def reconcile(objects: Objects, layout: Layout, manifest: Manifest, shards: Iter
                 yield [report]
 
     written, dead_letters = add_up(reports())
-    # The `promoted` records are in objects that did not change; they were read all the same.
+    # `prepared.read` excludes the `promoted` records, which were read from objects that did not change.
     written["read"] = prepared.read + prepared.promoted
     total.update(
         written,

@@ -85,7 +85,7 @@ class BlockRows:
                 lines=np.array(lines, np.uint32),
                 hashes=b"".join([blake2b(record, digest_size=DIGEST_BYTES).digest() for record in records]),
                 keys=keys,
-                ends=np.concatenate(([0], np.cumsum(~is_deleted))),
+                key_offsets=np.concatenate(([0], np.cumsum(~is_deleted))),
                 states=np.where(is_deleted, RecordState.TOMBSTONE, RecordState.PENDING).astype(np.uint8),
             )
         except UnicodeEncodeError:

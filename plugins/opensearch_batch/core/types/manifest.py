@@ -1,8 +1,8 @@
 """The manifest of a run: its source, shards and counts. A run fails if its counts do not reconcile.
 
-The files of a run have the prefix ``<work_prefix>/<pipeline>/<run_key>/``: prepare writes `manifest.json`,
-`ledger.json` and ``staged/``, ingest writes ``ingest/<shard>.json``, and both write to ``dead_letters/``. All runs
-share the files below ``<work_prefix>/jobs/`` (`core.jobs.job_records`), the record ledger and the prediction store.
+The files of a run have the prefix ``<work_prefix>/<pipeline>/<run_key>/``; `core.storage.layout` names all of them.
+All pipelines share the files below ``<work_prefix>/jobs/`` (`core.jobs.job_records`), and all runs of a pipeline share
+its record ledger and its prediction store.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ REPAIR = "repair"
 class Shard(msgspec.Struct, frozen=True):
     """What one ingest task writes, and the batch job that it needs.
 
-    `id` is the position of the shard in the run, or `DELETIONS`. `job` is the key of its job, `input` the file of the
-    job, with `records` lines and `bytes` bytes; `job` is empty if the predictions of all records are in the store.
-    `staged` is the file of the `documents` records, or deletions, that the ingest writes; records without a job of a
-    Data Prepper scan are not staged. `output` is the configured location of the job's output, with `JOB_NAME` for the
-    name of the job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if
-    that is the user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
+    `id` is the position of the shard in the run, `DELETIONS`, `REPAIR`, or the id of a work item of a Data Prepper
+    scan. `job` is the key of its job, empty if no record needs one. `input` is the input file of the job, with
+    `records` lines and `bytes` bytes. `staged` is the file of the `documents` records, or deletions, that the ingest
+    writes; a scan stages nothing. `output` is the configured location of the job's output, with `JOB_NAME` for the name
+    of the job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is
+    the user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
     """
 
     id: str
@@ -48,12 +48,13 @@ class Shard(msgspec.Struct, frozen=True):
 class PrepareCounts(msgspec.Struct, frozen=True):
     """Counts of a run's source: objects, lines and classes of records.
 
-    `objects` are listed, `opened` of them were read, because they changed. ``read == records + dead_letters``, and
-    `records` is the sum of the classes `new`, `input_changed`, `other_changed`, `unchanged`, `duplicate` and
-    `tombstone`, without the `promoted` records, which are in objects that did not change. `read` does not include
-    `blank` lines. ``before == kept + removed`` counts documents of the ledger; `deleted` of them are deleted. `paid`
-    are the records whose prediction has to be paid for. `waiting` new or changed records are left to the next run,
-    because their object changed meanwhile, or because they are too few for a job; all others are staged.
+    `objects` are listed; the `opened` ones of them changed, and were read. ``read == records + dead_letters``; `read`
+    does not include `blank` lines. ``records + promoted`` is the sum of the classes `new`, `input_changed`,
+    `other_changed`, `unchanged`, `duplicate` and `tombstone`; the `promoted` records are in objects that did not
+    change. ``before == kept + removed`` counts documents of the ledger. `deleted` counts all staged deletions, also
+    those of changed routings and of an earlier run that failed. `paid` counts the predictions to pay for. New or
+    changed records are staged, except those `waiting` for a later run: their object changed meanwhile, they are too few
+    for a job, or a `rebuild` found no prediction for them.
     """
 
     objects: int = 0
@@ -81,8 +82,8 @@ class PrepareCounts(msgspec.Struct, frozen=True):
         classes = self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
         if self.read != self.records + self.dead_letters or self.records + self.promoted != classes:
             raise FatalError(
-                f"{location}: read {self.read} lines, but counted {self.records} records in classes of {classes} and "
-                f"{self.dead_letters} dead letters"
+                f"{location}: read {self.read} lines, but counted {self.records} records, {self.dead_letters} dead "
+                f"letters, {self.promoted} promoted records and {classes} records in classes"
             )
         if self.before != self.kept + self.removed:
             raise FatalError(
@@ -92,7 +93,7 @@ class PrepareCounts(msgspec.Struct, frozen=True):
 
 
 class ScopeClaim(msgspec.Struct, frozen=True):
-    """A run's claim of its scope: the version of its deletions; that of its documents is greater by one."""
+    """A run's claim on its scope. `version` is the external version of its deletions; documents have the next one."""
 
     version: int
     run_key: str
@@ -128,13 +129,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     predictions: str = ""
     remarks: list[str] = []
 
-    def part(self, shard: Shard) -> str:
-        """Return what the report of a shard's ingest names, so that a report of an earlier prepare is not accepted."""
+    def shard_digest(self, shard: Shard) -> str:
+        """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""
         return digest(shard.staged, shard.job, str(self.version))
-
-    def require(self, shard: Shard) -> None:
-        """Raise FatalError if prepare ran again after the source changed, so the manifest lacks the shard."""
-        if shard not in self.shards:
-            raise FatalError(
-                f"shard {shard.id}: prepare ran again and created different shards; clear batch_predict to process them"
-            )

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.date_pattern import PLACEHOLDER as DATE_PLACEHOLDER
-from opensearch_batch.core.transform.events.date_pattern import compile_date_pattern
+from opensearch_batch.core.transform.events.date_pattern import DATE_PLACEHOLDER, compile_date_pattern
 from opensearch_batch.core.transform.events.event import Event, EventError, Key, key_or_none
 from opensearch_batch.core.transform.events.java_values import EvaluationError, text_of
 from opensearch_batch.core.transform.expressions.expression import Expression, expression_or_none

@@ -1,14 +1,13 @@
-"""Data Prepper's processors that are not supported, each with an alternative.
+"""Data Prepper's processors that are not supported, each with what to do instead.
 
 Source: the names of the DataPrepperPlugin annotations (2.17).
 """
 
 from __future__ import annotations
 
-_ALTERNATIVE = "do this before the rows are written to S3, or in an ingest pipeline of the cluster"
+_ALTERNATIVE = "transform the rows before they are written to S3, or in an ingest pipeline of the index"
 
-
-OTHER_PROCESSORS = dict.fromkeys(
+UNSUPPORTED_PROCESSORS = dict.fromkeys(
     (
         *("aggregate", "anomaly_detector", "aws_lambda", "csv", "date", "decompress", "delay", "detect_format"),
         *("dissect", "filter_list", "flatten", "geoip", "grok", "key_value", "list_to_map", "lowercase_string"),
