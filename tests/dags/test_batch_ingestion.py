@@ -197,7 +197,7 @@ def test_a_file_is_no_connection(name: str) -> None:
     if name != "openai_conn_id":
         with pytest.raises(ParamValidationError, match="does not match"):
             checked({"queue": "s3://b/letters/", name: file}, replay_dag.params)
-    with pytest.raises(AirflowFailException, match="may not be named by a request"):
+    with pytest.raises(AirflowFailException, match="a request may not use connection"):
         OpenSearchBatchIngestionOperator(task_id="t", request=DOCUMENTED_SINGLE, **{name: file}).execute({})
 
 

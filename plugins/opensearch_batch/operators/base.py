@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -209,7 +210,10 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
 
 
 def run_end_check(context: Context) -> Callable[[str], bool]:
-    """Return a function that returns whether a run, by id, has ended; True if Airflow responds with an error."""
+    """Return a function that returns whether a run, by id, has ended or was deleted.
+
+    It raises RetriableError if Airflow does not tell: the claim of a run in progress must not be taken over.
+    """
     ti = context["ti"]
 
     def is_over(run_id: str) -> bool:
@@ -217,8 +221,10 @@ def run_end_check(context: Context) -> Callable[[str], bool]:
 
         try:
             return ti.get_dagrun_state(dag_id=ti.dag_id, run_id=run_id) in FINAL_STATES
-        except AirflowRuntimeError:
-            return True
+        except AirflowRuntimeError as error:
+            if (error.error.detail or {}).get("status_code") == HTTPStatus.NOT_FOUND:
+                return True
+            raise RetriableError(f"Airflow does not return the state of run {run_id} ({error}); run again") from error
 
     return is_over
 

@@ -1,4 +1,4 @@
-"""Stage reconcile: adds up the outcomes of all records, commits them, sends alerts, and removes expired files."""
+"""The `reconcile` stage: adds up the outcomes of all records, commits them, alerts, and removes expired files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ReconcileOperator(BaseOperator):
     Args:
         alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
-        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the run fails.
+        max_dead_letters: the run fails if more than this share of the records, and more than 10, are dead letters.
     """
 
     operator_extra_links = (IndexLink(), DeadLettersLink())
@@ -78,7 +78,7 @@ class ReconcileOperator(BaseOperator):
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
         raise NotImplementedError
 
-    def _conclude(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
+    def _report(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
         """Write the account, log it, link the first dead letters, and send the alerts."""
         save(store, layout.run_account(run_key_of(context)), account)
         log_counts(self.log, account.pipeline, account.counts, store, *account.dead_letters)
@@ -90,7 +90,7 @@ class ReconcileOperator(BaseOperator):
             send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
 
     def _refuse_dead_letters(self, account: RunAccount, store: Objects, max_share: str | None) -> None:
-        """Fail a run with too many dead letters; called last, so that only a replay is left to do."""
+        """Fail a run with too many dead letters; called last, so that a replay is enough to complete the run."""
         counts, max_share = account.counts, max_share or self.max_dead_letters
         refuse_dead_letters(
             store, counts.dead_letters, read=counts.read, max_share=max_share, locations=account.dead_letters
@@ -101,21 +101,21 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run, and commit it to the record ledger; skipped if `prepare` found nothing to do.
 
     Returns ``{counts, dead_letters}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of locations.
-    The files of jobs and runs are removed after `retention_days`, and answers that no ledger names any more.
+    Removes files of jobs and runs, and answers that no ledger references any more, after `retention_days`.
 
     Args:
         work_prefix: the same as in `prepare`.
         index: the index that `ingest` writes, for the link to it; no link if empty.
-        opensearch_conn_id: the cluster of the index.
-        retention_days: how long files and answers that are not needed any more are kept; None keeps them forever.
-        repair: the task id of `repair`; its XCom has the shards of `ingest_repaired`, if there are any.
-        aws_conn_id: the object storage.
+        opensearch_conn_id: the connection to the cluster of the index.
+        retention_days: how many days unneeded files and answers are kept; None keeps them forever.
+        repair: the task id of `repair`; its XCom contains the shards of `ingest_repaired`, if there are any.
+        aws_conn_id: the connection to the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
     Raises:
         AirflowFailException: a record is not accounted for, another run has claimed the scope, or too many records are
             dead letters.
-        RetriableError: a server did not respond; the retry commits the same.
+        RetriableError: a server did not respond; a retry is safe.
     """
 
     template_fields = ("work_prefix", "index", "max_dead_letters")
@@ -151,14 +151,15 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         shards = written_shards(store, layout, manifest, repaired)
         account = reconcile(store, layout, manifest, shards)
         reports = shard_reports(store, layout, manifest, shards)
-        head = commit(store, layout, manifest, (each for _, report in reports for each in report.verdicts.exceptions))
+        verdicts = (verdict for _, report in reports for verdict in report.verdicts.exceptions)
+        head = commit(store, layout, manifest, verdicts)
         if self.index:
             self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
-        self._conclude(account, object_storage(self.aws_conn_id), layout, context)
+        self._report(account, object_storage(self.aws_conn_id), layout, context)
         if head is not None:
             self.log.info("committed: %d documents of %d objects", head.documents, len(head.objects))
         self._clean_up(store, layout, manifest)
-        # A replay may leave any share of dead letters: each record that it writes is a success.
+        # A replay fails only if all of its records fail: each record that it writes is progress.
         self._refuse_dead_letters(account, store, ALL if layout.is_prepare_dead_letters(manifest.source) else None)
         return account
 
@@ -187,15 +188,15 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 
 
 class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
-    """Commit what the run of a scan has done, and account for it, also if work items failed.
+    """Commit the completed work items of a scan run, and account for the run, even if some work items failed.
 
     The task is skipped if the scan found nothing to do.
 
-    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
+    Returns ``{counts, dead_letters}``; `counts` are those of `RunCounts`.
 
     Raises:
-        AirflowFailException: a work item is not done (the message names the reasons), or too many rows are dead
-            letters.
+        AirflowFailException: `prepare` failed, a work item is not done (the message lists the reasons), or too many
+            rows are dead letters.
         RetriableError: a server did not respond.
     """
 
@@ -204,7 +205,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         if prepared is None:
-            # This stage runs even if others failed; a skip would hide the failure.
+            # This stage runs even if earlier stages failed; a skip would hide the failure.
             raise FatalError("prepare failed; see its log")
         if not prepared["manifest"]:
             raise AirflowSkipException("the scan found nothing to do")
@@ -212,19 +213,19 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         manifest = load_manifest(store, prepared["manifest"], ScanManifest)
         committed = scan_account.commit(store, compiled.layout, manifest)
         account = scan_account.account_of(store, compiled.layout, manifest, committed)
-        self._conclude(account, store, compiled.layout, context)
-        self._copy_failed_inputs(compiled, account, manifest)
+        self._report(account, store, compiled.layout, context)
+        self._export_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
             deleted = scan_account.delete_read(store, manifest, committed)
-            self.log.info("deleted %d objects that are done", deleted)
+            self.log.info("deleted %d objects of completed work items", deleted)
         if account.unfinished:
             reasons = "; ".join(sorted({unfinished.reason for unfinished in account.unfinished}))
             raise FatalError(f"{len(account.unfinished)} of {account.work_items} work items are not done: {reasons}")
         self._refuse_dead_letters(account, store, compiled.file.settings.max_dead_letters)
         return account
 
-    def _copy_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:
-        """Write the inputs of failed jobs to the `dlq` of ml_inference."""
+    def _export_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:
+        """Export the inputs of failed jobs to the `dlq` of ml_inference."""
         from opensearch_batch.core.data_prepper.dlq_export import write_failed_inputs
 
         if compiled.ml is None or compiled.ml.dlq is None:

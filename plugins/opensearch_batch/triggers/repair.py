@@ -21,8 +21,8 @@ REPAIR_TRIGGER = "opensearch_batch.triggers.repair.RepairTrigger"
 class UnansweredTrigger(BaseTrigger):
     """Ends the task as skipped if each record has its prediction; otherwise a worker continues it.
 
-    `manifest` is empty if `prepare` found nothing to do. Airflow starts this task even then if an earlier attempt of the
-    run had shards, because it removes their mapped tasks instead of skipping them.
+    `manifest` is empty if `prepare` found nothing to do. If an earlier attempt of the run had shards, Airflow starts this
+    task even then, because it removes their mapped tasks instead of skipping them.
     """
 
     def __init__(self, *, manifest: str, aws_conn_id: str) -> None:
@@ -36,7 +36,7 @@ class UnansweredTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look for files of unanswered records."""
-        if self.manifest and await asyncio.to_thread(self._may_need_repair):
+        if await asyncio.to_thread(self._may_need_repair):
             yield TriggerEvent({})  # type: ignore[no-untyped-call] # Airflow's own
         else:
             self.log.info("every record has its prediction")
@@ -44,6 +44,8 @@ class UnansweredTrigger(BaseTrigger):
 
     def _may_need_repair(self) -> bool:
         """Return whether there are such files; after an error too, because the task itself reports it and retries."""
+        if not self.manifest:
+            return False
         try:
             objects = shared_object_storage(self.aws_conn_id)
             return next(iter(objects.list(unanswered_beside(self.manifest))), None) is not None

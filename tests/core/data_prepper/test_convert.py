@@ -260,12 +260,12 @@ REFUSED = [
     ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: the document is the row after"),
     ([(SINK, f"{SINK}        document_root_key: a\n")], "document_root_key: the document is the row after"),
     ([(SINK, f"{SINK}        tags_target_key: a\n")], "tags_target_key: the document is the row after"),
-    ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is not one key"),
-    ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is not one key"),
+    ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is not a single key"),
+    ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is not a single key"),
     (
         [(SINK_ROUTES, "        routes: [one, two]\n"),
          (ROUTES, "  routes:\n    - one: /a == 1\n    - two: length(/b) == 1\n")],
-        "routes: the condition of two fails for some rows",
+        "routes: the condition of two can fail for a row",
     ),
     (
         [("  sink:\n", f"  sink:\n{S3_SINK}")],

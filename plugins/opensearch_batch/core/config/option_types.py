@@ -41,7 +41,7 @@ class ValueCheck(msgspec.Struct, frozen=True, eq=False):
 
 
 class CheckedOptions(Options, frozen=True, kw_only=True):
-    """Options with rules that their types cannot express, such as options that exclude each other."""
+    """Options with rules that their types cannot express, such as mutually exclusive options."""
 
     def rules(self) -> Iterator[Rule]:
         """Yield the checks that may fail, each with the keys of the option that its error refers to."""

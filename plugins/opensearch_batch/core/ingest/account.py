@@ -1,4 +1,4 @@
-"""Counts the rows of an ingest by verdict. Progress is recorded only after the dead letters that it counts."""
+"""Counts the rows of an ingest by verdict. Dead letters are written before the progress that counts them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _TOTALS = (
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
-    """What a replay of dead letters needs, stored beside them.
+    """The request that a replay of dead letters repeats, stored beside them.
 
-    `sources` are the names of the sources, and `ledger` is the scope of the record ledger that has the records.
+    `sources` are the names of the sources, and `ledger` is the scope of the record ledger that contains the records.
     """
 
     sources: list[str]
@@ -76,7 +76,7 @@ class RowAccount:
         self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=earlier.dead_letters)
 
     def begin(self) -> None:
-        """Record the start, so that earlier attempts stop, and remove the dead letters that they did not count.
+        """Record the start, so that earlier attempts stop, and delete the dead letters that no progress counts.
 
         Raise RetriableError if another run of the same request is in progress.
         """
@@ -121,7 +121,7 @@ class RowAccount:
             **self._totals,
         )
 
-    def record(self, *, done: bool) -> None:
+    def save_progress(self, *, done: bool) -> None:
         """Write the dead letters, then the progress that counts them; raise RetriableError if another run took over."""
         parts = self.dead.write()
         if parts == 1:
@@ -136,7 +136,7 @@ class RowAccount:
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
-        """Raise ConfigError if no row has a vector that fits the index: the index or the field map is wrong."""
+        """Raise ConfigError if the vectors of all rows were rejected: the index or the field map is wrong."""
         read = self.counts().read
         if read and self._vectors_rejected == read:
             raise ConfigError(
@@ -195,7 +195,7 @@ class RowAccount:
         source, line = self._origin_of(first)
         self._add_exception((source, line), RecordState.DEAD)
         content = first.content if self._composer is None else self._composer.content(first)
-        text, coded = as_text(content)
+        text, encoded = as_text(content)
         self.dead.add(
             DeadLetter(
                 "ingest",
@@ -203,7 +203,7 @@ class RowAccount:
                 source,
                 line,
                 record=text,
-                record_base64=coded,
+                record_base64=encoded,
                 id=id,
                 output=None if source == first.uri else first.uri,
                 output_line=None if source == first.uri else first.line,
@@ -275,5 +275,5 @@ class _SourceTally:
 
 
 def _joined_row(row: Row) -> JoinedRow:
-    text, coded = as_text(row.content)
-    return JoinedRow(row.source, row.uri, row.line, row.offset, text, coded)
+    text, encoded = as_text(row.content)
+    return JoinedRow(row.source, row.uri, row.line, row.offset, text, encoded)

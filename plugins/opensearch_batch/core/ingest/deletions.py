@@ -1,7 +1,7 @@
 """Deletes the documents whose records a source no longer has.
 
 The version of a run's deletions is lower than that of its documents, so a deletion never wins over a document of the
-same run. An attempt repeats all deletions of an earlier one: a document that is absent already counts as unchanged.
+same run. A retry repeats all deletions: a document that was already deleted counts as unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 
-CHECK_S = 2.0
+CLAIM_CHECK_S = 2.0
 
 
 def delete_documents(
@@ -33,9 +33,9 @@ def delete_documents(
     still_claimed: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> IngestCounts:
-    """Delete the documents in the file `uri`, with the version of the request; the deleted ones count as indexed.
+    """Delete the documents listed in the file `uri`, with the version of the request; they count as indexed.
 
-    When `still_claimed` returns False, a newer run has claimed the scope, and the remaining deletions are superseded.
+    When `still_claimed` returns False, a newer run has claimed the scope, and the other deletions count as superseded.
 
     Raises:
         FatalError: the index refused a deletion.
@@ -47,7 +47,7 @@ def delete_documents(
     for written in writer.write(_items(objects, uri, request)) if is_claimed else ():
         counts.update(written.counts())
         refused += [refusal.cause for refusal in written.refused]
-        if clock() >= checked_at + CHECK_S:
+        if clock() >= checked_at + CLAIM_CHECK_S:
             is_claimed, checked_at = still_claimed(), clock()
         if not is_claimed:
             break

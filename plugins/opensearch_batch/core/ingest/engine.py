@@ -159,7 +159,7 @@ class Ingest:
                     self._finish(account)
             if is_complete:
                 # Recorded last: if the process is killed before, the next attempt restores the load settings.
-                account.record(done=True)
+                account.save_progress(done=True)
             return is_complete, account.counts(), account.dead.location
 
     def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
@@ -188,7 +188,7 @@ class Ingest:
     def _checkpoint(self, account: RowAccount) -> None:
         """Record progress if the settled entries are durable."""
         if self._sink.can_resume:
-            account.record(done=False)
+            account.save_progress(done=False)
 
     def _finish(self, account: RowAccount) -> None:
         """Complete the work; raise if it must not be recorded as done."""

@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class MappedDocuments(SourceRows):
-    """Makes the documents of a request; `origin_of` of the reading also identifies a document without an id."""
+    """Makes the documents of a request; without an id, a document's id is a digest of `origin_of` of its row."""
 
     def __init__(
         self, request: IngestRequest, field_map: FieldMap, sources: Sequence[Source], reading: Reading
@@ -38,7 +38,7 @@ class MappedDocuments(SourceRows):
         self._row_error = reading.row_errors.find
         self._origin_of = reading.origin_of
         self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
-        self._refused_keys = KeyTable()
+        self._dead_keys = KeyTable()
         self._version = version_members(request.version)
         self._action = action_bytes(request.op_type, self._version)
         composer = reading.composer
@@ -46,8 +46,8 @@ class MappedDocuments(SourceRows):
         self._unique_ids = composer is not None and composer.unique_ids
 
     def __iter__(self) -> Iterator[Entry]:
-        """Return the documents, and rows that are rejected or blank."""
-        return self._unjoined() if len(self._sources) == 1 else self._joined_entries()
+        """Yield the documents, and rows that are rejected or blank."""
+        return self._single_source_entries() if len(self._sources) == 1 else self._joined_entries()
 
     def _joined_entries(self) -> Iterator[Entry]:
         for entry in self._groups():
@@ -59,7 +59,7 @@ class MappedDocuments(SourceRows):
         return KeyedRow(self._map.key(row.source, values) or "", row, values)
 
     def reason(self, rows: Sequence[Row], error: RecordRejected) -> str:
-        """Return why rows are rejected: the AI service's error in one of them explains the error that was raised."""
+        """Return why rows are rejected: the AI service's error in one of them, else the error that was raised."""
         return self._error_in(rows) or str(error)
 
     def refuse_unmatched(self) -> None:
@@ -76,12 +76,12 @@ class MappedDocuments(SourceRows):
         """Make the document of a group of rows, or reject them."""
         rows = tuple(keyed.row for keyed in group.rows)
         try:
-            self._refuse_group(group)
+            self._check_group(group)
             entry = self._document(group.key, rows, [self._part(keyed) for keyed in group.rows], late=group.late)
         except RecordRejected as error:
             entry = self._rejected(group.key, rows, error, late=group.late)
         if self._needs_all_sources and group.key and not group.late and isinstance(entry, Rejected):
-            self._refused_keys.claim(digest_of(group.key))
+            self._dead_keys.claim(digest_of(group.key))
         return entry
 
     def _document(self, key: str, rows: tuple[Row, ...], parts: Sequence[Part], *, late: bool) -> Item | Rejected:
@@ -95,7 +95,7 @@ class MappedDocuments(SourceRows):
         )
         return Item(document_id, lines, MappedRows(rows, document.nulls, late))
 
-    def _whole_document(self, key: str, row: Row, pieces: tuple[Text, ...]) -> Item:
+    def _complete_document(self, key: str, row: Row, pieces: tuple[Text, ...]) -> Item:
         """Return the item of a document that has every field."""
         document_id = key or digest(*map(str, self._origin_of(row)))
         before, after, end = self._action
@@ -104,8 +104,8 @@ class MappedDocuments(SourceRows):
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
         return Rejected(rows, self.reason(rows, error), key or None, late, isinstance(error, VectorRejected))
 
-    def _unjoined(self) -> Iterator[Entry]:
-        """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
+    def _single_source_entries(self) -> Iterator[Entry]:
+        """Make the documents of one source row by row; only digests of their ids are kept in memory."""
         seen, has_ids, keeps_first = SeenKeys(), self._map.has_key, self._request.op_type == "create"
         has_unique_ids, routes = self._unique_ids, self._map.routes
         for row in self._rows(0):
@@ -120,11 +120,11 @@ class MappedDocuments(SourceRows):
                     late = not (has_unique_ids or seen.add(digest_of(key)))
                     if late and keeps_first:
                         raise _duplicate_id(key)
-                whole = None if late or routes else self._map.complete(values)
-                if whole is None:
+                pieces = None if late or routes else self._map.complete(values)
+                if pieces is None:
                     yield self._document(key, (row,), (Part(0, values),), late=late)
                 else:
-                    yield self._whole_document(key, row, whole)
+                    yield self._complete_document(key, row, pieces)
             except RecordRejected as error:
                 yield self._rejected(key, (row,), error, late=late)
 
@@ -148,13 +148,13 @@ class MappedDocuments(SourceRows):
         row = keyed.row
         return Part(row.source, keyed.values if keyed.values is not None else self._map.read(row.source, row.content))
 
-    def _refuse_group(self, group: Group) -> None:
+    def _check_group(self, group: Group) -> None:
         if group.late:
             if self._request.op_type == "create":
                 raise _duplicate_id(group.key)
-            if self._needs_all_sources and self._refused_keys.is_claimed(digest_of(group.key)):
+            if self._needs_all_sources and self._dead_keys.is_claimed(digest_of(group.key)):
                 raise RecordRejected(
-                    f"earlier rows with id {group.key!r} became a dead letter, so these rows have no document"
+                    f"earlier rows with id {group.key!r} became a dead letter, so these rows have no document to update"
                 )
         elif self._needs_all_sources and (absent := self._absent_sources(group)):
             raise RecordRejected(f"no row with id {group.key!r} in {absent}")
@@ -208,7 +208,7 @@ class MappedDocumentFactory:
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
     ) -> MappedDocuments:
-        """Return the documents; with on_unmatched fail, raise ConfigError first if some source lacks an id."""
+        """Return the documents; on_unmatched fail: raise ConfigError if a source lacks an id, unless `resumes`."""
         field_map = compile_map(self._request, sources=len(sources), vectors=vectors)
         if self._request.on_unmatched == "fail" and len(sources) > 1 and not resumes:
             MappedDocuments(self._request, field_map, sources, self.reading).refuse_unmatched()

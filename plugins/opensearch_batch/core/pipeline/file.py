@@ -1,4 +1,4 @@
-"""Reads a pipeline file. Every error names file, line, cause and remedy: ``books.yaml:14 ingest.index: …``.
+"""Reads a pipeline file. Errors state file, line, cause and, if known, the remedy: ``books.yaml:14 ingest.index: …``.
 
 `core.pipeline.rules` checks what the types cannot express.
 """
@@ -42,7 +42,7 @@ def pipeline_files(folder: Path) -> list[Path]:
 class PipelineFile:
     """A YAML file of ``include/pipelines/``, read and checked.
 
-    ConfigError is raised if the file cannot be read, or violates the schema or a rule, or its name is no DAG id.
+    ConfigError is raised if the file cannot be read, violates the schema or a rule, or its name is no valid DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
@@ -65,7 +65,10 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the body in the file that `keys` name, None without one; raise ConfigError if it is not valid JSON."""
+        """Return the JSON document that the option at `keys` names, None if it is not set.
+
+        Raise ConfigError if the file is missing or is not valid JSON.
+        """
         kind = keys[-1]
         folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
         value: Any = self.spec
@@ -118,7 +121,7 @@ class PipelineFile:
                 return spec
 
     def _located(self, message: str) -> tuple[Keys, ConfigError]:
-        """Convert msgspec's message to the keys of the invalid or missing value, and an error with line and remedy."""
+        """Convert msgspec's message to the keys of the invalid or missing value, and an error with its line."""
         cause, keys = split_message(message)
         field = field_at(PipelineSpec, keys)
         located_keys = keys

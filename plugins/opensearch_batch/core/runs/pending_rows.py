@@ -40,17 +40,17 @@ class PendingRows:
         for part in result.objects():
             if self._writer is not None:
                 self._writer.add(part.uri, part.rows)
-            wanted = are_any_of(part.classes, WRITTEN)
+            is_changed = are_any_of(part.classes, WRITTEN)
             # Rows of records that left their object in append mode have the line 0.
-            chosen = part.rows["line"].to_numpy() > 0 if passthrough else wanted
+            chosen = part.rows["line"].to_numpy() > 0 if passthrough else is_changed
             if chosen.any():
                 rows = part.rows.select(["line", "content_keys"]).filter(pa.array(chosen))
-                parts.setdefault(part.uri, []).append((rows["line"].to_numpy(), row_keys(rows), wanted[chosen]))
+                parts.setdefault(part.uri, []).append((rows["line"].to_numpy(), row_keys(rows), is_changed[chosen]))
         changed = (
             ChangedObject(infos[uri], *map(np.concatenate, zip(*columns, strict=True)))
             for uri, columns in parts.items()
         )
-        return [each for each in changed if each.wanted.any()]
+        return [each for each in changed if each.is_changed.any()]
 
     def entries(self, infos: Mapping[str, ObjectInfo], head: Head, left: Collection[str]) -> dict[str, Entry]:
         """Return the objects with pending rows; those that are left to the next run have no ETag."""

@@ -15,36 +15,39 @@ if TYPE_CHECKING:
 
 
 class ChangedObject(NamedTuple):
-    """The new and changed records of an object: their lines in the ledger, and their content keys.
+    """The new and changed records of an object: their line numbers and content keys.
 
-    An object that may be submitted unchanged has all its records, and `wanted` tells which ones are new or changed.
+    With passthrough, the object has all its records, and `is_changed` is true for the new and changed ones.
     """
 
     item: ObjectInfo
     lines: npt.NDArray[np.uint32]
     keys: Keys
-    wanted: npt.NDArray[np.bool_]
+    is_changed: npt.NDArray[np.bool_]
 
 
 class RecordKeys(NamedTuple):
-    """The records of one object: their lines and keys, where their predictions are, and the codes of absent keys."""
+    """The records of one object, as columns: line number, content key, source of the prediction, code of the key.
+
+    `sources` is as in `Located`, and `codes` as in `absent_codes`.
+    """
 
     lines: npt.NDArray[np.uint32]
     keys: Keys
     sources: npt.NDArray[np.int32]
     codes: npt.NDArray[np.int64]
 
-    def key(self, at: int) -> bytes:
+    def key(self, position: int) -> bytes:
         """Return the key of a record."""
-        return self.keys[at : at + 1].tobytes()
+        return self.keys[position : position + 1].tobytes()
 
-    def only(self, wanted: npt.NDArray[np.bool_]) -> RecordKeys:
-        """Return some of the records."""
-        return RecordKeys(self.lines[wanted], self.keys[wanted], self.sources[wanted], self.codes[wanted])
+    def select(self, mask: npt.NDArray[np.bool_]) -> RecordKeys:
+        """Return the records for which `mask` is true."""
+        return RecordKeys(self.lines[mask], self.keys[mask], self.sources[mask], self.codes[mask])
 
 
 def absent_codes(located: Located) -> tuple[npt.NDArray[np.int64], int]:
-    """Return a number for each distinct key that is absent, -1 for the others; and how many distinct ones there are."""
+    """Number the distinct absent keys; return the number of each key (-1 if not absent), and how many there are."""
     import numpy as np
 
     codes, is_absent = np.full(len(located.keys), -1, np.int64), located.source == ABSENT

@@ -108,7 +108,7 @@ class ShardCut:
             if self._options.passthrough and self._options.pays and self._lacks_payer(records):
                 self._submit_object(reader, each, records)
             else:
-                self._stage_object(reader, each.item, records.only(each.wanted))
+                self._stage_object(reader, each.item, records.select(each.is_changed))
             position = end
         self._end_draft()
         return self.new
@@ -163,12 +163,12 @@ class ShardCut:
         for row in self._rows(reader, each.item, records.lines):
             digest.update(row.content + b"\n")
             size_bytes += len(row.content) + 1
-            if each.wanted[read]:
+            if each.is_changed[read]:
                 self._add(number, row, records.key(read))
             read += 1
         if read < len(records.lines):
             self._shards[number] = None
-            left = records.lines[each.wanted].tolist()
+            left = records.lines[each.is_changed].tolist()
             self._leave(each.item.uri, left, len(left))
             return
         self._payers[records.codes[records.codes >= 0]] = number

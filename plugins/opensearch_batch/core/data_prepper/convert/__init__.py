@@ -18,7 +18,7 @@ from opensearch_batch.core.data_prepper.convert.commented_yaml import Verbatim, 
 from opensearch_batch.core.data_prepper.convert.connections import connections_of
 from opensearch_batch.core.data_prepper.convert.notes import ConversionNotes
 from opensearch_batch.core.data_prepper.convert.refusals import input_bucket, input_uri, refuse
-from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
+from opensearch_batch.core.data_prepper.convert.routes import combined_condition, path_of
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -104,7 +104,7 @@ class _Conversion:
         return {
             "index": normalized_name(sink, sink.index),
             "processors": Verbatim(self._processors),
-            "when": one_condition(self._compiled.pipeline.routes, sink.routes),
+            "when": combined_condition(self._compiled.pipeline.routes, sink.routes),
             "op_type": None if sink.action == "index" else sink.action,
             "routing": path_of(sink.routing),
             "dead_letters": dead_letters_of(sink),

@@ -1,4 +1,4 @@
-"""Creates the comments in a converted pipeline file, which compare the behaviour of the file with Data Prepper."""
+"""Creates the comments in a converted pipeline file, which compare its behaviour with that of Data Prepper."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Note = tuple[Keys, str]
 UNMATCHED, MANIFESTS, ROLE = 1, 5, 10
 _INDEX, _PROCESSORS, _WHEN = ("ingest", "index"), ("ingest", "processors"), ("ingest", "when")
 _NOTES: dict[Keys, str] = {
-    ("source", "uri"): "The bucket with data_selection: metadata_only.",
+    ("source", "uri"): "From the bucket with data_selection: metadata_only.",
     ("source", "on_empty"): "As in Data Prepper, a scan without objects is not a failure.",
     ("batch_predict", "model_id"): "prepare checks the model's connector before a job is paid for. The "
     "connector needs TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource "
@@ -34,8 +34,8 @@ _NOTES: dict[Keys, str] = {
         "ingest",
         "dead_letters",
     ): "The dlq of the sink. Dead letters are written in this package's format, for replay, with the AWS connection.",
-    ("retention_days",): "As in Data Prepper, no files are removed. With a number of days, outputs of older jobs are "
-    "removed.",
+    ("retention_days",): "As in Data Prepper, no files are removed. With a number of days, files of older jobs and "
+    "runs are removed.",
 }
 _SCANS = (
     "Data Prepper scans at this interval. Here the source is listed at this interval, and a new or changed object "
@@ -52,7 +52,7 @@ _ROUTES = "The routes of the sink. A row that matches no route is counted as unr
 
 
 class ConversionNotes:
-    """The comments of the pipeline that was converted for a sink; `names` are those of the pipelines of all sinks."""
+    """The comments in the pipeline file of one sink; `names` are the names of the pipelines of all sinks."""
 
     def __init__(
         self, compiled: CompiledPipeline, ml: MlInference, sink: OpenSearchSink, number: int, names: list[str]
@@ -68,7 +68,7 @@ class ConversionNotes:
         ]
 
     def by_key(self) -> dict[Keys, list[str]]:
-        """Return the comments by key."""
+        """Return the comments by the key to which they belong."""
         notes: dict[Keys, list[str]] = {}
         parts = (self._file_notes(), self._source_notes(), self._job_notes(), _NOTES.items(), self._ingest_notes())
         for keys, text in itertools.chain(*parts):
@@ -103,7 +103,7 @@ class ConversionNotes:
         if len(self._names) > 1:
             text = (
                 f"One of {len(self._names)} files ({', '.join(self._names)}), because a pipeline file writes to one "
-                "index. The pipelines share their jobs below the same work prefix, so each job is paid for once."
+                "index. The pipelines share the jobs below their common work prefix, so each job is paid for once."
             )
             yield (), text
 
@@ -145,8 +145,8 @@ class ConversionNotes:
         prefix = (self._sink.dlq and self._sink.dlq.key_path_prefix) or ""
         if "{" in prefix:
             text = (
-                f"The dlq of the sink has a date in its prefix ({prefix}), so it is omitted: dead letters are written "
-                "below the work prefix. dead_letters names another prefix."
+                f"The dlq of the sink has a placeholder in its prefix ({prefix}), so it is omitted: dead letters are "
+                "written below the work prefix. To change the prefix, set ingest.dead_letters."
             )
             yield ("ingest",), text
 
@@ -155,7 +155,7 @@ class ConversionNotes:
         vectors = f", with {', '.join(fields)} as knn_vector" if fields else ""
         yield (
             f"The index must exist{vectors}, unless index_body names a file in include/indexes/ with which the first "
-            "run creates it. Data Prepper creates an absent index; without a template, no search finds its vectors."
+            "run creates it. Data Prepper creates a missing index; without a template, its vectors are not searchable."
         )
         if sink.template_content:
             yield "Put the template_content in that file:"

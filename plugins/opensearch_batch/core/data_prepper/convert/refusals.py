@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
-from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
+from opensearch_batch.core.data_prepper.convert.routes import combined_condition, path_of
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -168,7 +168,7 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
         except ConfigError as error:
             yield (name,), str(error)
     try:
-        one_condition(compiled.pipeline.routes, sink.routes)
+        combined_condition(compiled.pipeline.routes, sink.routes)
     except ConfigError as error:
         yield ("routes",), str(error)
     if not _is_one_cluster(compiled, sink):

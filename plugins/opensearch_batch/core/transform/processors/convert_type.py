@@ -62,7 +62,7 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
 
     def compile(self) -> base.Processor:
         if self.key is not None and self.keys is not None:
-            raise ConfigError("key and keys exclude each other; write one of them")
+            raise ConfigError("set exactly one of key and keys")
         if not self._keys and self.coerce_strings is UNSET:
             raise ConfigError("there is nothing to convert; write key, keys or coerce_strings")
         convert = converter(self.type, self.scale)

@@ -31,7 +31,7 @@ class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=Tru
 
     def compile(self) -> base.Processor:
         if sum(form is not None for form in (self.with_keys, self.with_keys_regex, self.entries)) != 1:
-            raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
+            raise ConfigError("set exactly one of with_keys, with_keys_regex and entries")
         if self.entries is None:
             return base.stop_on_failure([_step("", self)])
         # As in Data Prepper, `entries` overrides the other options, but the condition must be valid.
