@@ -21,8 +21,8 @@ REPAIR_TRIGGER = "opensearch_batch.triggers.repair.RepairTrigger"
 class UnansweredTrigger(BaseTrigger):
     """Ends the task as skipped if each record has its prediction; otherwise a worker continues it.
 
-    `manifest` is empty if `prepare` found nothing to do. If an earlier attempt of the run had shards, Airflow starts this
-    task even then, because it removes their mapped tasks instead of skipping them.
+    `manifest` is empty if `prepare` found nothing to do. Airflow starts this task even then if an earlier attempt of
+    the run had shards, because it removes their mapped tasks instead of skipping them.
     """
 
     def __init__(self, *, manifest: str, aws_conn_id: str) -> None:
