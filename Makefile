@@ -17,7 +17,7 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo run backfill data-prepper up down test test-all fuzz mutation check bench clean prerequisites constraints reference
+.PHONY: help demo run backfill incremental data-prepper up down test test-all fuzz mutation check bench clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +30,9 @@ run: $(INSTALLED) ## start the stack, run the pipeline of a file of include/pipe
 
 backfill: $(INSTALLED) ## start the stack, run the daily pipeline backwards over DAYS=5 days, twice
 	@$(BIN)/python -m include.local_stack.backfill
+
+incremental: $(INSTALLED) ## start the stack, run 2,000 passages, change a few, run again: only these are paid for and written
+	@$(BIN)/python -m include.local_stack.incremental
 
 data-prepper: $(INSTALLED) ## start the stack, run the OSI sample unchanged but for its placeholders, ask; then rows without a title
 	@$(BIN)/python -m include.local_stack.data_prepper

@@ -38,6 +38,7 @@ class Measured(msgspec.Struct, frozen=True):
     process_cpu_s: float = 0.0
     peak_mb: float = 0.0
     others_cores: float = 0.0
+    counts: dict[str, int] = {}
 
     @property
     def documents_per_s(self) -> float:
@@ -50,25 +51,28 @@ class Measured(msgspec.Struct, frozen=True):
         return self.cpu_s * 1000 / self.documents
 
 
-def run(module: str, job: Job) -> Measured:
+def run(module: str, job: Job, *, python: str = sys.executable) -> Measured:
     """Run a client module as a process and return what it measured; its errors go to the caller's stderr."""
-    command = [sys.executable, "-m", module, msgspec.json.encode(job).decode()]
+    command = [python, "-m", module, msgspec.json.encode(job).decode()]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - a module of this package
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Measured)
 
 
-def serve(work: Callable[[Job], Callable[[], int]]) -> None:
+def serve(work: Callable[[Job], Callable[[], int | dict[str, int]]]) -> None:
     """Be a client process: let `work` prepare, then time what it returns and print the result for `run`.
 
-    `work` returns a function that writes everything, refreshes the index, and returns the number of documents.
+    `work` returns a function that writes everything, refreshes the index, and returns the number of documents, or
+    counts with that number as the first one.
     """
     write = work(msgspec.json.decode(sys.argv[1], type=Job))
     # What was loaded is no garbage of the run.
     gc.freeze()
     began, cpu_began = time.perf_counter(), time.process_time()
-    documents = write()
+    written = write()
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-    measured = Measured(documents, seconds, cpu_s, time.process_time(), peak_mb())
+    counts = written if isinstance(written, dict) else {"documents": written}
+    documents = next(iter(counts.values()))
+    measured = Measured(documents, seconds, cpu_s, time.process_time(), peak_mb(), counts=counts)
     sys.stdout.write(f"{msgspec.json.encode(measured).decode()}\n")
 
 

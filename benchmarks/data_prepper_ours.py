@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.client import Job, serve
 from benchmarks.data_prepper_rows import BUCKET, PREFIX, client_of
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
-from opensearch_batch.core.data_prepper.scan import ScanState, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.scan import ScanHead, list_areas, plan_scan
 from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -60,14 +60,13 @@ def prepare(job: Job) -> Callable[[], int]:
     def write() -> int:
         compiled = CompiledPipeline.load(Path(file.name), "bulk-ingestion")
         found = list_areas(objects, compiled.areas(at), excluded_prefixes=[compiled.layout.root])
-        plan = plan_scan(
-            ScanState(),
+        head = plan_scan(
+            ScanHead(),
             found,
             run="run",
             at=at,
             processing_digest="",
             objects_per_job=1,
-            is_done=lambda unit: False,  # noqa: ARG005 - nothing is
             is_over=lambda run: True,  # noqa: ARG005 - none is at work
         )
         ingest = WorkItemIngest(
@@ -79,7 +78,7 @@ def prepare(job: Job) -> Callable[[], int]:
             run_key="run",
             at=at,
         )
-        reports = [report for unit in plan.work_items for report in ingest.run(unit).reports]
+        reports = [report for unit in head.claimed("run") for report in ingest.run(unit).reports]
         Path(file.name).unlink()
         return sum(report.counts.indexed for report in reports)
 

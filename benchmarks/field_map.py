@@ -12,7 +12,7 @@ from benchmarks import rows
 from benchmarks.by_hand import document
 from benchmarks.client import Measured, alternate
 from benchmarks.report import Comparison, Outcome
-from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.transform.field_map import FieldMap, Part
 

@@ -42,11 +42,11 @@ class Node:
             raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json()
 
-    def fresh_index(self) -> None:
-        """Delete the index, wait for rest, and make it again."""
+    def fresh_index(self, body: dict[str, Any] | None = None) -> None:
+        """Delete the index, wait for rest, and make it again, for the rows of most benchmarks or with another body."""
         self.call("DELETE", INDEX, ok_missing=True)
         self.wait_for_rest()
-        self.call("PUT", INDEX, index_body())
+        self.call("PUT", INDEX, body or index_body())
 
     def wait_for_rest(self) -> None:
         """Return when merges have ended and the node is idle.

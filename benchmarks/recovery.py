@@ -18,7 +18,8 @@ from opensearchpy import OpenSearch
 from benchmarks import node
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.types.rows import MappedRows

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+from rich.console import Group
 from rich.table import Table
 
 from benchmarks.client import Measured
@@ -20,6 +21,7 @@ from benchmarks.node import HEAP, VERSION
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("opensearch-py", "jsonpath-ng", "msgspec")
 COLUMNS = ("what", "rival", "ours", "rival's", "ratio", "bar", "holds")
+CASE_COLUMNS = ("case", "bar", "measured")
 GIB = 1 << 30
 
 
@@ -43,13 +45,33 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.what, self.rival, f"{_number(self.ours)} {self.unit}", theirs, ratio, self.bar, holds
 
 
+class Case(msgspec.Struct, frozen=True):
+    """One row of a table without rivals: what was done, its bar, what was measured; without a bar `holds` is None."""
+
+    what: str
+    bar: str
+    measured: str
+    holds: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what stands in `CASE_COLUMNS`."""
+        return self.what, self.bar, f"{self.measured}{'; MISSED' if self.holds is False else ''}"
+
+
 class Outcome(msgspec.Struct, frozen=True):
-    """What a benchmark found: its comparisons, all runs behind them, and what has to be known beside."""
+    """What a benchmark found: its comparisons or cases, all runs behind them, and what has to be known beside."""
 
     name: str
-    comparisons: list[Comparison]
+    comparisons: list[Comparison] = []
     runs: dict[str, list[Measured]] = {}
     remarks: list[str] = []
+    cases: list[Case] = []
+
+    @property
+    def missed(self) -> bool:
+        """Whether a bar does not hold."""
+        rows: list[Comparison | Case] = [*self.comparisons, *self.cases]
+        return any(row.holds is False for row in rows)
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -108,19 +130,32 @@ def write(outcome: Outcome, surroundings: Surroundings, folder: Path = RESULTS) 
 
 def markdown(outcome: Outcome, surroundings: Surroundings) -> str:
     """Return the table and its surroundings as markdown."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *(comparison.cells() for comparison in outcome.comparisons)]
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+    tables = [_markdown(columns, rows) for columns, rows in _tables([outcome]) if rows]
+    table = "\n".join(tables)
     remarks = "".join(f"- {remark}\n" for remark in outcome.remarks)
     return f"# {outcome.name}\n\n{surroundings.sentence()}\n\n{table}" + (f"\n{remarks}" if remarks else "")
 
 
-def terminal(outcomes: list[Outcome], title: str) -> Table:
-    """Return one table of all comparisons for a terminal."""
-    table = Table(*COLUMNS, title=title)
-    for outcome in outcomes:
-        for comparison in outcome.comparisons:
-            table.add_row(*comparison.cells())
-    return table
+def terminal(outcomes: list[Outcome], title: str) -> Group:
+    """Return one table of all comparisons, and one of all cases, for a terminal."""
+    shown = []
+    for columns, rows in _tables(outcomes):
+        table = Table(*columns, title=title)
+        for cells in rows:
+            table.add_row(*cells)
+        shown += [table] if rows else []
+    return Group(*shown)
+
+
+def _tables(outcomes: list[Outcome]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Return the columns and rows of the table of comparisons and of the table of cases."""
+    comparisons = [row.cells() for outcome in outcomes for row in outcome.comparisons]
+    return [(COLUMNS, comparisons), (CASE_COLUMNS, [row.cells() for outcome in outcomes for row in outcome.cases])]
+
+
+def _markdown(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _number(value: float) -> str:

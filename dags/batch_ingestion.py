@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, PERCENT
 from opensearch_batch.operators.batch_ingestion import DEFAULT_WORK_PREFIX, OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
@@ -115,7 +115,7 @@ with DAG(
             type="string",
             pattern=PERCENT,
             section=WRITING,
-            description="Share of rows that may become dead letters; with more, the run fails.",
+            description=f"Share of rows that may be dead letters; with more, and over {MIN_FAILED}, the run fails.",
         ),
         "work_prefix": Param(
             DEFAULT_WORK_PREFIX,

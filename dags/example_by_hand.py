@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, XComArg, task_group
 
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.operators.base import SHARD_NAME
+from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
@@ -27,7 +27,7 @@ FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "prediction"}
 
 with DAG(
     dag_id="example_by_hand",
-    description="prepare, batch_predict, poll, repair, ingest, reconcile, publish, built from the public operators.",
+    description="prepare, batch_predict, poll, ingest, repair, reconcile, publish, built from the public operators.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
@@ -59,28 +59,31 @@ with DAG(
         max_dead_letters="{{ params.max_dead_letters }}",
     )
 
+    shared: dict[str, Any] = {"work_prefix": WORK, "service": "sagemaker"}
+    job: dict[str, Any] = {
+        "model_id": "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}",
+        "inputs": INPUTS,
+        "retry_interval_s": 5,
+    }
+    documents: dict[str, Any] = {"index": INDEX, "field_map": FIELD_MAP, "map_index_template": INGEST_NAME}
+
     @task_group(group_id="shard", prefix_group_id=False)
     def shard(shard: XComArg) -> None:
-        """Predict one shard, wait, repair, ingest; other shards do not wait for this shard."""
-        of_shard: dict[str, Any] = {
-            "shard": shard,
-            "map_index_template": SHARD_NAME,
-            "work_prefix": WORK,
-            "service": "sagemaker",
-        }
-        job: dict[str, Any] = {
-            "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
-            "inputs": INPUTS,
-            "retry_interval_s": 5,
-        }
-        batch_predict = OpenSearchBatchPredictOperator(task_id="batch_predict", **of_shard, **job)
-        poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)
-        repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, **of_shard, **job)
-        ingest = OpenSearchBatchIngestOperator(
-            task_id="ingest", index=INDEX, field_map=FIELD_MAP, trigger_rule="none_failed", **of_shard
+        """Predict one shard, wait, ingest; other shards do not wait for this shard."""
+        batch_predict = OpenSearchBatchPredictOperator(
+            task_id="batch_predict", shard=shard, map_index_template=SHARD_NAME, **shared, **job
         )
-        batch_predict >> poll >> repair >> ingest
+        poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)
+        # Without a job, batch_predict and poll are skipped.
+        ingest = OpenSearchBatchIngestOperator(
+            task_id="ingest", shard=shard, trigger_rule="none_failed", **shared, **documents
+        )
+        batch_predict >> poll >> ingest
 
+    repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, **shared, **job)
+    ingest_repaired = OpenSearchBatchIngestOperator.partial(task_id="ingest_repaired", **shared, **documents).expand(
+        shard=repair.output
+    )
     reconcile = OpenSearchReconcileOperator(
         task_id="reconcile",
         work_prefix=WORK,
@@ -91,4 +94,5 @@ with DAG(
     publish = OpenSearchPublishOperator(
         task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]
     )
-    shard.expand(shard=prepare.output) >> reconcile >> publish
+    shard.expand(shard=prepare.output) >> repair
+    ingest_repaired >> reconcile >> publish

@@ -15,8 +15,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -90,7 +90,6 @@ class AcmeAdapter(BaseAdapter):
     limits = Limits(max_records=100, max_bytes=1 << 20, max_record_bytes=1 << 16)
     errors = ErrorCodes(throttle=frozenset({"busy"}))
     output_members = frozenset({"ref", "vector", "failure"})
-    error_members = frozenset({"failure"})
     id_member: str | None = "ref"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "m"})
     states: ClassVar[Mapping[str, State]] = {"running": "RUNNING", "done": "COMPLETED", "stopped": "CANCELLED"}
@@ -197,7 +196,7 @@ class AcmeFiles(ServiceFiles):
         content = self._api.files.get(self.id_of(uri))
         return None if content is None else ObjectInfo(uri, len(content), uri)
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes
+    def stream(self, uri: str) -> IO[bytes]:
         """Open it."""
         return io.BytesIO(self._api.files[self.id_of(uri)])
 

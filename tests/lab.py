@@ -69,15 +69,19 @@ class Lab:
 
     def vector(self, text: str) -> tuple[float, ...]:
         """Return the model's vector of a text with the 32-bit floats that an index stores."""
+        return self.vectors([text])[0]
+
+    def vectors(self, texts: list[str]) -> list[tuple[float, ...]]:
+        """Return the model's vectors of texts with the 32-bit floats that an index stores."""
         response = self.http.post(
             f"{self.stack.addresses.ai_services}/v1/embeddings",
-            json={"model": "any", "input": text},
+            json={"model": "any", "input": texts},
             headers={"Authorization": f"Bearer {self.stack.credentials.secret_key}"},
             timeout=WAIT_S,
         )
         response.raise_for_status()
-        vector = response.json()["data"][0]["embedding"]
-        return struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector))
+        vectors = [each["embedding"] for each in response.json()["data"]]
+        return [struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector)) for vector in vectors]
 
     def run(self, module: str, **environment: str) -> str:
         """Run a program of the local stack on this stack; return its output. The program must succeed."""

@@ -109,7 +109,7 @@ def test_a_draft_replaces_no_file(include: Path, capsys: pytest.CaptureFixture[s
     file = include / "pipelines" / "books.yaml"
     file.write_text("edited")
     assert main(arguments) == 2
-    assert f"{file} exists already" in capsys.readouterr().err
+    assert f"{file} already exists" in capsys.readouterr().err
     assert file.read_text() == "edited"
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from include.local_stack.incremental import CLASSES
+from opensearch_batch.core.types.manifest import PrepareCounts
 from tests.command_line import command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +22,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
-COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search")
+COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger")
+LEDGER_COMMANDS = ("show", "verify", "rebuild")
 PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
 FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}
@@ -97,6 +100,14 @@ def test_every_tree_in_a_document_is_the_one_on_disk(document: Path) -> None:
             above.append((indent, above[-1][1] / names.split()[0]))
 
 
+def test_the_classes_of_the_ledger_page_are_those_of_the_demo() -> None:
+    """The page, the demo and the manifest's counts have the same classes; the demo has no tombstones."""
+    _, _, page = (ROOT / "docs" / "explanation" / "ledger.md").read_text().partition("## Classes of records")
+    rows = re.findall(r"^\| ([^|]+) \|", page.partition("\n## ")[0], re.MULTILINE)
+    assert set(rows) - {"class", "---"} == {*CLASSES, "tombstone"}
+    assert set(CLASSES.values()) <= set(PrepareCounts.__struct_fields__)
+
+
 def test_every_name_in_the_glossary_is_in_the_package() -> None:
     """The last column of its tables has names of classes, functions and fields."""
     package = "\n".join(source.read_text() for source in PACKAGE.rglob("*.py"))
@@ -108,6 +119,9 @@ def test_every_name_in_the_glossary_is_in_the_package() -> None:
 def test_every_command_in_a_document_has_its_options() -> None:
     """Also the commands with placeholders, which no test can run."""
     helps = {name: command(name, "--help").stdout for name in COMMANDS}
+    for name in LEDGER_COMMANDS:
+        assert name in helps["ledger"]
+        helps["ledger"] += command("ledger", name, "--help").stdout
     for document in DOCUMENTS:
         for name, arguments in re.findall(rf"{PROGRAM} (\w+)([^`\n]*)", document.read_text()):
             assert name in helps, (document, name)

@@ -24,7 +24,6 @@ from include.local_stack.buckets import create_bucket
 from include.local_stack.stack import Stack, StackError
 from include.local_stack.state import CREDENTIALS_FILE
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.manifest import Manifest
 
 MODEL = "all-MiniLM-L6-v2"
@@ -35,7 +34,8 @@ SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
 # Lucene collects k candidates per segment; with only as many as are shown, it can miss near ones.
 SHOWN_HITS, CANDIDATES = 3, 50
-STAGES = ("prepare", "batch_predict", "poll", "repair", "ingest", "reconcile", "publish")
+STAGES = ("prepare", "batch_predict", "poll", "ingest", "repair", "reconcile", "publish")
+COUNTED = ("read", "indexed", "unchanged", "dead_letters")
 WAIT_S, TIMEOUT_S = 600, 30
 console = Console(highlight=False, soft_wrap=True)
 
@@ -74,7 +74,7 @@ class Demo:
         if tasks is None:
             return False
         self._show_counts(tasks, jobs=self._jobs() - jobs, writes=self._writes() - writes)
-        self._ask(self._manifest(tasks).model_id)
+        self._ask(self._model_id())
         self._show_addresses()
         return True
 
@@ -160,30 +160,28 @@ class Demo:
                 console.print(f"{task['task_id']} {task['map_index']} failed:\n{self._airflow.log(task)[-3000:]}")
 
     def _show_counts(self, tasks: list[dict[str, Any]], *, jobs: int, writes: int) -> None:
-        """Add up the reports of all shards, and compare the sum with the manifest."""
-        manifest = self._manifest(tasks)
-        reports = [
-            self._load(_json(self._airflow.xcom(task))["report"], IngestReport)
-            for task in tasks
-            if task["task_id"] == "ingest"
-        ]
-        done = _total([report.counts for report in reports])
-        done.reconcile("all shards")
-        # Rows that were joined to a record, or read after its document was written, do not count as records.
-        settled = done.indexed + done.unchanged + done.filtered + done.dead_letters
-        lost = manifest.counts.read - settled - manifest.counts.dead_letters
-        console.print(
-            f"{manifest.counts.read:,} read, {done.indexed:,} indexed, {done.unchanged:,} unchanged, "
-            f"{done.dead_letters + manifest.counts.dead_letters:,} dead letters, {lost:,} lost; "
-            f"{jobs} batch jobs submitted, {writes:,} index operations"
-        )
-        if jobs == 0 and writes == 0:
-            console.print("The work was done before: no job was submitted and nothing was written.")
+        """Show the run's account, which reconcile has held against the manifest."""
+        done = next((task for task in tasks if task["task_id"] == "reconcile" and task["state"] == "success"), None)
+        counts = {} if done is None else self._airflow.xcom(done)["counts"]
+        shown = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in COUNTED if name in counts)
+        console.print(f"{shown or 'Nothing changed'}; {jobs} batch jobs submitted, {writes:,} index operations")
 
     def _manifest(self, tasks: list[dict[str, Any]]) -> Manifest:
         prepare = next(task for task in tasks if task["task_id"] == "prepare")
         found: Manifest = self._load(_json(self._airflow.xcom(prepare, "run"))["manifest"], Manifest)
         return found
+
+    def _model_id(self) -> str:
+        """Return the model of the newest run that had something to do."""
+        runs = self._airflow.call("GET", f"dags/{self._dag_id}/dagRuns", order_by="-id", limit=100)["dag_runs"]
+        for run in runs:
+            tasks = {task["task_id"]: task for task in self._airflow.tasks(self._dag_id, run["dag_run_id"])}
+            try:
+                return str(_json(self._airflow.xcom(tasks["prepare"], "run"))["model_id"])
+            except requests.HTTPError as error:
+                if error.response is None or error.response.status_code != requests.codes.not_found:
+                    raise
+        raise StackError(f"no run of {self._dag_id} has had something to do; make clean lets you begin again")
 
     def _load(self, uri: str, kind: Any) -> Any:  # noqa: ANN401 - one of the manifest's types
         stored = self._objects.read(uri)
@@ -234,11 +232,6 @@ def _progress(stage: str, tasks: list[dict[str, Any]]) -> str:
     done = sum(task["state"] in {"success", "skipped"} for task in of_stage)
     waiting = sum(task["state"] == "deferred" for task in of_stage)
     return f"{stage} {done}/{len(of_stage)}" + (f" ({waiting} waiting)" if waiting else "")
-
-
-def _total(counts: list[IngestCounts]) -> IngestCounts:
-    names = [name for name in IngestCounts.__struct_fields__ if name != "sources"]
-    return IngestCounts(**{name: sum(getattr(count, name) for count in counts) for name in names})
 
 
 def _at(text: str) -> datetime:

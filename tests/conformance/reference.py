@@ -71,7 +71,7 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
     client = openai.OpenAI(
         api_key=lab.stack.credentials.secret_key, base_url=f"{lab.stack.addresses.ai_services}/v1", max_retries=0
     )
-    objects = stores({"s3": Scheme(lambda: lab.objects, compressed=True)}, lambda _: client, services=["openai"])
+    objects = stores({"s3": Scheme(lambda: lab.objects)}, lambda _: client, services=["openai"])
     work_bucket = "bi-work"
     lab.s3.create_bucket(Bucket=work_bucket)
     try:

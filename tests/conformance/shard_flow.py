@@ -1,4 +1,4 @@
-"""Takes one shard through its stages without Airflow: prepare, submit, wait, repair, ingest."""
+"""Takes the one shard of a run through its stages without Airflow: prepare, submit, wait, ingest, repair, reconcile."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths
+from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.contract import job_keys
+from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, bad_end_message
 from opensearch_batch.core.jobs.output_rows import JobOutput
-from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
+from opensearch_batch.core.ledger.commit import commit
+from opensearch_batch.core.ledger.verdicts import ShardReport
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
-from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.runs.index_check import check_index, create_missing_index
+from opensearch_batch.core.runs.preparation import Preparation
+from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
+from opensearch_batch.core.runs.repair import Repair
+from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.sharding.listing import find_documents
-from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.by_uri import Scheme
-from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
+from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.services.cohere import cohere_api
 from opensearch_batch.services.openai import openai_api
 from opensearch_batch.services.registry import adapter_of, service_of, stores
 from tests.lab import MODEL, Lab
-from tests.stored import dead_letters
+from tests.stored import dead_letters, present
 from tests.waiting import WAIT_S, eventually
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
@@ -56,6 +60,7 @@ BODY = {
     },
 }
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "v": "prediction[0]"}
+RECORDS = 6
 # A prediction of any kind is moved alike, so most outcomes are tried with one kind.
 SUBMIT = {
     "sagemaker": "CreateTransformJob",
@@ -66,7 +71,7 @@ SUBMIT = {
 
 
 class ShardFlow:
-    """One shard of documents of their own on its way through one service."""
+    """A pipeline with documents of its own, whose runs have one shard, on their way through one service."""
 
     def __init__(
         self,
@@ -75,7 +80,6 @@ class ShardFlow:
         bucket: str,
         index: str,
         *,
-        records: int = 6,
         inputs: Sequence[str] = ("$.text",),
         field_map: dict[str, Any] | None = None,
         connector: dict[str, Any] | None = None,
@@ -86,42 +90,79 @@ class ShardFlow:
         self.ml = MLCommons(self.cluster)
         self.adapter = adapter_of(name)
         self.inputs = tuple(inputs)
-        self.field_map = field_map or FIELD_MAP
         self.work_prefix = Layout(f"s3://{bucket}/kept", "flow")
-        self.ids = [f"{uuid.uuid4().hex}" for _ in range(records)]
+        self.runs = 0
+        self.request = IngestRequest(index, field_map or FIELD_MAP, on_unmatched="dead_letter")
+        # As many as the service needs for a job, so that a repair of some of them may be too small for one.
+        self.ids = [f"{uuid.uuid4().hex}" for _ in range(max(RECORDS, self.adapter.limits.min_records))]
         self.bucket = bucket
         self._body = body or BODY
         keys, url = lab.stack.credentials, lab.stack.addresses.ai_services
         self._openai = openai_api(keys.secret_key, f"{url}/v1")
         self._cohere = cohere_api(keys.secret_key, url)
         apis: dict[str, Any] = {"openai": self._openai, "cohere": self._cohere}
-        self.objects = stores(
-            {"s3": Scheme(lambda: lab.objects, compressed=True)}, lambda entry: apis[entry.name], services=apis
-        )
+        self.objects = stores({"s3": Scheme(lambda: lab.objects)}, lambda entry: apis[entry.name], services=apis)
         self.client = service_of(name).client(apis.get(name) or lab.aws(name), lab.objects)
         self.model = self._ensure_model(connector or {})
         self.jobs_before = self.jobs()
 
     def prepare(self) -> Shard:
-        """Put the documents below a prefix, and cut them into one shard."""
+        """Put the documents below a prefix, and prepare a run, which has one shard."""
         rows = (json.dumps({"id": name, "text": f"text {name}", "title": f"title {name}"}) for name in self.ids)
         self.lab.objects.write(f"s3://{self.bucket}/in/a.jsonl", "\n".join(rows).encode())
-        parameters = self.model.parameters
+        (shard,) = self.prepare_run()
+        return shard
+
+    def prepare_run(self, **options: Any) -> list[Shard]:
+        """Prepare the next run as `prepare` does; return its shards, or none if nothing changed."""
+        self.runs += 1
+        parameters, request = self.model.parameters, self.request
         self.adapter.check(parameters, self.inputs)
-        with DeadLetters(self.lab.objects, self.work_prefix.dead_letters("run", "prepare")) as dead:
-            (prepared,), counts = ShardWriter(
-                self.lab.objects,
-                self.work_prefix,
-                limits=ShardLimits(1000, 10_000_000, 1_000_000),
-                request_line=self.adapter.request_line(parameters, self.inputs),
-                keeps_records=not contains_record(self.adapter, parameters),
-                job_key=job_keys(self.adapter, parameters, self.inputs),
-                dead=dead,
-            ).run(find_documents(self.lab.objects, self.work_prefix, f"s3://{self.bucket}/in/"))
-        self.manifest = Manifest(
-            "flow", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
+        mapped = with_source_paths(request, self.adapter, parameters, self.inputs)
+        fields = written_fields(mapped, self.adapter, parameters, self.inputs)
+        vectors, uuid = check_index(self.cluster, mapped, fields, index_body=self._body, dimension=None)
+        source = f"s3://{self.bucket}/in/"
+        chosen = PrepareOptions(**{"max_records": 1000, "max_bytes": 10_000_000, **options})
+        draft = Manifest(
+            pipeline="flow",
+            run_key=f"run{self.runs}",
+            source=source,
+            scope=scope_of(source, (), ()),
+            service=self.name,
+            model_id=self.model.id,
+            index=self.index,
+            index_uuid=uuid,
+            fingerprint=fingerprint_of(
+                request,
+                self.adapter,
+                parameters,
+                self.inputs,
+                objects=self.lab.objects,
+                index_body=self._body,
+                options=chosen,
+            ),
+            vectors=vectors,
+            parameters=parameters,
+            inputs=self.inputs,
+            predictions=self.work_prefix.predictions(),
         )
-        return prepared.shard
+        prepared = Preparation(
+            self.lab.objects,
+            self.work_prefix,
+            find_documents(self.lab.objects, self.work_prefix, source),
+            draft,
+            adapter=self.adapter,
+            request=request,
+            at_s=time.time(),
+            options=chosen,
+        ).run()
+        if prepared is None:
+            return []
+        uuid = uuid or create_missing_index(self.cluster, self.index, self._body)
+        self.manifest = msgspec.structs.replace(prepared.manifest, index_uuid=uuid)
+        save(self.lab.objects, self.work_prefix.run_ledger(draft.run_key), prepared.ledger)
+        save(self.lab.objects, self.work_prefix.manifest(draft.run_key), self.manifest)
+        return self.manifest.shards
 
     def submit(
         self,
@@ -181,62 +222,70 @@ class ShardFlow:
                 return None
             job_records = JobRecords(self.lab.objects, self.work_prefix.job(shard.job))
             job_records.end(record.submission, End(status.state, time.time(), status.reason), remote_job)
-            found = job_records.load()
-            return found and found[0]
+            return job_records.read()
 
         return eventually(ended, f"the end of {record.name} at {self.name}")
 
-    def repair(
-        self,
-        shard: Shard,
-        record: JobRecord,
-        asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
-        *,
-        rounds: int = 2,
-    ) -> RepairAccount:
-        """Ask again for what failed, as often as is allowed."""
-        repair = Repair(
-            self.objects,
-            self.work_prefix,
-            shard,
-            adapter=self.adapter,
-            parameters=self.model.parameters,
-            inputs=self.inputs,
-            rounds=rounds,
-        )
-
-        def submit(smaller: Shard) -> JobRecord:
-            _, submitted = self.attempt(smaller, asked)
-            return self.wait(smaller, submitted) if submitted.end is None else submitted
-
-        outputs, folder = self.adapter.outputs(record, record.remote_job), self.work_prefix.job(shard.job)
-        done = repair.run(JobOutput(outputs, None, folder, record.ml_task_id), submit)
-        assert isinstance(done, RepairAccount)
-        return done
-
-    def ingest(self, shard: Shard, account: RepairAccount) -> IngestReport:
-        """Bring what the jobs answered into the index."""
-        if self.cluster.index(self.index) is None:
-            self.cluster.create_index(self.index, self._body)
-        parameters = self.model.parameters
-        request = IngestRequest(self.index, self.field_map, on_unmatched="dead_letter")
-        return ShardIngest(
+    def ingest(self, shard: Shard) -> ShardReport:
+        """Ingest the staged records of a shard; its job has ended."""
+        output = None
+        if shard.job:
+            folder = self.work_prefix.job(shard.job)
+            record = present(JobRecords(self.lab.objects, folder).read())
+            uris = self.adapter.outputs(record, record.remote_job)
+            output = JobOutput(uris, folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
+        return StagedIngest(
             self.objects,
             self.cluster,
             layout=self.work_prefix,
             manifest=self.manifest,
             adapter=self.adapter,
-            row_matching=self.adapter.row_matching(parameters),
-            request=with_source_paths(request, self.adapter, parameters, self.inputs),
-        ).run(shard, account.job_outputs)
+            request=self.request,
+        ).run(shard, output)
 
-    def run(self, *, rounds: int = 2) -> IngestReport:
+    def repair(
+        self,
+        asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
+        *,
+        at_most: str = "100%",
+    ) -> Shard | None:
+        """Submit what has no prediction once more, and wait; return its shard, as `repair` does."""
+        repair = Repair(self.objects, self.work_prefix, self.manifest, self.adapter, at_most)
+        shard = repair.shard()
+        if shard is None or not shard.job:
+            return shard
+        _, record = self.attempt(shard, asked)
+        ended = self.wait(shard, record) if record.end is None else record
+        return repair.without_job(shard) if present(ended.end).state in BAD_ENDS else shard
+
+    def finish(
+        self,
+        shard: Shard,
+        asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
+    ) -> ShardRunAccount:
+        """Run the stages after the end of the shard's job."""
+        self.ingest(shard)
+        repaired = self.repair(asked)
+        if repaired is not None:
+            self.ingest(repaired)
+        return self.reconcile([] if repaired is None else [repaired])
+
+    def reconcile(self, repaired: Sequence[Shard] = ()) -> ShardRunAccount:
+        """Add up the counts of the run, and commit it."""
+        store, layout, manifest = self.lab.objects, self.work_prefix, self.manifest
+        shards = written_shards(store, layout, manifest, repaired)
+        account = reconcile(store, layout, manifest, shards)
+        reports = shard_reports(store, layout, manifest, shards)
+        commit(store, layout, manifest, (each for _, report in reports for each in report.verdicts.exceptions))
+        return account
+
+    def run(self) -> ShardRunAccount:
         """Run all stages."""
         shard = self.prepare()
         record = self.wait(shard, self.submit(shard)[1])
         assert record.end is not None
         assert record.end.state == "COMPLETED", record.end
-        return self.ingest(shard, self.repair(shard, record, rounds=rounds))
+        return self.finish(shard)
 
     def jobs(self) -> int:
         """Count the jobs the service ever accepted."""
@@ -261,10 +310,11 @@ class ShardFlow:
         """Return what a search finds."""
         return self.lab.documents(self.index)
 
-    def letters(self, report: IngestReport) -> dict[str, str]:
-        """Return reason by document id (or by the record, where none is known) of the dead letters."""
-        letters = dead_letters(self.lab.objects, report.dead_letters)
-        return {f"{letter.source}:{letter.line}": letter.reason for letter in letters}
+    def letters(self, account: ShardRunAccount) -> dict[int, str]:
+        """Return the reason of each dead letter by the line of its record."""
+        letters = [letter for folder in account.dead_letters for letter in dead_letters(self.lab.objects, folder)]
+        assert {letter.source for letter in letters} <= {f"s3://{self.bucket}/in/a.jsonl"}
+        return {present(letter.line): letter.reason for letter in letters}
 
     def _ensure_model(self, more: dict[str, Any]) -> Model:
         keys = self.lab.stack.credentials
@@ -277,8 +327,17 @@ class ShardFlow:
             if self.name in KEYS
             else {"access_key": keys.access_key, "secret_key": keys.secret_key}
         )
-        # A model's name has letters, digits and little else (ML Commons 3.6).
-        return self.ml.ensure_model(f"{self.name} {digest(json.dumps(more))}", {**body, "credential": credential})
+
+        def ensured() -> Model | None:
+            # A model's name has letters, digits and little else (ML Commons 3.6).
+            name = f"{self.name} {digest(json.dumps(more))}"
+            try:
+                return self.ml.ensure_model(name, {**body, "credential": credential})
+            except RetriableError:
+                # A node that has just started makes the key for its credentials first.
+                return None
+
+        return eventually(ensured, "a model")
 
 
 def as_floats(vector: list[float]) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,9 +14,7 @@ from opensearch_batch.core.types.job import ResubmitRequest
 from tests.conformance.shard_flow import ShardFlow, as_floats
 from tests.lab import Lab
 from tests.stored import present
-from tests.waiting import WAIT_S
 
-RECORDS = 6
 FULL, OTHERS = "openai", ("sagemaker", "bedrock", "cohere")
 slow = pytest.mark.slow
 # One service goes through all outcomes in every run of the tests, the others through two.
@@ -26,9 +25,7 @@ Start = Callable[..., ShardFlow]
 
 @pytest.fixture
 def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
-    """Prepare a shard for a service; Bedrock accepts small jobs in these tests."""
-    quotas = f"{lab.stack.addresses.ai_services}/quotas"
-    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=WAIT_S).raise_for_status()
+    """Begin the runs of a pipeline with a service."""
     flows: list[ShardFlow] = []
 
     def lay_out(name: str, **more: Any) -> ShardFlow:
@@ -39,7 +36,6 @@ def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
     for flow in flows:
         flow.close()
     lab.no_faults()
-    lab.http.put(quotas, json={}, timeout=WAIT_S).raise_for_status()
 
 
 def near(vector: tuple[float, ...]) -> Any:
@@ -53,19 +49,37 @@ def bucket(lab: Lab) -> str:
     return lab.new_bucket()
 
 
-@pytest.mark.parametrize("name", ALWAYS)
-def test_whole(start: Start, name: str) -> None:
-    """One job, every record a document with its true vector; again, nothing is paid and nothing written."""
-    flow = start(name)
-    report = flow.run()
-    assert (report.counts.indexed, report.counts.dead_letters, flow.paid()) == (RECORDS, 0, 1)
+def has_true_documents(flow: ShardFlow) -> None:
+    """Check that each record has its document, with the model's vector of its text."""
     documents = flow.documents()
     assert set(documents) == set(flow.ids)
-    for key in flow.ids:
+    for key, vector in zip(flow.ids, flow.lab.vectors([f"text {key}" for key in flow.ids]), strict=True):
         assert documents[key]["text"] == f"text {key}"
-        assert as_floats(documents[key]["v"]) == near(flow.lab.vector(f"text {key}"))
-    again = flow.run()
-    assert (again.counts.indexed, again.counts.unchanged, flow.paid()) == (0, RECORDS, 1)
+        assert as_floats(documents[key]["v"]) == near(vector)
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_whole(start: Start, name: str) -> None:
+    """One job, every record a document with its true vector; again, nothing is read, paid or written."""
+    flow = start(name)
+    account = flow.run()
+    assert (account.counts.indexed, account.counts.dead_letters, flow.paid()) == (len(flow.ids), 0, 1)
+    has_true_documents(flow)
+    assert flow.prepare_run() == []
+    assert flow.paid() == 1
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_predictions_are_stored(start: Start, name: str) -> None:
+    """A rebuild writes the same documents again, from the prediction store alone."""
+    flow = start(name)
+    flow.run()
+    documents, paid = flow.documents(), flow.paid()
+    flow.lab.node("POST", f"{flow.index}/_delete_by_query?refresh=true", {"query": {"match_all": {}}})
+    (shard,) = flow.prepare_run(rebuild=True)
+    assert shard.job == ""
+    assert flow.finish(shard).counts.indexed == len(flow.ids)
+    assert (flow.documents(), flow.paid()) == (documents, paid)
 
 
 @pytest.mark.parametrize("name", ALWAYS)
@@ -73,28 +87,51 @@ def test_partial(start: Start, name: str) -> None:
     """What failed is asked again, and only that; Bedrock takes no job that small, so there it is a dead letter."""
     flow = start(name)
     flow.fault("partial", every=2)
-    report = flow.run()
+    counts, half = flow.run().counts, len(flow.ids) // 2
     if name == "bedrock":
-        assert (report.counts.indexed, report.counts.dead_letters, flow.paid()) == (3, 3, 1)
+        assert (counts.indexed, counts.dead_letters, flow.paid()) == (half, half, 1)
         return
-    assert (report.counts.indexed, report.counts.dead_letters, flow.paid()) == (RECORDS, 0, 2)
-    assert set(flow.documents()) == set(flow.ids)
+    assert (counts.indexed, counts.dead_letters, flow.paid()) == (len(flow.ids), 0, 2)
+    has_true_documents(flow)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_partial_to_the_end(start: Start, name: str) -> None:
-    """After two rounds the rest are dead letters that name document and reason."""
+    """After one repair the rest are dead letters that name line and reason."""
     flow = start(name)
-    flow.fault("partial", every=1, times=3)
-    shard = flow.prepare()
-    account = flow.repair(shard, flow.wait(shard, flow.submit(shard)[1]))
-    rounds = 1 if name == "bedrock" else 3
-    assert (len(account.job_outputs), account.failed, flow.paid()) == (rounds, RECORDS, rounds)
-    flow.cluster.create_index(flow.index, {"mappings": {"properties": {"v": {"type": "float"}}}})
-    report = flow.ingest(shard, account)
-    letters = flow.letters(report)
-    assert sorted(letters) == [f"s3://{flow.bucket}/in/a.jsonl:{line}" for line in range(1, RECORDS + 1)]
+    flow.fault("partial", every=1, times=2)
+    account = flow.run()
+    assert (account.counts.indexed, account.counts.dead_letters, flow.paid()) == (0, len(flow.ids), 2)
+    letters = flow.letters(account)
+    assert sorted(letters) == list(range(1, len(flow.ids) + 1))
     assert all(letters.values())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_too_many_for_a_repair(start: Start, name: str) -> None:
+    """The run fails with the service's reason before another job; the next run pays for what failed, and only that."""
+    flow = start(name)
+    flow.fault("partial", every=2)
+    shard = flow.prepare()
+    flow.wait(shard, flow.submit(shard)[1])
+    failed = present(flow.ingest(shard)).verdicts
+    (reason,) = failed.reasons
+    assert failed.unanswered == len(flow.ids) // 2
+    with pytest.raises(FatalError, match=rf"{failed.unanswered} of {len(flow.ids)} .*{re.escape(reason[:40])}"):
+        flow.repair(at_most="0%")
+    assert flow.paid() == 1
+    shards = flow.prepare_run()
+    if name == "bedrock":
+        assert flow.manifest.counts.waiting == failed.unanswered
+        return
+    assert sum(each.records for each in shards) == failed.unanswered
+    for each in shards:
+        if each.job:
+            flow.wait(each, flow.submit(each)[1])
+        flow.ingest(each)
+    account = flow.reconcile()
+    assert (account.counts.indexed, account.counts.dead_letters, flow.paid()) == (len(flow.ids), 0, 2)
+    has_true_documents(flow)
 
 
 @pytest.mark.parametrize("name", ["openai", pytest.param("cohere", marks=slow)])
@@ -103,18 +140,24 @@ def test_a_repair_that_fails(start: Start, name: str) -> None:
     flow = start(name)
     flow.fault("partial", every=2)
     shard = flow.prepare()
-    record = flow.wait(shard, flow.submit(shard)[1])
+    flow.wait(shard, flow.submit(shard)[1])
     flow.fault("fail")
-    failing = flow.repair(shard, record)
-    left = failing.failed
-    assert 0 < left < RECORDS
-    assert (failing.reason.startswith("repair job"), flow.paid()) == (True, 2)
-    report = flow.ingest(shard, flow.repair(shard, record))
-    assert (report.counts.indexed, report.counts.dead_letters, flow.paid()) == (RECORDS - left, left, 2)
+    report = flow.ingest(shard)
+    failing = present(flow.repair())
+    left = len(flow.ids) - report.counts.indexed
+    assert (failing.job, failing.documents, flow.paid()) == ("", left, 2)
+    assert 0 < left < len(flow.ids)
+    assert flow.repair() == failing
+    letters = flow.ingest(failing)
+    assert (letters.counts.indexed, letters.counts.dead_letters, flow.paid()) == (0, left, 2)
+    account = flow.reconcile([failing])
+    assert (account.counts.indexed, account.counts.dead_letters) == (len(flow.ids) - left, left)
     flow.fault("fail")
     cleared = ResubmitRequest(clear="run 3")
-    assert [flow.repair(shard, record, cleared).failed for _ in range(2)] == [left, left]
+    assert [flow.repair(cleared) for _ in range(2)] == [failing, failing]
     assert flow.paid() == 3
+    mended = present(flow.repair(ResubmitRequest(clear="run 4")))
+    assert (flow.ingest(mended).counts.indexed, flow.paid()) == (left, 4)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -130,8 +173,8 @@ def test_failed(start: Start, name: str) -> None:
         flow.submit(shard)
     assert flow.paid() == 1
     cleared = flow.wait(shard, flow.submit(shard, ResubmitRequest(clear="run 3"))[1])
-    report = flow.ingest(shard, flow.repair(shard, cleared))
-    assert (report.counts.indexed, flow.paid()) == (RECORDS, 2)
+    assert present(cleared.end).state == "COMPLETED"
+    assert (flow.finish(shard).counts.indexed, flow.paid()) == (len(flow.ids), 2)
 
 
 @pytest.mark.parametrize("name", ["openai", pytest.param("bedrock", marks=slow)])
@@ -146,8 +189,8 @@ def test_expired(start: Start, name: str) -> None:
         with pytest.raises(FatalError, match="ended EXPIRED"):
             flow.submit(shard)
         return
-    report = flow.ingest(shard, flow.repair(shard, record))
-    assert (name, report.counts.indexed, flow.paid()) == ("openai", RECORDS, 2)
+    account = flow.finish(shard)
+    assert (name, account.counts.indexed, flow.paid()) == ("openai", len(flow.ids), 2)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -185,8 +228,8 @@ def test_orphaned(start: Start, name: str) -> None:
         flow.submit(shard)
     decision, record = flow.submit(shard, later_s=INTENT_GRACE_S)
     assert (decision, record.ml_task_id, flow.paid()) == ("recover", None, 1)
-    report = flow.ingest(shard, flow.repair(shard, flow.wait(shard, record)))
-    assert (report.counts.indexed, flow.paid()) == (RECORDS, 1)
+    flow.wait(shard, record)
+    assert (flow.finish(shard).counts.indexed, flow.paid()) == (len(flow.ids), 1)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -199,12 +242,9 @@ def test_rows_in_any_order_and_twice(start: Start, name: str, kind: str) -> None
         with pytest.raises(OutputUnusable, match="9 rows for 6 records, and no row names its record"):
             flow.run()
         return
-    report = flow.run()
-    assert (report.counts.dead_letters, flow.paid()) == (0, 1)
-    documents = flow.documents()
-    assert set(documents) == set(flow.ids)
-    for key in flow.ids:
-        assert as_floats(documents[key]["v"]) == near(flow.lab.vector(f"text {key}"))
+    account = flow.run()
+    assert (account.counts.dead_letters, flow.paid()) == (0, 1)
+    has_true_documents(flow)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -216,26 +256,27 @@ def test_rows_that_are_missing(start: Start, name: str) -> None:
         with pytest.raises(OutputUnusable, match="4 rows for 6 records"):
             flow.run()
         return
-    report = flow.run()
-    lost = 2 if name == "bedrock" else 0
-    assert (report.counts.indexed, report.counts.dead_letters) == (RECORDS - lost, lost)
+    counts = flow.run().counts
+    lost = len(flow.ids) // 3 if name == "bedrock" else 0
+    assert (counts.indexed, counts.dead_letters) == (len(flow.ids) - lost, lost)
     assert flow.paid() == (1 if name == "bedrock" else 2)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_truncated(start: Start, name: str) -> None:
-    """A row that is cut off is a dead letter, and its record is asked again; a cut Avro file is an error."""
+    """A row that is cut off is no prediction, and its record is asked again; a cut Avro file is an error."""
     flow = start(name)
     flow.fault("truncate")
     if name == "cohere":
         with pytest.raises(BatchError, match="damaged or truncated"):
             flow.run()
         return
-    report = flow.run()
+    counts = flow.run().counts
     if name == "bedrock":
-        assert (report.counts.indexed, flow.paid()) == (RECORDS - 1, 1)
+        assert (counts.indexed, counts.dead_letters, flow.paid()) == (len(flow.ids) - 1, 1, 1)
         return
-    assert (report.counts.indexed, flow.paid()) == (RECORDS, 2)
+    assert (counts.indexed, flow.paid()) == (len(flow.ids), 2)
+    has_true_documents(flow)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -243,9 +284,9 @@ def test_wrong_dimension(start: Start, name: str) -> None:
     """Vectors the index does not take are dead letters, named before they are sent; the rest is indexed."""
     flow = start(name)
     flow.fault("wrong_dimension", every=2)
-    report = flow.run()
-    assert (report.counts.indexed, report.counts.dead_letters, flow.paid()) == (3, 3, 1)
-    assert set(flow.letters(report).values()) == {"v has 383 values; the index expects 384"}
+    account, half = flow.run(), len(flow.ids) // 2
+    assert (account.counts.indexed, account.counts.dead_letters, flow.paid()) == (half, half, 1)
+    assert set(flow.letters(account).values()) == {"v has 383 values; the index expects 384"}
 
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -271,13 +312,15 @@ def test_a_prediction_is_any_json(start: Start, kind: str) -> None:
     flow = start(name, field_map={"_id": "$.id", **fields}, body=plain, **more)
     if "ModelName" in more.get("connector", {}):
         flow.lab.sagemaker_model(more["connector"]["ModelName"])
-    report = flow.run()
-    assert (report.counts.indexed, report.counts.dead_letters) == (RECORDS, 0)
-    for key, document in flow.documents().items():
-        if several:
-            assert as_floats(document["first"]) == near(flow.lab.vector(f"title {key}"))
-            assert as_floats(document["second"]) == near(flow.lab.vector(f"text {key}"))
-        elif kind == "sparse weights":
+    counts = flow.run().counts
+    assert (counts.indexed, counts.dead_letters) == (len(flow.ids), 0)
+    documents = flow.documents()
+    for member, field in (("title", "first"), ("text", "second")) if several else ():
+        vectors = flow.lab.vectors([f"{member} {key}" for key in flow.ids])
+        for key, vector in zip(flow.ids, vectors, strict=True):
+            assert as_floats(documents[key][field]) == near(vector)
+    for key, document in () if several else documents.items():
+        if kind == "sparse weights":
             assert document["p"]
             assert all(isinstance(weight, float) for weight in document["p"].values())
         else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, ObjectChanged, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import Stored
@@ -15,10 +15,16 @@ from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 
 class MemoryObjects:
-    """A store of one process; an ETag is the digest of the content. `test_json_document` runs over it, too."""
+    """A store of one process; an ETag is the digest of the content. `test_json_document` runs over it, too.
 
-    def __init__(self) -> None:
+    Args:
+        clock: returns the time in epoch seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._contents: dict[str, bytes] = {}
+        self._modified: dict[str, float] = {}
+        self._clock = clock
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects with a prefix in key order."""
@@ -30,7 +36,7 @@ class MemoryObjects:
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""
         stored = self.read(uri)
-        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag)
+        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag, self._modified[uri])
 
     def read(self, uri: str) -> Stored | None:
         """Return an object, None if it is absent."""
@@ -40,6 +46,7 @@ class MemoryObjects:
     def write(self, uri: str, content: bytes) -> None:
         """Write an object."""
         self._contents[uri] = content
+        self._modified[uri] = self._clock()
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent."""
@@ -70,5 +77,35 @@ class MemoryObjects:
         if stored is None:
             raise ConfigError(f"{uri}: no such object")
         if etag not in (None, stored.etag):
-            raise FatalError(f"{uri} changed while it was being read; run again")
+            raise ObjectChanged(f"{uri} changed while it was being read; run again")
         return decompressed(io.BufferedReader(io.BytesIO(stored.content)), uri, compression)
+
+
+class LossyObjects(MemoryObjects):
+    """Loses responses: the next write is stored, but reported as lost.
+
+    An S3 client repeats such a write, whose condition then fails.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self.die = False
+        self.writes = 0
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object if it is absent."""
+        return self._answer(stored=super().create(uri, content))
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object if it still has this ETag."""
+        return self._answer(stored=super().replace(uri, content, etag=etag))
+
+    def _answer(self, *, stored: bool) -> bool:
+        self.writes += stored
+        if stored and self.die:
+            raise RetriableError("connection reset")
+        if stored and self.lost:
+            self.lost -= 1
+            return False
+        return stored

@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.opensearch.cloudformation import model_of_stack
+from opensearch_batch.core.opensearch.cloudformation import stack_model_id
 from tests.core.aws import aws
 
 
@@ -37,9 +37,9 @@ def stack(client: Any, outputs: dict[str, str]) -> str:
     "outputs",
     [{"ModelId": "m", "ConnectorId": "c"}, {"modelid": "m"}, {"ModelId": "other", "BatchInferenceModelId": "m"}],
 )
-def test_the_model_is_found_however_the_output_is_written(client: Any, outputs: dict[str, str]) -> None:
-    """Of two, the one for batch inference is meant."""
-    assert model_of_stack(client, stack(client, outputs)) == "m"
+def test_spelling_variants_of_the_output_are_accepted(client: Any, outputs: dict[str, str]) -> None:
+    """Of two model ids, the one with `batch` in its name is returned."""
+    assert stack_model_id(client, stack(client, outputs)) == "m"
 
 
 @pytest.mark.parametrize(
@@ -47,19 +47,19 @@ def test_the_model_is_found_however_the_output_is_written(client: Any, outputs: 
     [({"ConnectorId": "c"}, "ConnectorId"), ({"AModelId": "1", "BModelId": "2"}, "AModelId, BModelId")],
 )
 def test_a_stack_without_one_model_is_refused(client: Any, outputs: dict[str, str], found: str) -> None:
-    """The message names what is there."""
+    """The message names the outputs of the stack."""
     with pytest.raises(ConfigError, match=f"expected one output model_id, found {found}; set model_id"):
-        model_of_stack(client, stack(client, outputs))
+        stack_model_id(client, stack(client, outputs))
 
 
-def test_a_stack_that_is_not_there_is_named(client: Any) -> None:
-    """With CloudFormation's own words."""
+def test_a_missing_stack_is_named(client: Any) -> None:
+    """The message contains CloudFormation's error."""
     with pytest.raises(ConfigError, match=r"CloudFormation stack 'no-such'.*does not exist"):
-        model_of_stack(client, "no-such")
+        stack_model_id(client, "no-such")
 
 
-def test_a_service_that_does_not_answer_is_asked_again_later() -> None:
-    """A retry may help."""
+def test_an_unreachable_service_is_a_retriable_error() -> None:
+    """Airflow retries the task."""
     nobody = boto3.client(
         "cloudformation",
         endpoint_url="http://127.0.0.1:1",
@@ -67,6 +67,6 @@ def test_a_service_that_does_not_answer_is_asked_again_later() -> None:
         aws_access_key_id="tests",
         aws_secret_access_key="tests",
     )
-    with pytest.raises(RetriableError, match="CloudFormation does not answer"):
-        model_of_stack(nobody, "s")
+    with pytest.raises(RetriableError, match="cannot call CloudFormation"):
+        stack_model_id(nobody, "s")
     nobody.close()

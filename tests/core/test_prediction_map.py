@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.ingest.prediction_map import with_source_paths
+from opensearch_batch.core.ingest.prediction_map import contains_record, vector_paths, with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ledger.answers import VectorPath
 from opensearch_batch.core.transform.field_map import Part
+from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services.registry import adapter_of
 
 JOINED = {"DataProcessing": {"JoinSource": "Input"}}
@@ -32,16 +34,11 @@ def document(name: str, parameters: dict[str, Any], inputs: list[str], row: Any,
     mapped = with_source_paths(
         IngestRequest("i", request.pop("field_map", FIELD_MAP), **request), adapter_of(name), parameters, inputs
     )
-    sources = [row]
-    if mapped.joined_by:
-        sources = [{"record_id": "r", "record": RECORD}, {"record_id": "r", "output": row}]
-    field_map = compile_map(mapped, sources=len(sources))
-    parts = [Part(n, field_map.read(n, json.dumps(source).encode())) for n, source in enumerate(sources)]
-    made = field_map.document(parts)
-    keys = {field_map.key(part.source, part.values) for part in parts}
-    assert len(keys) == 1
-    found: dict[str, Any] = json.loads(made.source)
-    return {**found, "_id": field_map.id_of(parts, keys.pop() or "")}
+    composed = row if contains_record(adapter_of(name), parameters) else {"record": RECORD, "output": row}
+    field_map = compile_map(mapped, sources=1)
+    values = field_map.read(0, json.dumps(composed).encode())
+    found: dict[str, Any] = json.loads(field_map.document([Part(0, values)]).source)
+    return {**found, "_id": field_map.key(0, values)}
 
 
 @pytest.mark.parametrize("name", list(ROWS))
@@ -81,19 +78,19 @@ def test_ingest_fields_and_routing_read_the_record() -> None:
     request = IngestRequest("i", {"v": "prediction"}, ["$.meta.tags"], routing="$.id")
     mapped = with_source_paths(request, adapter_of("openai"), {}, ONE)
     assert mapped.field_map == {
-        "v": "source[1].$.output.response.body.data[0].embedding",
-        "tags": "source[0].$.record.meta.tags",
+        "v": "$.output.response.body.data[0].embedding",
+        "tags": "$.record.meta.tags",
     }
-    assert (mapped.routing, mapped.joined_by) == ("source[0].$.record.id", ["$.record_id"] * 2)
+    assert (mapped.routing, mapped.ingest_fields) == ("$.record.id", [])
 
 
 def test_a_document_without_an_id_is_a_dead_letter_and_not_named_by_its_place() -> None:
     """The field map says where the id is, so a record that lacks it is wrong."""
     mapped = with_source_paths(IngestRequest("i", FIELD_MAP), adapter_of("openai"), {}, ONE)
-    field_map = compile_map(mapped, sources=2)
-    parts = [Part(0, field_map.read(0, b'{"record_id":"r","record":{"text":"x"}}'))]
+    field_map = compile_map(mapped, sources=1)
+    values = field_map.read(0, b'{"record":{"text":"x"},"output":{}}')
     with pytest.raises(RecordRejected, match="the id is missing or null"):
-        field_map.id_of(parts, "r")
+        field_map.key(0, values)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +104,47 @@ def test_what_nobody_gives_is_refused(field_map: dict[str, Any], message: str) -
     """Before anything is paid."""
     with pytest.raises(ConfigError, match=message):
         with_source_paths(IngestRequest("i", field_map), adapter_of("openai"), {}, ONE)
+
+
+EMBEDDING = "$.response.body.data[0].embedding"
+FLOATS = [VectorField("v", 2), VectorField("w", 2), VectorField("bytes", 2, "byte")]
+
+
+@pytest.mark.parametrize(
+    ("field_map", "float32"),
+    [
+        ({"v": "prediction"}, True),
+        ({"v": "prediction", "w": EMBEDDING, "text": "$.text"}, True),
+        ({"v": "prediction", "usage": "$.response.body.usage"}, True),
+        ({"bytes": "prediction"}, False),
+        ({"v": "prediction", "bytes": "prediction"}, False),
+        ({"v": "prediction", "plain": "prediction"}, False),
+        ({"v": "prediction", "first": "prediction[0][0]"}, False),
+        ({"v": "prediction", "all": "$.response.body"}, False),
+        ({"v": "prediction", "any": "$.response..embedding"}, False),
+        ({"v": "prediction", "_id": "$.response.body"}, False),
+        ({"text": "$.text"}, False),
+    ],
+)
+def test_only_what_float_vector_fields_alone_read_is_kept_as_32_bit_floats(
+    field_map: dict[str, Any], *, float32: bool
+) -> None:
+    """Any other reader needs all digits."""
+    request = IngestRequest("i", field_map)
+    assert vector_paths(request, adapter_of("openai"), {}, ONE, FLOATS) == [VectorPath(EMBEDDING, float32=float32)]
+    assert vector_paths(request, adapter_of("openai"), {}, ONE, []) == [VectorPath(EMBEDDING)]
+
+
+def test_all_predictions_are_vectors_and_other_values_only_if_a_vector_field_reads_them() -> None:
+    """Processors may read anything, so their values keep all digits."""
+    request = IngestRequest("i", {"v": "prediction[0]", "w": "$.other"}, routing="$.SageMakerOutput[1]")
+    paths = vector_paths(request, adapter_of("sagemaker"), JOINED, TWO, FLOATS)
+    assert paths == [VectorPath("$.SageMakerOutput[0]", float32=True), VectorPath("$.SageMakerOutput[1]")]
+    request = IngestRequest("i", {"v": "$.SageMakerOutput.a"})
+    paths = vector_paths(request, adapter_of("sagemaker"), JOINED, ONE, FLOATS)
+    assert paths == [VectorPath("$.SageMakerOutput", float32=True), VectorPath("$.SageMakerOutput.a", float32=True)]
+    request = IngestRequest("i", {"_id": "$.SageMakerOutput"}, processors=[])
+    assert vector_paths(request, adapter_of("sagemaker"), JOINED, ONE, FLOATS) == [VectorPath("$.SageMakerOutput")]
 
 
 def test_a_blank_ingest_field_is_refused_with_its_position() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,14 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import options_of, vector_fields_of
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.ledger.verdicts import ShardReport
 from opensearch_batch.core.pipeline.check import check_pipeline
-from opensearch_batch.core.pipeline.file import load
-from opensearch_batch.core.runs.run_account import reconcile
-from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.types.counts import IngestReport
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
-from opensearch_batch.services.registry import adapter_of, row_errors
+from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.services.registry import adapter_of
+from tests.core.staged_runs import SOURCE, StagedRuns, vector_of
 from tests.lab import Lab
-from tests.stored import dead_letters
 
 GOOD = """\
 source: {uri: s3://documents/in/, prepare: false}
@@ -102,7 +95,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     """As any other one of the file."""
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
+        PipelineFile(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +114,7 @@ def test_one_of_map_and_processors_makes_the_documents(tmp_path: Path, ingest: s
         "source: {uri: s3://documents/in/}\nwork_prefix: s3://w\nbatch_predict: {service: sagemaker, model_id: abc}\n"
     )
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, f"{head}ingest: {ingest}\n"), adapter_of)
+        PipelineFile(spec_file(tmp_path, f"{head}ingest: {ingest}\n"), adapter_of)
 
 
 def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
@@ -138,7 +131,7 @@ def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
 def test_options_are_read_as_data_prepper_reads_them(tmp_path: Path) -> None:
     """A text that YAML takes for a number stays one, and what a task gets means the same."""
     text = GOOD.replace("to_key: chapter", "to_key: 1.50, overwrite_if_to_key_exists: 'TRUE'")
-    processors = load(spec_file(tmp_path, text), adapter_of).ingest.processors or []
+    processors = PipelineFile(spec_file(tmp_path, text), adapter_of).spec.ingest.processors or []
     entry = processors[0]["copy_values"]["entries"][0]
     assert (entry["to_key"], entry["overwrite_if_to_key_exists"]) == ("1.50", True)
     kept = [{name: msgspec.to_builtins(options)} for name, options in options_of(processors)]
@@ -166,71 +159,55 @@ BODY = {
 
 
 class Run:
-    """A run over one shard, whose records a second job answered again."""
+    """A run over one shard; repair makes dead letters of the records without a prediction."""
 
     def __init__(self, lab: Lab, index: str) -> None:
-        self.lab, self.index, self.bucket = lab, index, lab.new_bucket()
-        self.work_prefix = Layout(f"s3://{self.bucket}", "books")
-        rows: list[dict[str, Any]] = [
-            {"_id": "a", "text": "a", "title": "t", "SageMakerOutput": [1, 2.5]},
-            {"_id": "b", "text": "b", "SageMakerOutput": [1, 2.5]},
-            {"_id": "c", "text": "no", "title": "t", "SageMakerOutput": [1, 2.5]},
-            {"_id": "d", "text": "d", "title": "t", "SageMakerInferenceError": "too long"},
-            {"_id": "e", "text": "e", "title": "t", "SageMakerInferenceError": "busy"},
-            {"_id": "f", "text": "f", "title": "t", "n": "no number", "SageMakerOutput": [1, 2.5]},
-            {"text": "g", "title": "t", "SageMakerOutput": [1, 2.5]},
-        ]
-        again: list[dict[str, Any]] = [{"_id": "e", "text": "e", "title": "t", "SageMakerOutput": [3, 4.5]}]
-        self.answered = [
-            JobOutput([self._put("job", rows)], None, self.work_prefix.job("job"), "t"),
-            JobOutput([self._put("again", again)], [4], self.work_prefix.job("again"), "t"),
-        ]
-        self.shard = Shard("0000", f"s3://{self.bucket}/in", "job", len(rows), 1)
-        prepared = [PreparedShard(self.shard, [SourceRange("s3://docs/a.jsonl", 1, len(rows))])]
-        counts = PrepareCounts(len(rows), len(rows))
-        self.manifest = Manifest("books", "run", "s3://docs/", "sagemaker", "m", counts, prepared)
+        self.lab, self.index = lab, index
+        self.runs = StagedRuns(
+            lab.objects,
+            lab.cluster(),
+            service="sagemaker",
+            index=index,
+            work_prefix=f"s3://{lab.new_bucket()}",
+            field_map={},
+            processors=PROCESSORS,
+            when="/title != null",
+        )
+        self.runs.fails = {"d": "too long"}
 
-    def _put(self, job: str, rows: list[dict[str, Any]]) -> str:
-        uri = f"{self.work_prefix.job(job)}/output/1/input.jsonl.out"
-        self.lab.objects.write(uri, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
-        return uri
-
-    def ingest(self, *, when: str = "/title != null") -> IngestReport:
-        """Ingest what both jobs answered."""
-        return ShardIngest(
-            self.lab.objects,
-            self.lab.cluster(),
-            layout=self.work_prefix,
-            manifest=self.manifest,
-            adapter=adapter_of("sagemaker"),
-            row_matching="beside_record",
-            request=IngestRequest(self.index, {}, processors=PROCESSORS, when=when),
-        ).run(self.shard, self.answered)
+    def ingest(self) -> list[ShardReport]:
+        """Ingest the records, and those that repair returns."""
+        records: list[dict[str, Any]] = [
+            {"_id": "a", "text": "a", "title": "t"},
+            {"_id": "b", "text": "b"},
+            {"_id": "c", "text": "no", "title": "t"},
+            {"_id": "d", "text": "d", "title": "t"},
+            {"_id": "f", "text": "f", "title": "t", "n": "no number"},
+            {"text": "g", "title": "t"},
+        ]
+        shard = self.runs.stage(records)
+        return [self.runs.ingest(shard), self.runs.ingest(self.runs.repair(shard, job=False))]
 
     def documents(self) -> dict[str, Any]:
         """Return the documents of the index by their ids."""
         return self.lab.documents(self.index)
 
 
-def test_every_row_of_a_shard_is_written_a_dead_letter_or_counted(lab: Lab, index: str) -> None:
-    """The second job's answer counts; the run's account adds up; a replay knows the processors."""
+def test_every_record_of_a_shard_is_written_a_dead_letter_or_counted(lab: Lab, index: str) -> None:
+    """What processors drop and what no condition takes is counted; the service's error is a dead letter."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, index)
-    report = run.ingest()
+    report, repaired = run.ingest()
     counts = report.counts
-    assert (counts.read, counts.indexed, counts.dead_letters, counts.unrouted, counts.dropped) == (7, 3, 2, 1, 1)
-    assert "1 of 7 rows unrouted: the condition `when` does not hold for them" in report.remarks[0]
-    total = reconcile(lab.objects, run.work_prefix, run.manifest).counts
-    assert (total.read, total.indexed, total.dead_letters, total.unrouted, total.dropped) == (7, 3, 2, 1, 1)
+    assert (counts.read, counts.indexed, counts.dead_letters, counts.unrouted, counts.dropped) == (5, 2, 1, 1, 1)
+    assert (repaired.counts.read, repaired.counts.dead_letters) == (1, 1)
+    assert "1 of 5 rows unrouted: the condition `when` does not hold for them" in report.remarks[0]
     documents = run.documents()
-    assert documents.pop("e") == {"text": "e", "title": "t", "v": [3, 4.5]}
-    assert documents.pop("a") == {"text": "a", "title": "t", "v": [1, 2.5]}
+    assert documents.pop("a") == {"text": "a", "title": "t", "v": vector_of("a")}
     (unnamed,) = documents.values()
     assert unnamed["text"] == "g"
-    letters = dead_letters(lab.objects, report.dead_letters)
-    assert sorted((each.source, each.line) for each in letters) == [("s3://docs/a.jsonl", 4), ("s3://docs/a.jsonl", 6)]
-    again = run.ingest().counts
-    assert (again.indexed, again.unchanged, again.unrouted, again.dropped) == (0, 3, 1, 1)
+    letters = [letter for each in (report, repaired) for letter in run.runs.letters(each)]
+    assert [(letter.source, letter.line) for letter in letters] == [(SOURCE, 5), (SOURCE, 4)]
 
 
 def test_a_replay_has_the_processors_and_takes_no_map_for_them(lab: Lab, index: str) -> None:
@@ -238,14 +215,13 @@ def test_a_replay_has_the_processors_and_takes_no_map_for_them(lab: Lab, index: 
     loose = {**BODY, "mappings": {"properties": {"v": VECTOR, "n": {"type": "keyword"}}}}
     lab.cluster().create_index(index, BODY)
     run = Run(lab, index)
-    report = run.ingest()
-    queue = report.dead_letters or ""
+    # Its letters are not in the ledger.
+    run.runs.prepare("trial", trial=True)
+    report, repaired = run.ingest()
     with pytest.raises(ConfigError, match="went through processors, which a field map cannot replace"):
-        replay(
-            queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}), row_errors=row_errors()
-        )
+        run.runs.replay(report, IngestRequest(index, {"text": "$.text"}))
     lab.node("DELETE", index)
     lab.cluster().create_index(index, loose)
-    found = replay(queue, lab.objects, lab.cluster(), row_errors=row_errors())
-    assert (found.read, found.indexed, found.dead_letters) == (2, 1, 1)
-    assert run.documents() == {"f": {"text": "f", "title": "t", "n": "no number", "v": [1, 2.5]}}
+    found = [run.runs.replay(each) for each in (report, repaired)]
+    assert [(each.read, each.indexed, each.dead_letters) for each in found] == [(1, 1, 0), (1, 0, 1)]
+    assert run.documents() == {"f": {"text": "f", "title": "t", "n": "no number", "v": vector_of("f")}}

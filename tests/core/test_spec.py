@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.pipeline.file import load
+from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.core.pipeline.rules import mode_of
 from opensearch_batch.core.pipeline.spec_reference import page, schema
 from opensearch_batch.services.registry import adapter_of, names
 
@@ -35,7 +36,7 @@ def spec_file(folder: Path, text: str) -> Path:
 
 def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
     """What is not said has a default."""
-    spec = load(spec_file(tmp_path, GOOD), adapter_of)
+    spec = PipelineFile(spec_file(tmp_path, GOOD), adapter_of).spec
     assert (spec.connections.opensearch, spec.shard.max_records, spec.batch_predict.poll_every_s) == (
         "opensearch_default",
         10_000,
@@ -68,7 +69,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("    text: $.text\n", "    [1, 2]\n", r"books.yaml:9 ingest.field_map: Expected `object`.*write field_map"),
         (
             "work_prefix: s3://work", "work_prefix: s3://work\nid: $.a\nid: $.b",
-            r"yaml:5 id: duplicate key, already in line 4",
+            r"yaml:5 id: duplicate key, first defined in line 4",
         ),
         ("text: $.text", "text: $.text\n    _id: $.a\nid: $.b", r"books.yaml:12 id: ingest.field_map also maps _id"),
         ("index: passages", "index: Passages", r"books.yaml:8 ingest.index: .* Did you mean 'passages'\?"),
@@ -117,12 +118,34 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
             r"books.yaml:4 tests\[0\].name: Expected `str`, got `int`",
         ),
         ("work_prefix: s3", "work_prefix: /tmp", r"books.yaml:3 work_prefix: .*write work_prefix: .s3://"),
+        ("in/\n", "in/\n  mode: snapshots\n", r"yaml:3 source.mode: 'snapshots' is .* Did you mean 'snapshot'\?"),
+        ("in/\n", "in/\n  on_removed: delete\n", r"yaml:3 source.on_removed: without _id the documents to delete"),
+        (
+            "in/\n", "in/\n  mode: append\n  on_removed: delete\nid: $.id\n",
+            r"yaml:4 source.on_removed: in mode append \(source.mode\) no record counts as removed; write mode: snap",
+        ),
+        ("in/\n", "in/\n  max_removed: 20\n", r"yaml:3 source.max_removed: Expected `str`, got `int`; write max_rem"),
+        ("in/\n", "in/\n  deleted: {path: $.op}\n", r"yaml:3 source.deleted: equals is missing; write equals: .dele"),
+        (
+            "in/\n", "in/\n  deleted: {path: $.*, equals: x}\nid: $.id\n",
+            r"yaml:3 source.deleted.path: '\$.\*' is not a plain path",
+        ),
+        (
+            "in/\n", "in/\n  deleted: {path: $.op, equals: x}\n",
+            r"yaml:3 source.deleted: without _id the documents to delete",
+        ),
+        (
+            "in/\n", "in/\n  prepare: false\n  deleted: {path: $.op, equals: x}\nid: $.id\n",
+            r"yaml:4 source.deleted: an object is submitted unchanged, with its deleted records",
+        ),
+        ("model_id: abc", "model_id: abc\n  repair_rounds: 2", r"repair_rounds: unknown key. Did you mean 'repair_at"),
+        ("model_id: abc", "model_id: abc\n  predictions: share", r"'share' is .* Did you mean 'shared'\?"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     """Each message says where and what to write instead."""
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
+        PipelineFile(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +161,7 @@ def test_a_template_needs_a_run_that_has_the_value(tmp_path: Path, schedule: str
     """Else every run would fail."""
     text = GOOD.replace("s3://documents/in/", f'"{uri}"') + f"schedule: {schedule}\n"
     with pytest.raises(ConfigError, match=r"books.yaml:11 schedule: "):
-        load(spec_file(tmp_path, text), adapter_of)
+        PipelineFile(spec_file(tmp_path, text), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +176,32 @@ def test_what_a_missing_value_does_is_said_for_all_or_by_field(
     tmp_path: Path, said: str, found: dict[str, str]
 ) -> None:
     """YAML reads the word null as nothing; here it is the word."""
-    assert (
-        load(spec_file(tmp_path, GOOD.replace("  field_map", f"  {said}\n  field_map")), adapter_of).on_missing == found
-    )
+    text = GOOD.replace("  field_map", f"  {said}\n  field_map")
+    assert PipelineFile(spec_file(tmp_path, text), adapter_of).spec.on_missing == found
 
 
 @pytest.mark.parametrize(("said", "cron"), [("none", None), ("'@daily'", "@daily"), ("0 2 * * *", "0 2 * * *")])
 def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) -> None:
     """One text, or its parts."""
-    assert load(spec_file(tmp_path, f"{GOOD}schedule: {said}\n"), adapter_of).when.cron == cron
+    assert PipelineFile(spec_file(tmp_path, f"{GOOD}schedule: {said}\n"), adapter_of).spec.when.cron == cron
+
+
+@pytest.mark.parametrize(
+    ("source", "schedule", "mode"),
+    [
+        ("", "", "snapshot: each run reads the whole source"),
+        ("", "schedule: '@daily'", "snapshot: each run reads the whole source"),
+        ("dt={{ ds }}/", "schedule: '@daily'", "append: each run reads a partition or date of its own"),
+        ("{{ partition_key }}/", "schedule: {partitions: '@daily'}", "append: each run reads a partition or date of"),
+        ("", "schedule: {new_objects: {}}", "append: runs are started by new objects"),
+        ("\n  mode: snapshot", "schedule: {new_objects: {}}", "snapshot: source.mode"),
+        ("\n  mode: append", "", "append: source.mode"),
+    ],
+)
+def test_absence_means_what_the_source_is(tmp_path: Path, source: str, schedule: str, mode: str) -> None:
+    """Unless the file decides it."""
+    text = GOOD.replace("/in/", f"/in/{source}") + schedule
+    assert "{}: {}".format(*mode_of(PipelineFile(spec_file(tmp_path, text), adapter_of).spec)).startswith(mode)
 
 
 def test_the_reference_and_the_schema_are_of_these_types() -> None:
@@ -182,12 +222,12 @@ def test_aliases_that_repeat_each_other_are_refused_at_once(tmp_path: Path) -> N
     """Written out, this file of a few hundred bytes has a billion values: a walk through it would never end."""
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
-    with pytest.raises(ConfigError, match=r"books.yaml:1 more than 100000 values, counting the values that aliases"):
-        load(spec_file(tmp_path, bomb + GOOD), adapter_of)
-    with pytest.raises(ConfigError, match="an alias contains itself"):
-        load(spec_file(tmp_path, "source: &s {uri: *s}\n"), adapter_of)
-    with pytest.raises(ConfigError, match="a file has at most 1000000"):
-        load(spec_file(tmp_path, "#" * 1_000_001), adapter_of)
+    with pytest.raises(ConfigError, match=r"books.yaml:1 more than 100000 values with aliases \(\*name\) expanded"):
+        PipelineFile(spec_file(tmp_path, bomb + GOOD), adapter_of)
+    with pytest.raises(ConfigError, match="an alias that contains itself"):
+        PipelineFile(spec_file(tmp_path, "source: &s {uri: *s}\n"), adapter_of)
+    with pytest.raises(ConfigError, match="the maximum is 1000000"):
+        PipelineFile(spec_file(tmp_path, "#" * 1_000_001), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -196,17 +236,17 @@ def test_aliases_that_repeat_each_other_are_refused_at_once(tmp_path: Path) -> N
 def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
     """Libyaml ends the process that makes such nodes, and with it the DAGs of all other files."""
     with pytest.raises(ConfigError, match=r"books.yaml:\d+ nested too deeply; at most 100 levels"):
-        load(spec_file(tmp_path, text), adapter_of)
+        PipelineFile(spec_file(tmp_path, text), adapter_of)
 
 
 def test_aliases_may_nest_only_so_deep(tmp_path: Path) -> None:
     """Each alias adds the levels of what it repeats."""
     chain = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 5000))
     with pytest.raises(ConfigError, match=r"books.yaml:1 (nested too deeply|more than 100000 values)"):
-        load(spec_file(tmp_path, chain), adapter_of)
+        PipelineFile(spec_file(tmp_path, chain), adapter_of)
 
 
 def test_an_alias_repeats_a_value(tmp_path: Path) -> None:
     """Few aliases are what YAML has them for."""
     text = GOOD.replace("text: $.text", "text: &path $.text\n    body: *path")
-    assert load(spec_file(tmp_path, text), adapter_of).field_map == {"text": "$.text", "body": "$.text"}
+    assert PipelineFile(spec_file(tmp_path, text), adapter_of).spec.field_map == {"text": "$.text", "body": "$.text"}

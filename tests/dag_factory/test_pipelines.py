@@ -22,9 +22,11 @@ from opensearch_batch.dag_factory import pipelines as pipelines_module
 from opensearch_batch.dag_factory.forms import form_of, source_of, value_for_service
 from opensearch_batch.dag_factory.pipelines import pipeline_dag
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger, uris_of
+from opensearch_batch.triggers.repair import UnansweredTrigger
 
 ROOT = Path(__file__).resolve().parents[2]
 INCLUDE = ROOT / "include"
+PREDICT = yaml.safe_load((INCLUDE / "pipelines" / "passages.yaml").read_text())["batch_predict"]
 Make = Callable[..., DAG]
 
 
@@ -85,7 +87,7 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     assert NewObjectsTrigger(**arguments).serialize() == (path, arguments)
     assert (arguments["uri"], arguments["poll_every_s"]) == ("s3://documents/passages/", 7.0)
     prepare: Any = dag.task_dict["prepare"]
-    assert prepare.watched == {"index": "passages", "service": "sagemaker"}
+    assert prepare.watched
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -136,10 +138,30 @@ def test_the_docs_hold_the_file_and_a_change_of_it_is_a_new_version(make: Make) 
 def test_mapped_tasks_are_named_after_their_shards(make: Make) -> None:
     """In place of a number; `poll` never runs on a worker, so Airflow renders no name for it."""
     tasks: Any = make().task_dict
-    shard = {"id": "00003", "records": 500}
-    for name in ("batch_predict", "repair", "ingest"):
+    shard = {"id": "00003", "records": 500, "documents": 600}
+    names = {"batch_predict": "500 records", "ingest": "600 documents"}
+    for name, count in names.items():
         template = jinja2.Template(tasks[name].map_index_template)
-        assert template.render(task=SimpleNamespace(shard=shard)) == "shard 00003, 500 records"
+        assert template.render(task=SimpleNamespace(shard=shard)) == f"shard 00003, {count}"
+
+
+def test_one_repair_follows_the_ingests_of_all_shards(make: Make) -> None:
+    """It starts in the triggerer; what it returns is ingested as the shards are, and reconcile runs without it, too."""
+    tasks: Any = make(batch_predict={**PREDICT, "repair_at_most": "7%"}).task_dict
+    repair, ingest, repaired = (tasks[name] for name in ("repair", "ingest", "ingest_repaired"))
+    assert repair.upstream_task_ids == {"ingest"}
+    assert repair.repair_at_most == "7%"
+    assert repair.start_from_trigger
+    arguments = repair.start_trigger_args.trigger_kwargs
+    trigger = UnansweredTrigger(**arguments)
+    assert trigger.serialize() == (repair.start_trigger_args.trigger_cls, arguments)
+    # Airflow renders the arguments that are template fields of the operator and attributes of the trigger.
+    assert [name for name in repair.template_fields if name in arguments] == ["manifest"]
+    given = vars(ingest) | ingest.settings
+    for name in ("index", "field_map", "on_missing", "work_prefix", "service"):
+        assert repaired.partial_kwargs[name] == given[name]
+    assert tasks["reconcile"].upstream_task_ids == {"ingest_repaired"}
+    assert tasks["reconcile"].trigger_rule == "none_failed"
 
 
 def test_reconcile_links_to_the_index_and_the_dead_letters(make: Make) -> None:
@@ -191,6 +213,8 @@ def test_the_form_has_the_files_values(make: Make) -> None:
         "max_records": None,
         "dry_run": False,
         "force": False,
+        "rebuild": False,
+        "max_removed": None,
     }
 
 

@@ -22,7 +22,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import Credential, parse_request
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
 from opensearch_batch.hooks.connections import base_url
-from opensearch_batch.operators.base import summary
+from opensearch_batch.operators.base import report_xcom
 from opensearch_batch.operators.batch_ingestion import (
     DATA_SOURCE_FIELDS,
     SETTINGS,
@@ -197,7 +197,7 @@ def test_a_file_is_no_connection(name: str) -> None:
     if name != "openai_conn_id":
         with pytest.raises(ParamValidationError, match="does not match"):
             checked({"queue": "s3://b/letters/", name: file}, replay_dag.params)
-    with pytest.raises(AirflowFailException, match="may not be named by a request"):
+    with pytest.raises(AirflowFailException, match="a request may not use connection"):
         OpenSearchBatchIngestionOperator(task_id="t", request=DOCUMENTED_SINGLE, **{name: file}).execute({})
 
 
@@ -243,6 +243,6 @@ def test_what_xcom_carries_does_not_grow_with_the_sources() -> None:
     """A thousand sources leave it below 2 KB; their own counts are in the report."""
     counts = IngestCounts(read=10, indexed=10, sources=[SourceCounts(f"s3://bucket/{n}") for n in range(1000)])
     report = IngestReport("index", "DONE", counts, f"s3://bucket/{'k' * 600}")
-    carried = summary(report, f"s3://bucket/{'w' * 600}")
+    carried = report_xcom(report, f"s3://bucket/{'w' * 600}")
     assert len(msgspec.json.encode(carried)) <= 2048
     assert carried["counts"]["indexed"] == 10

@@ -46,11 +46,12 @@ def test_a_dag_file_is_light_and_its_stages_are_in_order(home: Path, module: str
     assert found["heavy"] == []
     assert dag_id in found["again"]
     assert found["tasks"][dag_id] == {
-        "prepare": ["batch_predict", "ingest", "repair"],
+        "prepare": ["batch_predict", "ingest"],
         "batch_predict": ["poll"],
-        "poll": ["repair"],
-        "repair": ["ingest"],
-        "ingest": ["reconcile"],
+        "poll": ["ingest"],
+        "ingest": ["repair"],
+        "repair": ["ingest_repaired"],
+        "ingest_repaired": ["reconcile"],
         "reconcile": ["publish"],
         "publish": [],
     }

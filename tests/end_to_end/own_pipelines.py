@@ -55,6 +55,16 @@ class Run:
         counts: dict[str, int] = self.airflow.xcom(self.task("reconcile"))["counts"]
         return counts
 
+    def found_nothing(self) -> bool:
+        """Whether prepare found nothing to do, so that no other stage ran.
+
+        Airflow marks the mapped tasks of an earlier attempt of the run as removed.
+        """
+        states = {
+            task["state"] for task in self.airflow.tasks(self.dag_id, self.run_id) if task["task_id"] != "prepare"
+        }
+        return states - {"removed"} == {"skipped"}
+
     def log(self, task_id: str) -> str:
         """Return an unmapped task's log."""
         return self.airflow.log(self.task(task_id))

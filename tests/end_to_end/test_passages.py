@@ -87,18 +87,25 @@ def test_waiting_takes_no_worker_and_xcoms_are_small(first: Outcome) -> None:
 
 @pytest.mark.slow
 def test_the_second_run_finds_the_work_done(lab: Lab, first: Outcome) -> None:
-    """One job per shard after two runs, and not one more index operation."""
+    """One job per shard after two runs, not one more index operation, and no task after prepare."""
     assert first.state == "success"
-    jobs, writes = (
-        lab.jobs(),
-        lab.writes("passages"),
-    )
+    jobs, writes = lab.jobs(), lab.writes("passages")
     second = Outcome(first.airflow, "passages")
     assert second.state == "success"
-    counts = second.counts()
-    assert (counts["read"], counts["indexed"], counts["unchanged"]) == (2000, 0, 2000)
+    assert {task["state"] for task in second.tasks if task["task_id"] != "prepare"} == {"skipped"}
     assert (first.paid, lab.jobs()) == (4, jobs)
     assert lab.writes("passages") == writes
+
+
+def test_a_run_without_failures_starts_no_process_for_a_repair(first: Outcome) -> None:
+    """`repair` ends in the triggerer, and nothing is left for `ingest_repaired`."""
+    (repair,) = first.of("repair")
+    assert (repair["state"], repair["pid"], repair["hostname"]) == ("skipped", None, "")
+    (repaired,) = first.of("ingest_repaired")
+    assert (repaired["state"], repaired["pid"]) == ("skipped", None)
+    (reconcile,) = first.of("reconcile")
+    counts = first.airflow.xcom(reconcile)["counts"]
+    assert (counts["read"], counts["indexed"], counts["paid"], counts["shards"]) == (2000, 2000, 2000, 4)
 
 
 @pytest.mark.slow
@@ -145,6 +152,5 @@ def test_the_demo_says_what_it_finds(lab: Lab, first: Outcome) -> None:
     """`make demo` on this stack: counts that reconcile, three answered questions, and that nothing was left to do."""
     assert first.state == "success"
     said = lab.run("demo")
-    assert "2,000 read, 0 indexed, 2,000 unchanged, 0 dead letters, 0 lost; 0 batch jobs submitted" in said
-    assert "The work was done before" in said
+    assert "Nothing changed; 0 batch jobs submitted, 0 index operations" in said
     assert said.count("same answers by knn") == 3

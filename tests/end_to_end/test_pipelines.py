@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import requests
 
-from opensearch_batch.core.runs.retention import delete_expired
+from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import ShardRunCounts
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.services.registry import adapter_of
 from tests.end_to_end.own_pipelines import OwnPipelines
 from tests.lab import Lab
 from tests.waiting import WAIT_S, eventually
@@ -52,18 +53,18 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
     own.airflow.wait_for_dag(name)
     (run,) = own.wait_for_runs(name, 1)
     assert run.wait() == "success"
-    assert run.counts() == counted(read=20, indexed=20, shards=2)
+    assert run.counts() == counted(read=20, indexed=20, paid=20, shards=2, objects=1, opened=1)
     assert lab.jobs() - jobs == 2
 
     writes = own.writes(index)
     own.backfill(name, date, date, again=True)
-    assert run.counts() == counted(read=20, unchanged=20, shards=2)
+    assert run.found_nothing()
     assert (lab.jobs() - jobs, own.writes(index)) == (2, writes)
-    assert run.task("publish")["state"] == "skipped"
 
     own.put(f"{name}/dt={date}/b.jsonl", 20, 3)
     own.backfill(name, date, date, again=True)
-    assert run.counts() == counted(read=23, indexed=3, unchanged=20, shards=3)
+    assert run.counts() == counted(read=3, indexed=3, paid=3, shards=1, objects=2, opened=1, before=20, kept=20)
+    assert own.writes(index) == writes + 3
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
 
 
@@ -83,7 +84,7 @@ def test_a_partition_is_named_by_its_key(lab: Lab, own: OwnPipelines) -> None:
         assert run.counts()["indexed"] == counted
     again = own.run(name, partition_key="2026-03-02")
     assert again.wait() == "success"
-    assert (again.counts()["indexed"], again.counts()["unchanged"], lab.jobs() - jobs) == (0, 5, 2)
+    assert (again.found_nothing(), lab.jobs() - jobs) == (True, 2)
 
 
 @pytest.mark.slow
@@ -255,7 +256,7 @@ def test_a_changed_field_map_is_ingested_anew_and_pays_nothing(lab: Lab, own: Ow
 
 @pytest.mark.slow
 def test_two_pipelines_write_one_index(own: OwnPipelines) -> None:
-    """Each keeps its own account, and neither writes again what the other wrote."""
+    """Each keeps its own ledger, and neither writes again what the other wrote."""
     one, other = own.new_name(), own.new_name()
     index = {"ingest": {"index": one.replace("_", "-")}}
     for name, first in ((one, 0), (other, 100)):
@@ -267,7 +268,7 @@ def test_two_pipelines_write_one_index(own: OwnPipelines) -> None:
     assert own.count(one.replace("_", "-")) == 20
     again = own.run(one)
     assert again.wait() == "success"
-    assert again.counts()["unchanged"] == 10
+    assert again.found_nothing()
 
 
 @pytest.mark.slow
@@ -300,7 +301,7 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     own.lab.s3.put_object(Bucket=own.documents, Key=f"{name}/b.jsonl", Body=b'{"_id": "x"}\n{broken\n')
     run = own.run(name)
     assert run.wait() == "success"
-    assert run.counts() == counted(read=8, indexed=6, dead_letters=2, shards=1)
+    assert run.counts() == counted(read=8, indexed=6, dead_letters=2, paid=6, shards=1, objects=2, opened=2)
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
     listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=WAIT_S).text
     assert "not JSON" in listed
@@ -314,37 +315,73 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelines) -> None:
-    """After retention a run finds the work done; only another field map needs the rows, and says what to do."""
+def test_what_is_done_is_known_when_the_files_of_its_job_are_gone(lab: Lab, own: OwnPipelines) -> None:
+    """Predictions are in the store: another field map pays nothing, and only a forced run pays again."""
     name = own.add()
     own.put(f"{name}/a.jsonl", 0, 5)
     assert own.run(name).wait() == "success"
     jobs, index = lab.jobs(), name.replace("_", "-")
-    later = time.time() + 31 * 86_400
-    work_prefix = Layout(f"s3://{own.work_prefix}/{name}", name)
-    uploads: list[JobRecord] = []
-    assert delete_expired(lab.objects, work_prefix, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
+    layout = Layout(f"s3://{own.work_prefix}/{name}", name)
+    retention = Retention(
+        lab.objects,
+        layout,
+        PredictionStore(lab.objects, layout.predictions()),
+        outputs=lambda record, response: adapter_of(record.service).outputs(record, response),
+        unstage=lambda _: None,
+    )
+    assert retention.run(30 * 86_400, now=time.time() + 31 * 86_400) == 1
     found = lab.objects.list(f"s3://{own.work_prefix}/{name}/jobs/")
-    left = {item.uri.rpartition("/")[2] for item in found}
-    assert {"job.json", "removed.json"} <= left
-    assert not {each for each in left if each.endswith((".jsonl", ".out"))}
+    assert {item.uri.rpartition("/")[2] for item in found} == {"job.json"}
     writes = own.writes(index)
     again = own.run(name)
     assert again.wait() == "success"
-    assert (again.counts()["unchanged"], lab.jobs(), own.writes(index)) == (5, jobs, writes)
+    assert (again.found_nothing(), lab.jobs(), own.writes(index)) == (True, jobs, writes)
 
-    assert delete_expired(lab.objects, work_prefix, keep_s=30 * 86_400, now=later + 86_400, unstage=uploads.append) == 1
     spec = own.spec(name)
     spec["ingest"]["field_map"]["body"] = "$.text"
     own.write(name, spec)
     changed = own.run(name)
-    assert changed.wait() == "failed"
-    (failed,) = [task for task in own.airflow.tasks(name, changed.run_id) if task["state"] == "failed"]
-    assert "retention_days" in own.airflow.log(failed)
-    assert lab.jobs() == jobs
+    assert changed.wait() == "success"
+    assert (changed.counts()["indexed"], lab.jobs()) == (5, jobs)
     forced = own.run(name, {"force": True})
     assert forced.wait() == "success"
     assert (forced.counts()["indexed"], lab.jobs()) == (5, jobs + 1)
+
+
+@pytest.mark.slow
+def test_records_without_a_prediction_are_submitted_once_more(lab: Lab, own: OwnPipelines) -> None:
+    """In one job of the run, for which a worker starts; the task waits for it in the triggerer."""
+    name = own.add(batch_predict={"repair_at_most": "60%"}, shard={"max_records": 10})
+    own.put(f"{name}/a.jsonl", 0, 20)
+    jobs = lab.jobs()
+    lab.fault(service="sagemaker", fault="partial", operation="CreateTransformJob", every=2)
+    run = own.run(name)
+    assert run.wait() == "success"
+    assert run.counts() == counted(read=20, indexed=20, paid=20, shards=2, objects=1, opened=1)
+    assert (lab.jobs() - jobs, own.count(name.replace("_", "-"))) == (3, 20)
+    assert (run.task("repair")["state"], run.task("ingest_repaired")["state"]) == ("success", "success")
+
+
+@pytest.mark.slow
+def test_a_removed_record_is_deleted_only_if_the_pipeline_says_so(lab: Lab, own: OwnPipelines) -> None:
+    """Kept documents are remarked on; deletions publish the index, and nothing is paid for."""
+    name = own.add()
+    own.put(f"{name}/a.jsonl", 0, 4)
+    own.put(f"{name}/b.jsonl", 4, 2)
+    assert own.run(name).wait() == "success"
+    jobs, index = lab.jobs(), name.replace("_", "-")
+    own.put(f"{name}/a.jsonl", 1, 3)
+    kept = own.run(name)
+    assert kept.wait() == "success"
+    assert kept.counts() == counted(read=3, unchanged=3, objects=2, opened=1, before=6, kept=5, removed=1)
+    assert (own.count(index), kept.task("publish")["state"]) == (6, "skipped")
+    assert "1 documents stay in the index" in kept.log("prepare")
+    own.write(name, own.spec(name, source={"on_removed": "delete"}))
+    own.put(f"{name}/b.jsonl", 4, 1)
+    deleted = own.run(name)
+    assert deleted.wait() == "success"
+    assert deleted.counts()["deleted"] == 1
+    assert (own.count(index), lab.jobs(), deleted.task("publish")["state"]) == (5, jobs, "success")
 
 
 @pytest.mark.slow

@@ -225,7 +225,9 @@ def test_no_secret_reaches_a_log_an_xcom_or_a_rendered_template(run: Run) -> Non
         path = f"dags/{DAG_ID}/dagRuns/{run.run_id}/taskInstances/{task['task_id']}"
         entries = run.airflow.call("GET", f"{path}/xcomEntries", map_index=task["map_index"])["xcom_entries"]
         values = [json.dumps(run.airflow.xcom(task, entry["key"])) for entry in entries]
-        kept = [run.airflow.log(task), json.dumps(task), *values]
+        # A task that was skipped before it started has no log.
+        log = run.airflow.log(task) if task["try_number"] else ""
+        kept = [log, json.dumps(task), *values]
         assert not any(secret in text for text in kept), task["task_id"]
     logs = (run.lab.stack.home / "logs").glob("*.log")
     assert not [log.name for log in logs if secret in log.read_text(errors="replace")]

@@ -60,7 +60,7 @@ def test_an_object_that_changes_before_it_is_read(start: Start) -> None:
 
     ingestion.store.on("GET .*/source-1", 1, first(change))
     outcome = ingestion.failed()
-    assert (outcome.error, outcome.text) == ("FatalError", f"{name} changed while it was being read; run again")
+    assert (outcome.error, outcome.text) == ("ObjectChanged", f"{name} changed while it was being read; run again")
     report = ingestion.done()
     assert report.counts.indexed == 59
     assert {found["more"] for found in ingestion.documents().values()} == {f"changed {n}" for n in range(60) if n != 20}

@@ -12,7 +12,7 @@ from opensearch_batch.core.types.job import Accepted, JobRecord
 from tests.conformance.shard_flow import ShardFlow
 from tests.faults.submit_worker import MOMENTS, PAYING, Task, submit_and_die
 from tests.lab import Lab
-from tests.waiting import WAIT_S, eventually
+from tests.waiting import eventually
 
 FULL, OTHERS = "openai", ("sagemaker", "bedrock", "cohere")
 EVERY = [FULL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
@@ -22,9 +22,7 @@ Start = Callable[[str], ShardFlow]
 
 @pytest.fixture
 def start(lab: Lab, index: str) -> Iterator[Start]:
-    """Prepare a shard for a service; Bedrock accepts small jobs in these tests."""
-    quotas = f"{lab.stack.addresses.ai_services}/quotas"
-    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=WAIT_S).raise_for_status()
+    """Begin the runs of a pipeline with a service."""
     flows: list[ShardFlow] = []
 
     def lay_out(name: str) -> ShardFlow:
@@ -34,7 +32,6 @@ def start(lab: Lab, index: str) -> Iterator[Start]:
     yield lay_out
     for flow in flows:
         flow.close()
-    lab.http.put(quotas, json={}, timeout=WAIT_S).raise_for_status()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.formats.parquet import Parquet
+from opensearch_batch.core.formats.parquet import ConvertedParquet, Parquet
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.replay import replay
@@ -235,7 +235,7 @@ TABLES = [
 def test_parquet(content: bytes, as_stored: bool) -> None:  # noqa: FBT001 - hypothesis gives it
     """A damaged file is refused, and rows that are no JSON are rejected."""
     with suppress(BatchError):
-        list(Parquet(as_stored=as_stored).read(io.BytesIO(content), 0, "s3://d/a.parquet", ROW_LIMIT))
+        list((Parquet if as_stored else ConvertedParquet)().read(io.BytesIO(content), 0, "s3://d/a.parquet", ROW_LIMIT))
 
 
 class Taking(Cluster):
@@ -252,8 +252,10 @@ class Taking(Cluster):
         """Do nothing."""
 
     def call(self, method: str, path: str, body: Any = None, **how: Any) -> Any:  # noqa: ARG002 - as the original
-        """Take a bulk body."""
-        actions = [json.loads(line) for line in body.splitlines() if line.startswith((b'{"index":', b'{"create":'))]
+        """Take a bulk body; each action and each document is one line, as the index reads it."""
+        lines = body.removesuffix(b"\n").split(b"\n")
+        actions = [json.loads(line) for line in lines[::2]]
+        assert all(isinstance(json.loads(line), dict) for line in lines[1::2])
         return {"errors": False, "items": [{next(iter(each)): {"status": 200}} for each in actions]}
 
 
@@ -274,6 +276,8 @@ LETTERS = [
 @example(b'"x"\n', "$.id")
 @example(LETTERS[0].replace(b"}", b',"number":7}'), "$.id")
 @example(LETTERS[0].replace(b'"record"', b'"record_base64"'), "$.id")
+@example(LETTERS[0].replace(b'\\"a\\":2', b'\\"a\\":[1,\\n2]'), "$.id")
+@example(LETTERS[0].replace(b'"reason"', b'"late":true,"reason"'), "$.id")
 def test_dead_letter_files(content: bytes, path: str) -> None:
     """A letter that a person edited wrongly is refused or stays; none ends a replay otherwise."""
     objects, queue = MemoryObjects(), "s3://w/dead/"

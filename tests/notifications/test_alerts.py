@@ -161,7 +161,7 @@ def test_a_failed_run_causes_an_alert(posted: list[Any]) -> None:
         ),
         (
             ShardRunCounts(read=9, unrouted=9),
-            [("unrouted", "9 records unrouted, all of them: ingest.when holds for none; correct it")],
+            [("unrouted", "all 9 records are unrouted, because ingest.when is true for none; correct it")],
         ),
     ],
 )

@@ -37,7 +37,7 @@ class Job:
 
     def prepared(self) -> Shard:
         """Return the shard as prepare finds it now."""
-        return Shard("0000", INPUT, "k", 1, 3, etag=present(self.store.head(INPUT)).etag)
+        return Shard("0000", "k", INPUT, 1, 3, etag=present(self.store.head(INPUT)).etag)
 
     def ml(self, _: str) -> SimpleNamespace:
         """Return an ML Commons that accepts every job."""

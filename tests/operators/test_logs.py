@@ -19,7 +19,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.hooks.job_handle import JobHandle
-from opensearch_batch.operators.base import final_errors_fail_the_task
+from opensearch_batch.operators.base import translate_errors
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
 from tests.core.aws import aws
@@ -42,7 +42,7 @@ def fail_with(error: BatchError) -> None:
 @pytest.mark.parametrize("error", [ConfigError(REMEDY), FatalError(REMEDY), RetriableError(REMEDY)])
 def test_an_error_is_the_first_and_the_last_line(error: BatchError, caplog: pytest.LogCaptureFixture) -> None:
     """Airflow shows one traceback, whose last line is the message; the causes are logged for debugging only."""
-    with caplog.at_level(logging.INFO), pytest.raises(Exception, match=REMEDY) as raised, final_errors_fail_the_task():
+    with caplog.at_level(logging.INFO), pytest.raises(Exception, match=REMEDY) as raised, translate_errors():
         fail_with(error)
     assert [(line.levelname, line.getMessage(), line.exc_info) for line in caplog.records] == [("ERROR", REMEDY, None)]
     # As Airflow renders the traceback for its UI.
@@ -54,7 +54,7 @@ def test_an_error_is_the_first_and_the_last_line(error: BatchError, caplog: pyte
 
 def test_an_error_of_no_one_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error is a defect of this package, and its traceback is needed."""
-    with pytest.raises(KeyError, match="missing") as raised, final_errors_fail_the_task():
+    with pytest.raises(KeyError, match="missing") as raised, translate_errors():
         dict[str, str]()["missing"]
     assert (raised.value.__cause__, caplog.records) == (None, [])
 

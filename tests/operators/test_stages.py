@@ -1,4 +1,4 @@
-"""What stages derive from their run: watched sources, resubmit requests, and asset events."""
+"""What stages derive from their run: its account, resubmit requests, and asset events."""
 
 from __future__ import annotations
 
@@ -9,34 +9,28 @@ from typing import Any
 
 import msgspec
 import pytest
-from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from structlog.testing import capture_logs
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.replay import ReplayReport
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.jobs.job_records import JobRecords, consumed_requests, decide
-from opensearch_batch.core.opensearch.ml_commons import Model
+from opensearch_batch.core.ledger.head import RunLedger, ScopeHead
+from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
-from opensearch_batch.core.sharding.listing import list_source, source_change
-from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts
-from opensearch_batch.core.storage.json_document import load_manifest, save
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
+from opensearch_batch.core.types.counts import DONE, IngestCounts, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.operators import ingest, prepare, publish, reconcile, replay
+from opensearch_batch.operators import ingest, publish, reconcile, replay
 from opensearch_batch.operators.base import resubmit_request, run_key_of
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
-from opensearch_batch.operators.replay import OpenSearchReplayOperator
-from opensearch_batch.services.registry import adapter_of
 from tests.core.aws import aws
-from tests.stored import content, present
 
 NAME = "books"
 PARAMETERS = {
@@ -86,124 +80,21 @@ def bucket(s3_client: Any) -> str:
 def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
     """The object storage of every connection; model and index exist and fit."""
     found = S3Objects(s3_client)
-    for module in (ingest, prepare, publish):
+    for module in (ingest, publish):
         monkeypatch.setattr(module, "object_storage", lambda conn_id: found)  # noqa: ARG005 - one for all
-    monkeypatch.setattr(OpenSearchPrepareOperator, "_model", lambda self, **_: Model("m", PARAMETERS))  # noqa: ARG005 - as above
-    monkeypatch.setattr(OpenSearchPrepareOperator, "_check_index", lambda *_, **__: [])
     return found
 
 
-@pytest.mark.parametrize(
-    ("arguments", "news"),
-    [
-        ({}, "unchanged"),
-        ({"limit": "1"}, "new"),
-        ({"index": "other"}, "new"),
-        ({"service": "bedrock"}, "new"),
-        ({"dry_run": True}, "new"),
-    ],
-)
-def test_a_trial_does_not_record_the_source(
-    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], news: str
-) -> None:
-    """`new_objects` still fires after a trial: only a run with the pipeline's own values records the source."""
-    # One service's parameters will do here: what counts is which one was chosen.
-    adapter = adapter_of("sagemaker")
-    monkeypatch.setattr(prepare, "adapter_of", lambda name: adapter)  # noqa: ARG005 - as above
-    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
-    dry_run = arguments.pop("dry_run", False)
-    task = OpenSearchPrepareOperator(
-        task_id="prepare",
-        source=f"s3://{bucket}/in/",
-        work_prefix=f"s3://{bucket}/work",
-        field_map={"text": "$.text"},
-        inputs=["$.text"],
-        watched={"index": "books", "service": "sagemaker"},
-        **{"index": "books", "service": "sagemaker", "limit": "", **arguments},
-    )
-    shards = task.execute(context_of(dry_run=dry_run))
-    assert len(shards) == (0 if dry_run else 1)
-    found = list_source(store, f"s3://{bucket}/in/")
-    assert source_change(store, Layout(f"s3://{bucket}/work", NAME), found) == news
+class Prepared(Ti):
+    """A task instance in a run with this XCom `run`; no record was repaired."""
 
+    def __init__(self, run: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.run = run
 
-def prepares(bucket: str, **arguments: Any) -> OpenSearchPrepareOperator:
-    """Return a stage that reads two records, of which one lacks its lemma, and a line that is none."""
-    return OpenSearchPrepareOperator(
-        task_id="prepare",
-        work_prefix=f"s3://{bucket}/work",
-        service="sagemaker",
-        index="books",
-        field_map={"text": "$.text", "lemma": "$.lemma"},
-        inputs=["$.text"],
-        **{"source": f"s3://{bucket}/in/", **arguments},
-    )
-
-
-def test_a_dry_run_shows_samples_and_writes_nothing(bucket: str, store: S3Objects) -> None:
-    """The first dead letters with their reasons, and the fields that would be null."""
-    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a", "lemma": "b"}\n{"text": "c"}\n{oops\n')
-    with capture_logs() as logs:
-        assert prepares(bucket).execute(context_of(dry_run=True)) == []
-    lines = [str(line["event"]).removeprefix("dry run: ") for line in logs]
-    (dead,) = (line for line in lines if line.startswith("dead letter: "))
-    assert f"s3://{bucket}/in/a.jsonl line 3: " in dead
-    assert dead.endswith(": {oops")
-    nothing = "1 of the first 2 records have nothing at $.lemma"
-    null = f"null: field lemma: {nothing}, the first is s3://{bucket}/in/a.jsonl line 2"
-    assert [line for line in lines if line.startswith("null: ")] == [null]
-    assert [item.uri for item in store.list(f"s3://{bucket}/")] == [f"s3://{bucket}/in/a.jsonl"]
-
-
-def test_a_refused_run_creates_no_index(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index is created last; and the refusal says what is wrong with the records."""
-    created = list[str]()
-    cluster = SimpleNamespace(index=lambda name: None, create_index=lambda name, body: created.append(name))  # noqa: ARG005 - there is none
-    monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one
-    store.write(f"s3://{bucket}/in/a.jsonl", b"{oops\n")
-    with pytest.raises(AirflowFailException, match=r"no usable record; first reasons: .*JSON"):
-        prepares(bucket, index_body={"mappings": {}}).execute(context_of())
-    assert created == []
-    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n')
-    assert len(prepares(bucket, index_body={"mappings": {}}).execute(context_of())) == 1
-    assert created == ["books"]
-
-
-ONE_BAD = b'{"text": "a"}\n' * 9 + b"{oops\n"
-
-
-def test_prepare_pays_nothing_for_a_source_of_dead_letters(bucket: str, store: S3Objects) -> None:
-    """With more dead letters than allowed there is no manifest and no shard; the error names the reason."""
-    store.write(f"s3://{bucket}/in/a.jsonl", ONE_BAD)
-    reason = r"1 of 10 records are dead letters, and max_dead_letters is 5%: 1 x not JSON: .*; they are in s3://"
-    with pytest.raises(AirflowFailException, match=reason):
-        prepares(bucket).execute(context_of())
-    assert store.read(Layout(f"s3://{bucket}/work", NAME).manifest(run_key_of(context_of()))) is None
-    assert len(prepares(bucket, max_dead_letters="10%").execute(context_of())) == 1
-
-
-def test_dead_letters_of_prepare_are_replayed(bucket: str, store: S3Objects) -> None:
-    """A run with their location as its source submits the corrected records only, at their old origins."""
-    work_prefix = Layout(f"s3://{bucket}/work", NAME)
-    uri = f"s3://{bucket}/in/a.jsonl"
-    store.write(uri, ONE_BAD + b"{again\n")
-    prepares(bucket, max_dead_letters="50%").execute(context_of())
-    first = load_manifest(store, work_prefix.manifest(run_key_of(context_of())), Manifest)
-    (part,) = list_parts(store, present(first.dead_letters))
-    store.write(part, content(store, part).replace(b'"{oops"', b'"{\\"text\\": \\"mended\\"}"'))
-
-    later = context_of()
-    later["dag_run"].partition_key = "replay"
-    (shard,) = prepares(bucket, source=first.dead_letters).execute(later)
-    again = load_manifest(store, work_prefix.manifest(run_key_of(later)), Manifest)
-    assert content(store, shard["input"]) == b'{"text": "mended"}\n'
-    assert again.shards[0].source_ranges == [SourceRange(uri, 10, 1)]
-    assert (again.counts.read, again.counts.records, again.counts.dead_letters) == (2, 1, 1)
-    assert again.run_version is None
-
-    store.write(part, b'{"stage": "prepare"}\n')
-    with pytest.raises(AirflowFailException, match="no usable record; first reasons: not a dead letter"):
-        prepares(bucket, source=first.dead_letters).execute(later)
+    def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> Any:
+        """Return the XCom of prepare or repair."""
+        return {("prepare", "run"): self.run}.get((task_ids, key))
 
 
 def reconciled(
@@ -215,39 +106,87 @@ def reconciled(
         for line in range(dead):
             letters.add(dead_letter(b"{", stage="prepare", reason="not JSON", source="s3://in", line=line))
         letters.write()
-    counts = PrepareCounts(read, read - dead, dead)
-    shard = PreparedShard(Shard("0000", "i", "j", read - dead, 1), [])
-    manifest = Manifest(NAME, key, "s3://in/", "sagemaker", "m", counts, [shard], letters.location)
+    claim = ScopeHead(store, work_prefix.scope_head("scope")).claim(0.0, key).claim
+    written = read - dead
+    shard = Shard("0", staged=work_prefix.staged(key, "0"), documents=written)
+    manifest = Manifest(
+        pipeline=NAME,
+        run_key=key,
+        source="s3://in/",
+        scope="scope",
+        service="sagemaker",
+        model_id="m",
+        index=NAME,
+        counts=PrepareCounts(read=read, records=written, dead_letters=dead, new=written),
+        shards=[shard],
+        dead_letters=letters.location,
+        claim=claim,
+        version=claim.version + 1,
+        predictions=work_prefix.predictions(),
+    )
     uri = work_prefix.manifest(key)
     save(store, uri, manifest)
-    done = IngestCounts(read=read - dead, indexed=read - dead, sources=[SourceCounts("output", read=read - dead)])
-    save(store, work_prefix.ingest_report(key, "0000"), IngestReport(NAME, "DONE", done))
+    save(store, work_prefix.run_ledger(key), RunLedger())
+    done = IngestCounts(read=written, indexed=written, sources=[SourceCounts("composed", read=written)])
+    report = ShardReport(NAME, DONE, done, verdicts=Verdicts(manifest.shard_digest(shard)))
+    save(store, work_prefix.ingest_report(key, "0"), report)
     monkeypatch.setattr(reconcile, "outputs_store", lambda **_: store)
     monkeypatch.setattr(reconcile, "object_storage", lambda _: store)
     task = reconcile.OpenSearchReconcileOperator(
         task_id="reconcile", work_prefix=f"s3://{bucket}/work", retention_days=None, max_dead_letters=most
     )
-    ti = SimpleNamespace(xcom_pull=lambda task_ids, key: {"manifest": uri})  # noqa: ARG005 - the XCom of prepare
-    return task.execute(context_of(ti=ti))
+    return task.execute(context_of(ti=Prepared({"manifest": uri})))
 
 
-@pytest.mark.parametrize(("dead", "most", "is_green"), [(5, "5%", True), (6, "5%", False), (6, "6%", True)])
+@pytest.mark.parametrize(
+    ("dead", "most", "is_green"),
+    [(10, "5%", True), (11, "5%", False), (11, "11%", True), (12, "11%", False), (1, "0%", False), (0, "0%", True)],
+)
 def test_too_many_dead_letters_fail_the_run(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, dead: int, most: str, is_green: bool
 ) -> None:
-    """The share counts the dead letters of all stages; the account is written in any case."""
+    """The share counts the dead letters of all stages; the account is written and the run committed in any case.
+
+    Ten may always be dead, unless the limit is 0 %.
+    """
     if is_green:
         assert reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)["counts"]["dead_letters"] == dead
     else:
-        with pytest.raises(AirflowFailException, match="6 of 100 records are dead letters, and max_dead_letters is 5%"):
+        with pytest.raises(
+            AirflowFailException, match=f"{dead} of 100 records are dead letters, and max_dead_letters is {most}"
+        ):
             reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)
-    assert store.read(Layout(f"s3://{bucket}/work", NAME).run_account(run_key_of(context_of()))) is not None
+    work_prefix = Layout(f"s3://{bucket}/work", NAME)
+    assert store.read(work_prefix.run_account(run_key_of(context_of()))) is not None
+    head = ScopeHead(store, work_prefix.scope_head("scope")).load()
+    assert head.committed == head.claim.version > 0
+
+
+@pytest.mark.parametrize(("dead", "is_green"), [(5, True), (6, False)])
+def test_of_few_records_at_most_half_may_be_dead(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, dead: int, is_green: bool
+) -> None:
+    """Of a hundred, ten may be dead whatever the share."""
+    if is_green:
+        reconciled(bucket, store, monkeypatch, read=11, dead=dead, most="5%")
+        return
+    with pytest.raises(AirflowFailException, match="6 of 11 records are dead letters"):
+        reconciled(bucket, store, monkeypatch, read=11, dead=dead, most="5%")
+
+
+def test_a_run_without_changes_has_nothing_to_reconcile(bucket: str, store: S3Objects) -> None:
+    """Prepare pushes no XCom `run` then, and the stage is skipped."""
+    assert list(store.list(f"s3://{bucket}/")) == []
+    task = reconcile.OpenSearchReconcileOperator(task_id="reconcile", work_prefix=f"s3://{bucket}/work")
+    with pytest.raises(AirflowSkipException, match="prepare found nothing to do"):
+        task.execute(context_of(ti=Prepared(None)))
+    assert list(store.list(f"s3://{bucket}/")) == []
 
 
 def test_a_run_of_dead_letters_only_is_never_a_success(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even with max_dead_letters 100%."""
+    """Not even with max_dead_letters 100%, and however few they are."""
     with pytest.raises(AirflowFailException, match="3 of 3 records are dead letters, and max_dead_letters is 100%"):
         reconciled(bucket, store, monkeypatch, read=3, dead=3, most="100%")
 
@@ -314,15 +253,15 @@ class Counted(Ti):
     dag_id = NAME
     map_index = 0
 
-    def __init__(self, indexed: int = 0, states: dict[str, str] | None = None) -> None:
+    def __init__(self, counts: dict[str, int] | None = None, states: dict[str, str] | None = None) -> None:
         super().__init__()
-        self.indexed = indexed
+        self.counts = counts or {}
         self.states = states or {}
 
     def xcom_pull(self, *, task_ids: str, **_: Any) -> Any:
         """Return the XCom of reconcile or poll."""
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": []}
-        return {"reconcile": {"counts": {"indexed": self.indexed}}, "poll": polled}.get(task_ids)
+        return {"reconcile": {"counts": self.counts}, "poll": polled}.get(task_ids)
 
     def get_dagrun_state(self, *, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""
@@ -330,18 +269,21 @@ class Counted(Ti):
         return self.states[run_id]
 
 
-def publishes(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str) -> bool:
+def publishes(
+    bucket: str, *, indexed: int = 0, deleted: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str
+) -> bool:
     """Return whether a run's publish updates the asset of the index books."""
+    counts = {"indexed": indexed, "deleted": deleted}
     asset = index_asset("opensearch_default", NAME)
     task = OpenSearchPublishOperator(task_id="publish", index=index, work_prefix=f"s3://{bucket}/work", outlets=[asset])
     events = {asset: SimpleNamespace(extra=None)}
-    context = context_of(run_id, Counted(indexed, states)) | {"outlet_events": events}
+    context = context_of(run_id, Counted(counts, states)) | {"outlet_events": events}
     try:
         task.execute(context)
     except AirflowSkipException:
         assert events[asset].extra is None
         return False
-    assert events[asset].extra == {"indexed": indexed}
+    assert events[asset].extra == counts
     return True
 
 
@@ -350,6 +292,7 @@ def test_unpublished_writes_update_the_asset_once(bucket: str, store: S3Objects)
     work_prefix = Layout(f"s3://{bucket}/work", NAME)
     assert not publishes(bucket)
     assert publishes(bucket, indexed=1)
+    assert publishes(bucket, deleted=1)
     add_event(store, work_prefix, "a", PendingEvent("manual__1", NAME))
     assert [publishes(bucket) for _ in range(2)] == [True, False]
     add_event(store, work_prefix, "a", PendingEvent("manual__0", NAME))
@@ -376,21 +319,30 @@ def test_writes_to_another_index_update_no_asset(bucket: str, store: S3Objects) 
 
 def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *attempts: int | Exception) -> None:
     """Run the attempts of one ingest task; each writes so many documents, or fails."""
-    shard = Shard("s", "i", "j", 1, 1)
+    shard = Shard("0", "j", "i", 1, 1, staged="s3://staged", documents=1)
     found = Layout(f"s3://{bucket}/work", NAME)
-    manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
+    manifest = Manifest(
+        pipeline=NAME,
+        run_key="r",
+        source="s",
+        scope="scope",
+        service="sagemaker",
+        model_id="m",
+        index=NAME,
+        parameters=PARAMETERS,
+    )
     save(store, found.manifest(run_key_of(context_of())), manifest)
     job = JobRecord("j", "j", "sagemaker", "m", "i", "o", intended_at=0.0, ml_task_id="t")
     JobRecords(store, found.job("j")).write(job, etag=None)
     done = iter(attempts)
 
-    def run(*_: Any, **__: Any) -> IngestReport:
+    def run(*_: Any, **__: Any) -> ShardReport:
         attempt = next(done)
         if isinstance(attempt, Exception):
             raise attempt
-        return IngestReport(NAME, "DONE", IngestCounts(indexed=attempt), None, [])
+        return ShardReport(NAME, DONE, IngestCounts(indexed=attempt), verdicts=Verdicts(""))
 
-    monkeypatch.setattr(ShardIngest, "run", run)
+    monkeypatch.setattr(StagedIngest, "run", run)
     monkeypatch.setattr(ingest, "outputs_store", lambda **_: store)
     cluster = SimpleNamespace(search_url=lambda index: index)
     monkeypatch.setattr(ingest, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one for all
@@ -420,26 +372,3 @@ def test_writes_of_an_attempt_that_died_update_the_asset(
     """The asset is updated if any attempt wrote, though the last one finds all documents unchanged."""
     ingest_of(bucket, store, monkeypatch, *attempts)
     assert publishes(bucket) == published
-
-
-@pytest.mark.parametrize(
-    ("conf", "hint"),
-    [
-        ({"sourc": "s3://my-secret/"}, "'source'"),
-        ({"dry_rum": True}, "'dry_run'"),
-        ({"x": 1}, "Its parameters are source,"),
-    ],
-)
-def test_a_misspelled_key_of_a_conf_starts_nothing(conf: dict[str, Any], hint: str) -> None:
-    """Airflow ignores a key that it does not know: the run would pay for the defaults. Its value is not quoted."""
-    with DAG(dag_id=NAME, schedule=None, params={"source": "s3://in/", "dry_run": False}):
-        task = OpenSearchPrepareOperator(
-            task_id="prepare", source="s3://in/", work_prefix="s3://w", index="i", service="sagemaker", field_map={}
-        )
-        replay = OpenSearchReplayOperator(task_id="replay", dead_letters="s3://letters/")
-    context = context_of()
-    context["dag_run"].conf = conf
-    for operator in (task, replay):
-        with pytest.raises(AirflowFailException, match=f"conf: this DAG has no parameter.*{hint}") as error:
-            operator.execute(context)
-        assert "my-secret" not in str(error.value)

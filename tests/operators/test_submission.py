@@ -97,16 +97,6 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearch
     return stage, store
 
 
-def test_a_reused_job_is_marked_as_taken(submits: tuple[OpenSearchBatchPredictOperator, LocalFiles]) -> None:
-    """A job that is reused is marked as taken, so no other run removes its outputs before this run ingests them."""
-    stage, store = submits
-    assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), etag=None)
-    done = stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
-    assert isinstance(done, tuple)
-    assert done[0] == "reuse"
-    assert store.head("s3://work/jobs/k/in_use.json") is not None
-
-
 def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
     submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +109,7 @@ def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
 
     monkeypatch.setattr(store, "create", create)
     with pytest.raises(ConfigError, match="the store ignores If-None-Match"):
-        stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
+        stage.submit(Shard("0000", "k", "in", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
     assert JobRecords(store, "s3://work/jobs/k").read() is None
 
 
@@ -198,7 +188,7 @@ def test_slots_that_are_never_freed_fail_the_task(
     """After deadline_s and an hour, with the holders' names; before that the task waits."""
     stage, store = submits
     stage.max_jobs_in_flight = 1
-    shard, layout = Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p")
+    shard, layout = Shard("0000", "k", "in", 1, 1), Layout("s3://work", "p")
     assert isinstance(stage.submit(shard, layout, ResubmitRequest()), SubmissionTrigger)
     save(store, f"{leaked.folder}/0000.json", Slot(OTHER, time.time() - 7 * 86_400 - 3601))
     assert leaked.takes()

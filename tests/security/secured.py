@@ -16,7 +16,8 @@ from include.local_stack.stack import Stack
 from opensearch_batch.core.errors import ConfigError, NotFound, RemoteError
 from opensearch_batch.core.ingest.request import IngestRequest, OpType
 from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
-from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, lines_of
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill

@@ -324,6 +324,9 @@ class Ending(JobClient):
         """Return what it is now."""
         return {"status": "live" if next(self._lives) else "ended"}
 
+    def find(self, record: JobRecord) -> None:
+        """Find nothing."""
+
     def cancel(self, record: JobRecord) -> None:  # noqa: ARG002 - one job
         """Refuse."""
         self.cancels += 1

@@ -1,4 +1,4 @@
-"""The stack's own routes: is it up, how many jobs were ever accepted, what shall go wrong next, which limits hold."""
+"""The stack's own routes: is it up, which jobs and texts were ever paid for, what shall go wrong next, the limits."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -21,9 +21,7 @@ def control_router(context: Context, services: Sequence[Service]) -> APIRouter:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/jobs/count")
-    def jobs_count() -> dict[str, int]:
-        return {service.name: context.jobs.count(service.name) for service in services}
+    _add_counts(router, context, services)
 
     @router.post("/faults")
     async def add_fault(request: Request) -> Response:
@@ -57,6 +55,16 @@ def control_router(context: Context, services: Sequence[Service]) -> APIRouter:
         return _json(context.quotas)
 
     return router
+
+
+def _add_counts(router: APIRouter, context: Context, services: Sequence[Service]) -> None:
+    @router.get("/jobs/count")
+    def jobs_count() -> dict[str, int]:
+        return {service.name: context.jobs.count(service.name) for service in services}
+
+    @router.get("/texts/count")
+    def texts_count() -> dict[str, int]:
+        return {service.name: context.jobs.texts(service.name) for service in services}
 
 
 def _check(fault: Fault, services: Sequence[Service]) -> None:

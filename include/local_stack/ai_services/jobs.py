@@ -39,6 +39,8 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
+# Member of a job's result: how many texts the model computed for it.
+TEXTS = "texts"
 ENDED = frozenset({State.COMPLETED, State.PARTIAL, State.FAILED, State.STOPPED, State.EXPIRED})
 
 
@@ -130,6 +132,10 @@ class JobStore:
     def count(self, service: str) -> int:
         """Return the number of accepted jobs, including ended ones."""
         return len(self.accepted(service))
+
+    def texts(self, service: str) -> int:
+        """Texts that the model computed in jobs that have ended."""
+        return sum(self.current(job).result.get(TEXTS, 0) for job in self.accepted(service))
 
     def accepted(self, service: str) -> list[Job]:
         """Return all jobs of a service in the order of acceptance, in the state in which this store first read them.

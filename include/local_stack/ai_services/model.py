@@ -91,7 +91,9 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2 on the processor: texts in, unit vectors out."""
+    """all-MiniLM-L6-v2 on the processor: texts in, unit vectors out; `encoded` counts the texts."""
+
+    encoded = 0
 
     def __init__(self, model_dir: Path, *, threads: int = 0) -> None:
         missing = [name for name in (*SHA256_OF, GRAPH.name) if not (model_dir / name).exists()]
@@ -111,6 +113,7 @@ class MiniLM:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One unit vector of 384 numbers per text, in the order of the texts."""
+        self.encoded += len(texts)
         token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         # Neighbours of like length need little padding, and padding is computed like text.
         by_length = sorted(range(len(token_ids)), key=lambda index: len(token_ids[index]))

@@ -21,7 +21,7 @@ from botocore.config import Config
 from include.local_stack.ai_services import bedrock_job, cohere_job, openai_job, sagemaker_job
 from include.local_stack.ai_services.aws import REGION
 from include.local_stack.ai_services.computing import JobFailedError, JobStoppedError, Outcome, S3Client, Tools
-from include.local_stack.ai_services.jobs import Job, JobStore, State
+from include.local_stack.ai_services.jobs import TEXTS, Job, JobStore, State
 from include.local_stack.ai_services.model import MiniLM
 from include.local_stack.ai_services.service import datasets_of, files_of
 
@@ -52,10 +52,12 @@ class Worker:
         job = self._jobs.next_due(self._now_s())
         if job is None:
             return False
+        before = self._model.encoded
         outcome = self._outcome(job)
+        texts = self._model.encoded - before
 
         def ended(current: Job) -> Job:
-            result = {**current.result, **outcome.result}
+            result = {**current.result, **outcome.result, TEXTS: texts}
             return current.entered(outcome.state, self._now_s(), failure_reason=outcome.reason, result=result)
 
         self._jobs.update(job.service, job.name, ended)

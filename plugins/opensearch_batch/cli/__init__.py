@@ -1,24 +1,25 @@
 """Command line: ingest and checks without Airflow. Every command except `schema` prints an account.
 
-Each command is one function in its own module, registered here.
+Each command is one class or function in its own module, registered here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from opensearch_batch import __version__
-from opensearch_batch.cli.check import CheckAccount, check
-from opensearch_batch.cli.command import Account, usage_error
-from opensearch_batch.cli.convert import ConvertAccount, convert
+from opensearch_batch.cli.check import Check, CheckAccount
+from opensearch_batch.cli.command import Account, Command, typer_command, usage_error
+from opensearch_batch.cli.convert import Convert, ConvertAccount
 from opensearch_batch.cli.ingest import IngestAccount, ingest
-from opensearch_batch.cli.init import InitAccount, init
-from opensearch_batch.cli.replay import ReplayAccount, replay
+from opensearch_batch.cli.init import Init, InitAccount
+from opensearch_batch.cli.ledger import LedgerAccount, ledger
+from opensearch_batch.cli.replay import Replay, ReplayAccount
 from opensearch_batch.cli.schema import schema
-from opensearch_batch.cli.search import SearchAccount, search
+from opensearch_batch.cli.search import Search, SearchAccount
 
 PROGRAM = "opensearch-batch"
 # The account type of each command; an account of this type is also printed after invalid arguments.
@@ -29,6 +30,7 @@ ACCOUNTS: dict[str, type[Account]] = {
     "convert": ConvertAccount,
     "init": InitAccount,
     "search": SearchAccount,
+    "ledger": LedgerAccount,
 }
 
 app = typer.Typer(
@@ -37,8 +39,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (init, check, search, ingest, replay, convert, schema):
-    app.command()(function)
+COMMANDS: dict[str, Callable[..., Command[Any]]] = {
+    "init": Init,
+    "check": Check,
+    "search": Search,
+    "ingest": ingest,
+    "replay": Replay,
+    "convert": Convert,
+}
+for command, make in COMMANDS.items():
+    app.command(command)(typer_command(make))
+app.command()(schema)
+app.add_typer(ledger, name="ledger")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the value of a flag by position

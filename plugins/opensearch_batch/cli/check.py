@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import REFUSED, Account, Command, typer_command
+from opensearch_batch.cli.command import REFUSED, Account, Command
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.check import CheckResult
@@ -30,38 +30,32 @@ class CheckAccount(Account, frozen=True, kw_only=True):
     mistakes: int = 0
 
 
-@typer_command
-def check(
-    *,
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FILE.yaml]...", help=f"Pipeline files or folders. Default: {FOLDER}/."),
-    ] = None,
-    listing: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Output of `aws s3 ls --recursive`; estimates the number of jobs.",
-        ),
-    ] = None,
-) -> Command[CheckAccount]:
-    """Check pipeline files and run the tests in them, offline."""
-    return Check(files or [FOLDER], listing)
-
-
 class Check(Command[CheckAccount]):
-    """The check command."""
+    """Check pipeline files and run the tests in them, offline."""
 
     when_stopped = "nothing was changed"
 
-    def __init__(self, files: list[Path], listing: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        files: Annotated[
+            list[Path] | None,
+            typer.Argument(metavar="[FILE.yaml]...", help=f"Pipeline files or folders. Default: {FOLDER}/."),
+        ] = None,
+        listing: Annotated[
+            Path | None,
+            typer.Option(
+                exists=True,
+                dir_okay=False,
+                help="Output of `aws s3 ls --recursive`; estimates the number of jobs.",
+            ),
+        ] = None,
+    ) -> None:
         super().__init__(CheckAccount())
-        self._files = files
+        self._files = files or [FOLDER]
         self._listing = listing
 
     def execute(self) -> None:
-        """Check all files and collect their mistakes."""
         listing = None if self._listing is None else self._listing.read_text(encoding="utf-8")
         checked_files = check_pipelines(_pipeline_files(self._files), adapter_of, listing)
         mistakes = sum(len(checked.mistakes) for checked in checked_files)
@@ -73,7 +67,6 @@ class Check(Command[CheckAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Print the result."""
         account = self.account
         for checked in account.pipelines:
             for mistake in checked.mistakes:
@@ -107,7 +100,7 @@ def _lines_of(checked: CheckResult) -> Iterator[str]:
         yield f"{checked.file}: {path}"
     if not checked.pipelines:
         path = f"{checked.source} -> {checked.service} -> {checked.index}"
-        yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}"
+        yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}; {checked.mode}"
     yield from checked.remarks
     for finding in checked.findings:
         yield f"{checked.file}:{finding.line} {finding.location}: {finding.text}"

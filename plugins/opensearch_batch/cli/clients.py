@@ -75,11 +75,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
     ] = None
 
     def cluster(self, secrets: Secrets) -> Cluster:
-        """Return the cluster.
-
-        Raises:
-            ConfigError: the URL is missing, invalid or contains a password, or credentials are missing.
-        """
+        """Return the cluster; raise ConfigError for a missing or invalid URL or credential."""
         if not self.opensearch_url:
             raise ConfigError("no cluster; pass --opensearch-url or set OPENSEARCH_URL")
         url = _without_password("--opensearch-url", self.opensearch_url, INSTEAD_OF_PASSWORD)
@@ -96,8 +92,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
     def stores(self, credential: Credential | None = None) -> Stores:
         """Return the stores of sources and results; each client is created on first use.
 
-        Raises:
-            ConfigError: a URL contains a password or is invalid, even a URL from which nothing is read.
+        Raise ConfigError if a URL contains a password or is invalid, even a URL from which nothing is read.
         """
         keys = credential or Credential()
         s3_keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
@@ -105,10 +100,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
         openai_url = self.openai_base_url and _without_password(
             "--openai-base-url", self.openai_base_url, "set OPENAI_API_KEY in the environment"
         )
-        schemes = {
-            "s3": Scheme(lambda: _s3(keys, s3_url), compressed=True),
-            LOCAL: Scheme(LocalFiles, compressed=True),
-        }
+        schemes = {"s3": Scheme(lambda: _s3(keys, s3_url)), LOCAL: Scheme(LocalFiles)}
         # OpenAI is the only AI service whose key a request can contain.
         return stores(schemes, lambda _: openai_api(keys.openai_key, openai_url), services=["openai"])
 
@@ -168,11 +160,7 @@ def _s3(keys: Credential, endpoint: str | None) -> Objects:
 
 
 def _without_password(option: str, url: str, instead: str) -> str:
-    """Return a URL that contains no password.
-
-    Raises:
-        ConfigError: the URL contains a password, or is not a server URL.
-    """
+    """Return a URL that contains no password; raise ConfigError if it does, or is not a server URL."""
     try:
         address_of(url)
     except ConfigError as error:

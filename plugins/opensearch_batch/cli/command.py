@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 import time
@@ -18,8 +17,8 @@ from opensearch_batch.cli.secrets import Secrets
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.counts import DONE, DONE_WITH_DEAD_LETTERS
 
-REFUSED, FAILED, DRY_RUN = "REFUSED", "FAILED", "DRY_RUN"
-EXIT_CODES = {DONE: 0, DRY_RUN: 0, DONE_WITH_DEAD_LETTERS: 1, REFUSED: 2, FAILED: 3}
+REFUSED, FAILED, DRY_RUN, DIFFERENT = "REFUSED", "FAILED", "DRY_RUN", "DIFFERENT"
+EXIT_CODES = {DONE: 0, DRY_RUN: 0, DONE_WITH_DEAD_LETTERS: 1, DIFFERENT: 1, REFUSED: 2, FAILED: 3}
 INTERRUPTED = 130
 
 
@@ -37,7 +36,8 @@ A = TypeVar("A", bound=Account)
 class Command(Generic[A]):
     """Base of the commands. `account` is the result so far, so that an error does not lose it.
 
-    Subclasses define `execute` and `show`, and may define `when_stopped`, the advice in the message after Ctrl-C.
+    The arguments of a subclass are the options of the command, and its docstring is the help text. Subclasses define
+    `execute` and `show`, and may define `when_stopped`, the advice in the message after Ctrl-C.
     """
 
     when_stopped = "run the same command again"
@@ -71,7 +71,7 @@ class Output(msgspec.Struct, frozen=True):
 
 
 def typer_command(make: Callable[..., Command[Any]]) -> Callable[..., int]:
-    """Decorator: return a function for typer that runs the command that `make` returns.
+    """Return a function for typer that runs the command that `make`, a class or a function, returns.
 
     A parameter of `make` whose type is a struct becomes one option for each field; the options of `Output` are added.
     """
@@ -84,7 +84,6 @@ def typer_command(make: Callable[..., Command[Any]]) -> Callable[..., int]:
         if isinstance(parameter.annotation, type(Output))
     }
 
-    @functools.wraps(make)
     def run_command(**values: Any) -> int:  # noqa: ANN401 - values of any option
         for name, group in groups.items():
             values[name] = group(**{field: values.pop(field) for field in group.__struct_fields__})
@@ -92,6 +91,7 @@ def typer_command(make: Callable[..., Command[Any]]) -> Callable[..., int]:
         return run(make(**values), output)
 
     options = [option for parameter in parameters for option in _options_of(parameter, groups.get(parameter.name))]
+    run_command.__name__, run_command.__doc__ = make.__name__, make.__doc__
     run_command.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined] # read by typer
     return run_command
 

@@ -10,9 +10,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import REFUSED, Account, Command, typer_command
-from opensearch_batch.core.data_prepper.convert import Converted
-from opensearch_batch.core.data_prepper.convert import convert as convert_pipeline
+from opensearch_batch.cli.command import REFUSED, Account, Command
+from opensearch_batch.core.data_prepper.convert import Converted, convert
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.counts import DONE
@@ -27,25 +26,18 @@ class ConvertAccount(Account, frozen=True, kw_only=True):
     refused: list[str] = msgspec.field(default_factory=list)
 
 
-@typer_command
-def convert(
-    *, file: Annotated[Path, typer.Argument(metavar="FILE", help="Data Prepper pipeline file.")]
-) -> Command[ConvertAccount]:
-    """Convert the pipelines of a Data Prepper file, with comments on what changes and why."""
-    return Convert(file)
-
-
 class Convert(Command[ConvertAccount]):
-    """The convert command."""
+    """Convert the pipelines of a Data Prepper file, with comments on what changes and why."""
 
     when_stopped = "nothing was changed"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, *, file: Annotated[Path, typer.Argument(metavar="FILE", help="Data Prepper pipeline file.")]
+    ) -> None:
         super().__init__(ConvertAccount())
-        self._path = path
+        self._path = file
 
     def execute(self) -> None:
-        """Convert all pipelines and collect the refusals."""
         if not self._path.is_file():
             raise ConfigError(f"{self._path}: no such file")
         if not is_data_prepper(self._path):
@@ -54,7 +46,7 @@ class Convert(Command[ConvertAccount]):
         results, refused = list[Converted](), list[str]()
         for pipeline in file.pipelines:
             try:
-                results += convert_pipeline(file, pipeline)
+                results += convert(file, pipeline)
             except ConfigError as error:
                 refused.append(str(error))
         self.update(state=REFUSED if refused else DONE, pipelines=results, refused=refused)

@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk import fields_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
@@ -81,12 +81,7 @@ def process_first_rows(
     vectors: Sequence[VectorField],
     row_errors: RowErrors,
 ) -> FirstRowsAccount:
-    """Create the documents of the first rows.
-
-    Raises:
-        ConfigError: the field map is invalid; or `on_unmatched` is ``fail``, all rows were read, and one is unmatched.
-        FatalError: a source is damaged.
-    """
+    """Create the documents of the first rows; raise ConfigError or FatalError as an ingest of these rows would."""
     field_map = compile_map(request, sources=len(sources), vectors=vectors)
 
     def documents(variant: IngestRequest, reader: FirstRows) -> MappedDocuments:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
-from opensearch_batch.cli.command import Command, typer_command
+from opensearch_batch.cli.command import Command
 from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.progress_display import bytes_to_read, is_terminal, progress_bar
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
@@ -58,7 +58,6 @@ class Settings(msgspec.Struct, frozen=True):
     ] = None
 
 
-@typer_command
 def ingest(
     *,
     request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="Request file, or - for stdin.")],
@@ -86,7 +85,6 @@ class Ingestion(ClientCommand[IngestAccount]):
             self.when_stopped = "the same command without --force resumes"
 
     def execute(self) -> None:
-        """Run the request."""
         file = read_request(self._request)
         batch, settings = file.batch, self._settings
         self.update(index=batch.ingest.index)
@@ -132,7 +130,6 @@ class Ingestion(ClientCommand[IngestAccount]):
         return [*request, *self._clients.as_arguments()]
 
     def show(self, console: Console) -> None:
-        """Print the counts and the next step."""
         account = self.account
         account.show(console, "joined", "unmatched", "blank", "nulls")
         if len(account.sources) > 1:

@@ -1,4 +1,4 @@
-"""init: writes a pipeline file with a test, and an index body, from a file of sample records; offline."""
+"""init: writes a pipeline file with a test, and an index body, from a file of sample records; contacts no server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import Account, Command, typer_command
+from opensearch_batch.cli.command import Account, Command
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import format_of, reader
@@ -41,7 +41,7 @@ EXAMPLES: dict[str, tuple[dict[str, str], int]] = {
 
 
 class InitAccount(Account, frozen=True, kw_only=True):
-    """The files that were written, and the choices in them."""
+    """The files that were written, and what was derived from the sample: model input, id, fields, skipped paths."""
 
     files: list[str] = msgspec.field(default_factory=list)
     input: str = ""
@@ -51,79 +51,77 @@ class InitAccount(Account, frozen=True, kw_only=True):
     records: int = 0
 
 
-@typer_command
-def init(
-    *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline and of its DAG.")],
-    sample: Annotated[
-        Path,
-        typer.Option(exists=True, dir_okay=False, help="JSON Lines, JSON, CSV or Parquet; may be compressed."),
-    ],
-    service: Annotated[str, typer.Option(help="The AI service.")] = "openai",
-    dimension: Annotated[int | None, typer.Option(min=1, help="Length of the model's vectors.")] = None,
-    input_path: Annotated[
-        str | None, typer.Option("--input", help="Path of the model's input, like $.text. Default: the longest text.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Where the documents are. Default: s3://documents/NAME/.")] = None,
-    work_prefix: Annotated[
-        str, typer.Option(help="S3 prefix for all files that the pipeline writes.")
-    ] = "s3://opensearch-batch",
-    folder: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder that contains pipelines/ and indexes/.")
-    ] = FOLDER,
-) -> Command[InitAccount]:
+class Init(Command[InitAccount]):
     """Write a first version of a pipeline, its test and an index body, from sample records.
 
     Example: opensearch-batch init books --sample books.jsonl
     """
-    values, known_dimension = EXAMPLES.get(service, ({}, 0))
-    settings = DraftSettings(
-        name=name,
-        source=source or f"s3://documents/{name}/",
-        work_prefix=work_prefix,
-        service=service,
-        values=values,
-        dimension=dimension or known_dimension,
-        input=input_path,
-    )
-    return Init(settings, sample, folder)
 
-
-class Init(Command[InitAccount]):
-    """The init command."""
-
-    when_stopped = "run the same command again"
-
-    def __init__(self, settings: DraftSettings, sample: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        *,
+        name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline and of its DAG.")],
+        sample: Annotated[
+            Path,
+            typer.Option(
+                exists=True, dir_okay=False, help="Records as JSON Lines, JSON, CSV or Parquet; may be compressed."
+            ),
+        ],
+        service: Annotated[str, typer.Option(help="The AI service.")] = "openai",
+        dimension: Annotated[int | None, typer.Option(min=1, help="Dimension of the model's vectors.")] = None,
+        input_path: Annotated[
+            str | None,
+            typer.Option("--input", help="JSONPath of the model's input, like $.text. Default: the longest text."),
+        ] = None,
+        source: Annotated[
+            str | None, typer.Option(help="S3 URI of the documents. Default: s3://documents/NAME/.")
+        ] = None,
+        work_prefix: Annotated[
+            str, typer.Option(help="S3 prefix for all files that the pipeline writes.")
+        ] = "s3://opensearch-batch",
+        folder: Annotated[
+            Path, typer.Option(file_okay=False, help="Folder that contains pipelines/ and indexes/.")
+        ] = FOLDER,
+    ) -> None:
         super().__init__(InitAccount())
-        self._settings = settings
+        values, known_dimension = EXAMPLES.get(service, ({}, 0))
+        self._settings = DraftSettings(
+            name=name,
+            source=source or f"s3://documents/{name}/",
+            work_prefix=work_prefix,
+            service=service,
+            values=values,
+            dimension=dimension or known_dimension,
+            input=input_path,
+        )
         self._sample = sample
         self._folder = folder
 
     def execute(self) -> None:
-        """Read the sample, draft the files, check them, write them."""
         settings = self._settings
         if (reason := invalid_reason(settings.name)) is not None:
-            raise ConfigError(f"NAME: {settings.name!r} is not valid as a DAG id: {reason}")
+            raise ConfigError(f"NAME: {settings.name!r} is not a valid DAG id: {reason}")
         if settings.service not in names():
             raise ConfigError(f"--service: no service {settings.service!r}; known: {', '.join(names())}")
         if not settings.dimension:
-            raise ConfigError("--dimension: give the length of the model's vectors")
+            raise ConfigError("--dimension: set the dimension of the model's vectors")
         pipeline = self._folder / "pipelines" / f"{settings.name}.yaml"
         index_body = self._folder / "indexes" / f"{settings.name}.json"
         for path in (pipeline, index_body):
             if path.exists():
-                raise ConfigError(f"{path} exists already; remove it, or choose another name")
+                raise ConfigError(f"{path} already exists; remove it, or choose another name")
         records = _records(self._sample)
         draft = draft_pipeline(records, settings)
         _write(pipeline, draft.pipeline)
         _write(index_body, draft.index_body)
-        self._account_for(draft, [pipeline, index_body], len(records))
+        self._update_account(draft, [pipeline, index_body], len(records))
         (checked,) = check_pipelines([pipeline], adapter_of, None)
         if checked.mistakes:
-            raise ConfigError(f"{pipeline} and {index_body} are written; correct them: {'; '.join(checked.mistakes)}")
+            raise ConfigError(
+                f"{pipeline} and {index_body} were written, but have mistakes: {'; '.join(checked.mistakes)}"
+            )
 
-    def _account_for(self, draft: PipelineDraft, files: list[Path], records: int) -> None:
+    def _update_account(self, draft: PipelineDraft, files: list[Path], records: int) -> None:
         self.update(
             state=DONE,
             files=[str(file) for file in files],
@@ -135,7 +133,6 @@ class Init(Command[InitAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Print the choices and the next steps."""
         account, settings = self.account, self._settings
         console.print(f"{account.records} records of {self._sample} read; written:")
         for file in account.files:
@@ -144,20 +141,16 @@ class Init(Command[InitAccount]):
             f"model input {account.input}; document id {account.id or 'derived from the origin of each record'}"
         )
         if account.skipped:
-            console.print(f"no field for {', '.join(account.skipped)}: values of different or nested types")
+            console.print(f"skipped: {', '.join(account.skipped)} (mixed, nested or empty values)")
         pipeline = account.files[0]
         console.print("next:")
-        console.print(f"  correct what is wrong in {pipeline}, then: opensearch-batch check {pipeline}")
+        console.print(f"  review and edit {pipeline}, then: opensearch-batch check {pipeline}")
         console.print(f"  upload your documents to {settings.source}, then trigger the DAG {settings.name} in Airflow")
         console.print(f'  opensearch-batch search {pipeline} "a question"')
 
 
 def _records(sample: Path) -> list[dict[str, Any]]:
-    """Return the first records of a sample.
-
-    Raises:
-        ConfigError: no row of the sample is a JSON object.
-    """
+    """Return the first records of a sample; raise ConfigError if no row of the sample is a JSON object."""
     uri, objects = str(sample), LocalFiles()
     item = objects.head(uri)
     if item is None:

@@ -49,7 +49,6 @@ class Preview(ClientCommand[PreviewAccount]):
         self._request = request
 
     def execute(self) -> None:
-        """Check objects and index, and process the first rows."""
         batch = read_request(self._request).batch
         self.update(index=batch.ingest.index)
         objects = self._stores(batch.credential)
@@ -82,7 +81,6 @@ class Preview(ClientCommand[PreviewAccount]):
         self.update(remarks=[*self.account.remarks, remark])
 
     def show(self, console: Console) -> None:
-        """Print what the request would write."""
         account = self.account
         console.print(f"{account.index}: dry run, nothing was written")
         for source in account.sources:

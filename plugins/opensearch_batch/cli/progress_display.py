@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from opensearch_batch.core.ingest.replay import ReplayReport
+from opensearch_batch.core.storage.compression import COMPRESSED
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.rows import Source
-
-COMPRESSED = (".gz", ".zst")
 
 
 @contextmanager
@@ -20,9 +19,7 @@ def progress_bar(
 ) -> Iterator[Callable[[IngestCounts | ReplayReport, int], None]]:
     """Show a progress bar on stderr while in this context; yield a function that updates it.
 
-    Args:
-        what: name of the task.
-        total_bytes: bytes to read, None if unknown.
+    `total_bytes` is None if the number of bytes to read is unknown.
     """
     if not is_terminal():
         yield lambda counts, read_bytes: None  # noqa: ARG005 - nothing is shown

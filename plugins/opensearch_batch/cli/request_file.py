@@ -28,12 +28,7 @@ class RequestFile(msgspec.Struct, frozen=True):
 
 
 def read_request(name: str) -> RequestFile:
-    """Read a request; ``-`` is stdin.
-
-    Raises:
-        ConfigError: the file cannot be read, or the request is invalid or contains a placeholder from
-            OpenSearch's documentation.
-    """
+    """Read a request (``-``: stdin); raise ConfigError if it is invalid, or has placeholders of the documentation."""
     if name == STDIN:
         location, content, folder = "stdin", sys.stdin.buffer.read(), Path.cwd()
     else:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
-from opensearch_batch.cli.command import Account, Command, typer_command
+from opensearch_batch.cli.command import Account
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from opensearch_batch.core.opensearch.questions import Answer, Question, ask, fields_to_ask
@@ -30,28 +30,23 @@ class SearchAccount(Account, frozen=True, kw_only=True):
     answers: list[Answer] = msgspec.field(default_factory=list)
 
 
-@typer_command
-def search(
-    *,
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Text to search for.")],
-    index: Annotated[str | None, typer.Option(help="Index to search. Default: the pipeline's.")] = None,
-    size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents that each query returns.")] = 3,
-    clients: ClientFactory,
-) -> Command[SearchAccount]:
+class Search(ClientCommand[SearchAccount]):
     """Search a pipeline's index for a question, with a neural, a text and a hybrid query.
 
     Example: opensearch-batch search books "who rules the waves" --opensearch-url http://127.0.0.1:9200
     """
-    return Search(pipeline, question, index, size, clients)
-
-
-class Search(ClientCommand[SearchAccount]):
-    """The search command."""
 
     when_stopped = "nothing was changed"
 
-    def __init__(self, pipeline: str, question: str, index: str | None, size: int, clients: ClientFactory) -> None:
+    def __init__(
+        self,
+        *,
+        pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")],
+        question: Annotated[str, typer.Argument(metavar="QUESTION", help="Text to search for.")],
+        index: Annotated[str | None, typer.Option(help="Index to search. Default: the pipeline's.")] = None,
+        size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents that each query returns.")] = 3,
+        clients: ClientFactory,
+    ) -> None:
         super().__init__(SearchAccount(), clients)
         self._pipeline = pipeline
         self._question = question
@@ -59,7 +54,6 @@ class Search(ClientCommand[SearchAccount]):
         self._size = size
 
     def execute(self) -> None:
-        """Find the index's fields and the model, then send the queries."""
         path = Path(self._pipeline)
         if not path.suffix:
             path = FOLDER / f"{path.name}.yaml"
@@ -86,7 +80,6 @@ class Search(ClientCommand[SearchAccount]):
         return ml_commons.deployed_model(name)
 
     def show(self, console: Console) -> None:
-        """Print the documents that each query found."""
         for answer in self.account.answers:
             console.print(f"{answer.kind}: {self._question}")
             for hit in answer.hits:

@@ -1,4 +1,4 @@
-"""Tables printed at the end of a command. Each location is on its own line, so it can be copied."""
+"""Tables and messages printed at the end of a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from opensearch_batch.cli.command import Account
 from opensearch_batch.core.types.counts import SourceCounts
 
-_COUNTS = ("read", "indexed", "unchanged", "dead_letters")
+_ALWAYS_SHOWN = ("read", "indexed", "unchanged", "dead_letters")
 PROGRAM = ["opensearch-batch"]
 
 
@@ -23,16 +23,17 @@ class IndexAccount(Account, frozen=True, kw_only=True):
     indexed: int = 0
     unchanged: int = 0
     filtered: int = 0
+    superseded: int = 0
     dead_letters: int = 0
     dead_letters_location: str | None = None
 
     def show(self, console: Console, *more: str) -> None:
-        """Print state, duration and counts; the counts in `more` only if they are not 0."""
+        """Print state, duration and counts; `more`, `filtered` and `superseded` only if they are not 0."""
         console.print(f"{self.index}: {self.state} in {self.seconds:.1f} s")
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column()
         table.add_column(justify="right")
-        for name in (*_COUNTS, *(name for name in (*more, "filtered") if getattr(self, name))):
+        for name in (*_ALWAYS_SHOWN, *(name for name in (*more, "filtered", "superseded") if getattr(self, name))):
             table.add_row(name.replace("_", " "), f"{getattr(self, name):,}")
         console.print(table)
 
@@ -50,7 +51,7 @@ def sources_table(sources: Sequence[SourceCounts]) -> Table:
 
 
 def show_dead_letters(console: Console, location: str, arguments: Sequence[str]) -> None:
-    """Print the location of dead letters and the command that replays them."""
+    """Print the location of dead letters, and the command that replays them, on lines that can be copied."""
     console.print(f"dead letters: {location}")
     console.print("fix their cause, then run:")
     console.print(f"  {shlex.join([*PROGRAM, 'replay', location, *arguments])}")

@@ -10,6 +10,8 @@
     │   ├── RemoteError   an error response of an AI service, passed on by ML Commons; the adapter of the service
     │   │                 converts it to another type
     │   ├── OutputUnusable    the output of a completed job is missing or incomplete
+    │   ├── AnswersUnusable   a file of the prediction store is missing or damaged
+    │   ├── ObjectChanged     an object of the source changed while it was being read
     │   └── AlreadySubmitted  the service already has a job with this name
     └── RecordRejected    one record cannot be processed: it becomes a dead letter, the others continue
 
@@ -62,6 +64,18 @@ class OutputUnusable(FatalError):
         super().__init__(message)
         self.folder = folder
         self.ml_task_id = ml_task_id
+
+
+class AnswersUnusable(FatalError):
+    """A file of the prediction store is missing or damaged; `name` is what `PredictionStore.drop` takes."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class ObjectChanged(FatalError):
+    """An object changed since it was listed, while it was being read."""
 
 
 class AlreadySubmitted(FatalError):

@@ -1,6 +1,7 @@
-"""Builds a DAG from each pipeline of a Data Prepper file: prepare; batch_predict, poll, ingest for each job; reconcile.
+"""Builds a DAG from each pipeline of an unchanged Data Prepper file, with the schedule of its scan.
 
-Rows that need no job are ingested in parallel. The file is used unchanged, with its own scan schedule.
+Tasks: prepare; batch_predict, poll and ingest, mapped over the jobs; rows and ingest_rows, in parallel with them, for
+rows that need no job; reconcile; publish, if an index has a fixed name.
 """
 
 from __future__ import annotations
@@ -33,11 +34,7 @@ WORK_ITEM_NAME = SHARD_NAME.replace("task.shard", "task.work_item")
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
-    """Return the DAGs of a file; the DAG id is the pipeline's name.
-
-    Raises:
-        ConfigError: the file uses something that is not supported.
-    """
+    """Return a DAG for each pipeline of a file; raise ConfigError if the file is invalid or not supported."""
     file = DataPrepperFile(path)
     return [_dag(file, pipeline) for pipeline in file.pipelines]
 
@@ -63,25 +60,25 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         },
         default_args=task_defaults(file.settings.owner, file.settings.task_timeout_s),
         on_failure_callback=failure_notifier(file.settings.alerts),
-        doc_md=_doc(compiled),
+        doc_md=_doc_md(compiled),
     ) as dag:
         _create_tasks(compiled)
     return dag
 
 
-def _doc(compiled: CompiledPipeline) -> str:
+def _doc_md(compiled: CompiledPipeline) -> str:
     source, sinks = compiled.source, [sink for _, sink in compiled.pipeline.sinks]
-    read = ", ".join(
+    prefixes = ", ".join(
         f"`s3://{bucket.name}/{prefix}` ({bucket.selection})"
         for bucket in source.buckets
         for prefix in bucket.include_prefix or ("",)
     )
-    through = f" through {compiled.ml.service_name}" if compiled.ml else ""
-    into = ", ".join(
+    service = f" through {compiled.ml.service_name}" if compiled.ml else ""
+    targets = ", ".join(
         f"`{sink.index}`" if isinstance(sink, OpenSearchSink) else f"`s3://{sink.bucket}/`" for sink in sinks
     )
     files = f"File: `{compiled.file.path.name}`. Files of its runs: `{compiled.layout.root}/`."
-    return f"From {read}{through} into {into}.\n\n{files}"
+    return f"From {prefixes}{service} into {targets}.\n\n{files}"
 
 
 def _create_tasks(compiled: CompiledPipeline) -> None:
@@ -90,7 +87,7 @@ def _create_tasks(compiled: CompiledPipeline) -> None:
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
         alerts=compiled.file.settings.alerts,
-        # Runs after a failed job too, to account for the other work items.
+        # Run even if a job failed, to account for the other work items.
         trigger_rule="all_done",
         **pipeline_arguments,
     )
@@ -114,7 +111,7 @@ def _create_tasks(compiled: CompiledPipeline) -> None:
 
 
 def _indexes_and_assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
-    """Return the indexes with a fixed name, and their assets, which can schedule other DAGs."""
+    """Return each index with a fixed name, and its asset, which can schedule other DAGs."""
     fixed = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
     conn_id = compiled.file.settings.connections.opensearch
     return [(sink.index, index_asset(conn_id or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]

@@ -16,6 +16,7 @@ from airflow.sdk import Param
 from opensearch_batch.core.ingest.request import INDEX_NAME_PATTERN
 from opensearch_batch.core.pipeline.rules import is_template, template_of
 from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.core.types.counts import PERCENT
 
 T = TypeVar("T")
 RUN = "This run"
@@ -56,12 +57,26 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             description="For a trial: how many records to read, from the first object on; all if empty.",
         ),
         "dry_run": switch(
-            "Check everything and log the shards and jobs that a run would create; write nothing, submit nothing.",
+            "Check everything and log what changed, and the shards and jobs of a run; write nothing, submit nothing.",
             section=RUN,
         ),
         "force": switch(
-            "Submit (and pay for) new batch jobs and write every document again, even if an earlier run did.",
+            "Pay for all predictions again and write every document again, even if nothing changed.",
             section=RUN,
+        ),
+        "rebuild": switch(
+            "Write every document again, from the predictions that are stored; pay nothing.",
+            section=RUN,
+        ),
+        "max_removed": Param(
+            None,
+            type=["null", "string"],
+            pattern=PERCENT,
+            section=RUN,
+            description_md=(
+                "The share of the documents that this run may delete, such as `50%`; if empty, `source.max_removed` of "
+                f"the pipeline ({spec.source.max_removed})."
+            ),
         ),
     }
 
@@ -95,10 +110,6 @@ def value_for_service(default: str, values: Mapping[str, T]) -> T | str:
     """Return the value for the service in the form: the value itself if all services have the same, else a template.
 
     The template contains objects as JSON strings, which `operators.base.rendered` parses.
-
-    Args:
-        default: the pipeline's default service.
-        values: the values, by service.
     """
     if all(value == values[default] for value in values.values()):
         return values[default]

@@ -1,4 +1,4 @@
-"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, repair, ingest for each shard; reconcile; publish.
+"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, ingest for each shard; repair; reconcile; publish.
 
 Airflow parses DAG files again and again, so modules that only tasks need are not imported here.
 """
@@ -11,18 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from airflow.sdk import DAG, XComArg, task_group
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
+from opensearch_batch.core.pipeline.rules import is_template, mode_of, template_of
 from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
+from opensearch_batch.hooks.pipeline_model import without_credential
 from opensearch_batch.notifications.alerts import failure_notifier
-from opensearch_batch.operators.base import SHARD_NAME
+from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator, without_credential
+from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
@@ -110,11 +113,7 @@ def is_surely_pipeline_file(path: Path) -> bool:
 
 
 def pipeline_dag(path: Path) -> DAG:
-    """Return the DAG of one pipeline file; the DAG id is the file name without its extension.
-
-    Raises:
-        ConfigError: the file, or a file it names, is invalid.
-    """
+    """Return the DAG of a file, with its name; raise ConfigError if the file, or a file that it names, is invalid."""
     file = PipelineFile(path, adapter_of)
     spec = file.spec
     schedule = schedule_of(file.name, spec)
@@ -183,6 +182,16 @@ class _Stages:
         def shard(shard: XComArg) -> None:
             self._shard_stages(shard)
 
+        repair = OpenSearchRepairOperator(
+            task_id="repair",
+            repair_at_most=self._spec.batch_predict.repair_at_most,
+            **self._job_arguments,
+            **self._poll_arguments,
+            **self._shared,
+        )
+        ingest_repaired = OpenSearchBatchIngestOperator.partial(
+            task_id="ingest_repaired", **self._ingest_arguments()
+        ).expand(shard=repair.output)
         work_prefix, connections = self._spec.work_prefix, self._spec.connections
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
@@ -194,7 +203,7 @@ class _Stages:
             max_dead_letters=self._spec.max_dead_letters,
             aws_conn_id=connections.aws,
             ai_conn_id=connections.ai,
-            # repair and ingest may be skipped.
+            # repair, and everything before it, may be skipped.
             trigger_rule="none_failed",
         )
         publish = OpenSearchPublishOperator(
@@ -204,17 +213,28 @@ class _Stages:
             aws_conn_id=connections.aws,
             outlets=[index_asset(connections.opensearch, self._spec.ingest.index)],
         )
-        shard.expand(shard=prepare.output) >> reconcile >> publish
+        shard.expand(shard=prepare.output) >> repair
+        ingest_repaired >> reconcile >> publish
 
     def _prepare(self) -> OpenSearchPrepareOperator:
         spec = self._spec
-        watched = {"index": spec.ingest.index, "service": spec.batch_predict.service}
+        ingest, uri = spec.ingest, template_of(spec.source.uri, spec.when.timezone)
         return OpenSearchPrepareOperator(
             task_id="prepare",
             source=source_of(spec),
+            own={"source": uri, "index": ingest.index, "service": spec.batch_predict.service},
+            partition=_settings_of(spec.when, "key_format", "timezone") if is_template(spec.source.uri) else None,
+            mode=mode_of(spec)[0],
+            max_removed=f"{{{{ params.max_removed or '{spec.source.max_removed}' }}}}",
+            deleted=None if spec.source.deleted is None else msgspec.to_builtins(spec.source.deleted),
+            predictions=spec.batch_predict.predictions,
+            document_settings={
+                "on_missing": spec.on_missing,
+                **_settings_of(ingest, "when", "op_type", "on_unmatched", "ingest_pipeline"),
+            },
             source_format=spec.source.format,
             passthrough=not spec.source.prepare,
-            watched=watched if spec.when.new_objects else None,
+            watched=spec.when.new_objects is not None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
             model_id=self._model_setting(lambda model: model.model_id),
@@ -225,44 +245,44 @@ class _Stages:
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
             max_dead_letters=spec.max_dead_letters,
-            **_settings_of(spec.source, "include", "exclude", "on_empty"),
+            **_settings_of(spec.source, "include", "exclude", "on_empty", "on_removed"),
             **_settings_of(spec.shard, "max_records", "max_bytes"),
             **self._document_arguments,
             **self._shared,
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
-        shard_arguments: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
         without_work_prefix = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         batch_predict = OpenSearchBatchPredictOperator(
-            task_id="batch_predict", **shard_arguments, **self._job_arguments, **self._shared
+            task_id="batch_predict",
+            shard=shard,
+            map_index_template=SHARD_NAME,
+            **self._job_arguments,
+            **self._shared,
         )
         deadline_s = self._spec.batch_predict.deadline_s
         poll = OpenSearchMLTaskSensor(
             task_id="poll", deadline_s=deadline_s, **self._poll_arguments, **without_work_prefix
         )
-        repair = OpenSearchRepairOperator(
-            task_id="repair",
-            **shard_arguments,
-            rounds=self._spec.batch_predict.repair_rounds,
-            **self._job_arguments,
-            **self._poll_arguments,
-            **self._shared,
-        )
         ingest = OpenSearchBatchIngestOperator(
             task_id="ingest",
-            **shard_arguments,
-            # repair may be skipped; if poll fails, ingest does not run.
+            shard=shard,
+            # Without a job, batch_predict and poll are skipped; if poll fails, ingest does not run.
             trigger_rule="none_failed",
-            on_missing=self._spec.on_missing,
-            **_settings_of(
-                self._spec.ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"
-            ),
-            **_settings_of(self._spec.ingest, "max_body_bytes", "max_in_flight", "compress"),
+            **self._ingest_arguments(),
+        )
+        batch_predict >> poll >> ingest
+
+    def _ingest_arguments(self) -> dict[str, Any]:
+        ingest = self._spec.ingest
+        return {
+            "map_index_template": INGEST_NAME,
+            "on_missing": self._spec.on_missing,
+            **_settings_of(ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"),
+            **_settings_of(ingest, "max_body_bytes", "max_in_flight", "compress"),
             **self._document_arguments,
             **self._shared,
-        )
-        batch_predict >> poll >> repair >> ingest
+        }
 
     def _connectors(self) -> dict[str, Any]:
         predict = self._spec.batch_predict

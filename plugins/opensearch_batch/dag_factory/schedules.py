@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import Asset, AssetWatcher, CronDataIntervalTimetable, CronPartitionTimetable
 
 from opensearch_batch.core.pipeline.spec import PipelineSpec
-from opensearch_batch.core.pipeline.spec_schedule import NewObjects
+from opensearch_batch.core.pipeline.spec_parts import NewObjects
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger
 
 # A run has the partition and date of the period that ends when the run starts: a nightly run reads yesterday.

@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 def client_of(
     service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, region: str = ""
 ) -> ServiceClient:
-    """Return the client of an AI service.
+    """Return the client of an AI service; `ai_conn_id` is the connection with its key (None: the service's default).
 
-    Args:
-        service: the service's name.
-        aws_conn_id: the object storage, and the credentials of AWS services.
-        ai_conn_id: the connection with the service's key; the service's default connection if None.
-        region: for AWS services, the region of the connector; that of the AWS connection if empty.
-
-    Raises:
-        ConfigError: the service's connection is missing or has no key.
+    An AWS service is called in the region of the connector, or in that of the AWS connection if `region` is empty.
+    Raise ConfigError if the service's connection is missing or has no key.
     """
     entry = service_of(service)
     return entry.client(_api(entry, aws_conn_id, ai_conn_id, region), object_storage(aws_conn_id))
@@ -37,9 +31,9 @@ def client_of(
 def outputs_store(
     *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, services: Iterable[str] | None = None
 ) -> Stores:
-    """Return the store of everything that a pipeline reads: objects on S3, and files at AI services (None: all)."""
+    """Return the store of all objects that a pipeline reads: on S3, and at the AI services `services` (None: all)."""
     return stores(
-        {"s3": Scheme(lambda: object_storage(aws_conn_id), compressed=True)},
+        {"s3": Scheme(lambda: object_storage(aws_conn_id))},
         lambda entry: _api(entry, aws_conn_id, ai_conn_id),
         services=names() if services is None else services,
     )
@@ -57,7 +51,7 @@ def connector_credential(
 
 
 def _api(entry: AiService, aws_conn_id: str, ai_conn_id: str | None, region: str = "") -> Api:
-    """Return the API client of a service, from the service's own Python package."""
+    """Return the API client of a service: boto3's, or that of the service's own Python package."""
     settings = entry.connection
     if isinstance(settings, AwsConnection):
         return aws_client(settings.api, aws_conn_id, region=region)

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
-    """Return the object storage of an AWS connection.
-
-    Raises:
-        ConfigError: there is no such connection.
-    """
+    """Return the object storage of an AWS connection; raise ConfigError if there is no such connection."""
     owners = connection(aws_conn_id, "aws").extra_dejson.get("bucket_owners") or {}
     client = aws_hook(aws_conn_id, "s3").get_conn()
     if any(owners.values()):
@@ -31,11 +27,7 @@ def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
 
 
 def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID, *, region: str = "") -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    """Return a boto3 client for an AWS service, in the connection's region if none is given.
-
-    Raises:
-        ConfigError: there is no such connection.
-    """
+    """Return a boto3 client, by default in the connection's region; raise ConfigError without such a connection."""
     connection(aws_conn_id, "aws")
     return aws_hook(aws_conn_id, name, region=region).get_conn()
 

@@ -1,4 +1,4 @@
-"""Resolves a connection id: to a connection that Airflow stores, or to one that a Data Prepper file describes."""
+"""Resolves a connection id to an Airflow connection, or to one that a Data Prepper file describes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ if TYPE_CHECKING:
 
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
-# Default of the option `request_connections`: the connections that a request may name.
+# Default of the option `request_connections`: the connections that a request may use.
 REQUEST_CONNECTIONS = "opensearch_default, aws_default, openai_default"
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
-    """Return the connection with this id.
-
-    Raises:
-        ConfigError: the id is invalid, Airflow stores no connection with this id and type, or the file does not
-            describe the connection.
-    """
+    """Return the connection with this id; raise ConfigError if it is unknown, or Airflow's but of another type."""
     if is_in_file(conn_id):
         from opensearch_batch.hooks.file_connections import connection_at
 
@@ -34,17 +29,17 @@ def connection(conn_id: str, conn_type: str) -> Connection:
 
 
 def refuse_unlisted_conn_ids(*conn_ids: str) -> None:
-    """Raise ConfigError unless a request may name these connections.
+    """Raise ConfigError if a request may not use one of these connections.
 
-    Without this check, every user who may start a run could use every connection that Airflow stores. The allowed
-    connections are the option ``request_connections`` in the section ``opensearch_batch`` of Airflow's configuration.
+    Without this check, any user who can trigger a run could use any Airflow connection. Airflow's configuration lists
+    the allowed connections: option ``request_connections`` in section ``opensearch_batch``.
     """
     listed = conf.get("opensearch_batch", "request_connections", fallback=REQUEST_CONNECTIONS)
     allowed = [conn_id.strip() for conn_id in (listed or "").split(",")]
     for conn_id in conn_ids:
         if conn_id not in allowed:
             raise ConfigError(
-                f"connection {conn_id!r} may not be named by a request; allowed are {', '.join(allowed)} (option "
+                f"a request may not use connection {conn_id!r}; allowed: {', '.join(allowed)} (option "
                 "request_connections of [opensearch_batch] in Airflow's configuration)"
             )
 

@@ -25,11 +25,7 @@ from opensearch_batch.hooks.stored_connections import find_stored_connection, st
 
 
 def connection_at(conn_id: str) -> Connection:
-    """Return the connection that a block of a file describes.
-
-    Raises:
-        ConfigError: the file changed since the run began and has no such block.
-    """
+    """Return the connection that a block of a file describes; raise ConfigError if the file has lost the block."""
     file_name, _, keys = conn_id.rpartition("#")
     pipeline_name, *rest = keys.split("/")
     path = Path(file_name)
@@ -79,7 +75,7 @@ class _Connections:
         conn.extra = json.dumps({**conn.extra_dejson, "bucket_owners": owners})
         return conn
 
-    def _block(self, keys: list[str]) -> Aws | S3Dlq:
+    def _block(self, keys: list[str]) -> Aws:
         """Return the block with the region and the role."""
         match keys:
             case ["source"]:
@@ -99,18 +95,11 @@ class _Connections:
     def _sink(self, number: str) -> OpenSearchSink | S3Sink:
         return self._pipeline.sinks[int(number)][1]
 
-    def _aws(self, aws: Aws | S3Dlq | None) -> Connection:
+    def _aws(self, aws: Aws | None) -> Connection:
         """Return the stored AWS connection with the region and the role of a block."""
         # Without a stored connection, boto3 searches its usual credential sources.
         base = find_stored_connection(self._file.settings.connections.aws, "aws")
-        extra = {} if base is None else dict(base.extra_dejson)
-        if aws is not None:
-            if aws.region:
-                extra["region_name"] = aws.region
-            if aws.sts_role_arn:
-                extra["role_arn"] = aws.sts_role_arn
-                if aws.sts_external_id:
-                    extra["assume_role_kwargs"] = {"ExternalId": aws.sts_external_id}
+        extra = {**({} if base is None else base.extra_dejson), **(aws.connection_extra() if aws else {})}
         conn = Connection(conn_id="aws of a pipeline file", conn_type="aws", extra=json.dumps(extra))
         if base is not None:
             conn.login, conn.password = base.login, base.password

@@ -51,11 +51,10 @@ class JobResult(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
     def job_output(self, objects: Objects, folder: str, service: str) -> JobOutput:
-        """Return the output of the job whose record is in this folder.
+        """Return the output of the job whose record is in this folder; raise ConfigError if that is another job.
 
-        Raises:
-            ConfigError: the result belongs to another job. A task that starts from its trigger keeps its previous XCom
-                until it ends, so `poll` has an outdated XCom if a user clears it and then marks it as success.
+        A task that starts from its trigger keeps its previous XCom until it ends, so `poll` has an outdated XCom if a
+        user clears it and then marks it as success.
         """
         record = JobRecords(objects, folder).read()
         if record is None or not self._belongs_to(record, service):
@@ -63,7 +62,8 @@ class JobResult(msgspec.Struct, frozen=True):
                 f"the result of poll (ML Commons task {self.ml_task_id}) does not belong to this shard's job {folder}: "
                 "poll was marked as success by hand after a clear; clear batch_predict"
             )
-        return JobOutput(self.outputs, None, folder, self.ml_task_id)
+        submission = record.submission_of(self.ml_task_id)
+        return JobOutput(self.outputs, folder=folder, ml_task_id=self.ml_task_id, submission=submission)
 
     def _belongs_to(self, record: JobRecord, service: str) -> bool:
         if self.ml_task_id == record.ml_task_id:
@@ -84,31 +84,19 @@ class JobHandle(msgspec.Struct, frozen=True):
     ai_conn_id: str | None
 
     def record(self) -> JobRecord:
-        """Return the job's record.
-
-        Raises:
-            ConfigError: there is no record, or the job was not submitted yet.
-        """
+        """Return the job's record; raise ConfigError if there is no record, or the job was not submitted yet."""
         record = JobRecords(self._objects(), self.folder).read()
         if record is None or record.status == "intent":
             raise ConfigError(f"{self.folder}: no submitted job is recorded here; clear batch_predict")
         return record
 
     def task_status(self, ml_task_id: str) -> RemoteStatus:
-        """Ask the service for the job's status through ML Commons.
-
-        Raises:
-            NotFound: ML Commons does not know the task, or cannot load its model.
-        """
+        """Ask for the status through ML Commons; raise NotFound if it does not know the task or lacks its model."""
         ml_commons = shared_ml_commons(self.opensearch_conn_id)
         return remote_status(ml_commons, ml_task_id, adapter_of(self.service))
 
     def status(self, record: JobRecord) -> RemoteStatus:
-        """Ask the service for the job's status; if the record has no id of the job, find it by its name.
-
-        Raises:
-            NotFound: the service does not know the job.
-        """
+        """Ask the service for the status, by name if the record has no id; raise NotFound for an unknown job."""
         client = self._client(record)
         try:
             return client.describe(record)
@@ -233,9 +221,7 @@ class JobHandle(msgspec.Struct, frozen=True):
 def conclude_unattended(slots: Slots, arguments: Mapping[str, Any]) -> None:
     """Record the ends of ended jobs that hold slots and for which no run waits; this frees the slots.
 
-    Args:
-        slots: the slots to check.
-        arguments: the HANDLE_ARGUMENTS of the jobs.
+    `arguments` are the HANDLE_ARGUMENTS of the jobs.
     """
     for uri, slot in slots.held():
         if time.time() < slot.at + GRACE_S:

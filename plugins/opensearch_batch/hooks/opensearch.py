@@ -25,15 +25,9 @@ if TYPE_CHECKING:
 class OpenSearchMLHook(BaseHook):
     """OpenSearch and its ML Commons plugin, from an Airflow connection of type ``opensearch``.
 
-    Host, port, login and password as usual; in the extra: `use_ssl`, `verify_certs` (default true), `ca_certs`
-    (a file), `ssl_assert_hostname`, `url_prefix`, and for Amazon OpenSearch Service `aws_conn_id`, `region_name` and
+    Host, port, login and password as usual; in the extra: `use_ssl`, `verify_certs` (default true), `ca_certs` (a
+    file), `ssl_assert_hostname`, `url_prefix`, and for Amazon OpenSearch Service `aws_conn_id`, `region_name` and
     `service` (``es`` or ``aoss``): with `aws_conn_id`, requests are signed with SigV4 and need no password.
-
-    Args:
-        opensearch_conn_id: the connection.
-
-    Raises:
-        ConfigError: the connection is missing, or no client can be created from it.
     """
 
     conn_name_attr = "opensearch_conn_id"

@@ -18,11 +18,7 @@ KEEP_S = 300.0
 
 
 class SharedClients:
-    """Clients by key. One thread creates the client of a key while others wait for it; errors are not cached.
-
-    Args:
-        clock: returns the current time in seconds.
-    """
+    """Clients by key. One thread creates the client of a key while others wait for it; errors are not cached."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         @cached(
@@ -46,8 +42,7 @@ _clients = SharedClients()
 def shared_client(kind: str, conn_id: str, make: Callable[[], T]) -> T:
     """Return the client of a connection that all triggers of this process share.
 
-    Raises:
-        RetriableError: the client could not be created for an unexpected reason, which must not end thousands of waits.
+    Unexpected errors are raised as RetriableError: they must not end thousands of waits.
     """
     try:
         return _clients.get((kind, conn_id), make)

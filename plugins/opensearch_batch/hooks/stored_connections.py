@@ -20,11 +20,7 @@ ACCEPTED_TYPES = {"http": ("http", "generic")}
 
 
 def find_stored_connection(conn_id: str, conn_type: str) -> Connection | None:
-    """Return the connection with this id, None if Airflow stores none.
-
-    Raises:
-        ConfigError: the id is invalid, or the connection has another type.
-    """
+    """Return a connection, None if Airflow stores none; raise ConfigError for an invalid id or another type."""
     if not CONN_ID.fullmatch(conn_id):
         raise ConfigError(f"{conn_id!r} is not a connection id; an id has only letters, digits, _, . and -")
     try:
@@ -38,11 +34,7 @@ def find_stored_connection(conn_id: str, conn_type: str) -> Connection | None:
 
 
 def stored_connection(conn_id: str, conn_type: str) -> Connection:
-    """Return the connection with this id.
-
-    Raises:
-        ConfigError: the id is invalid, or Airflow stores no connection with this id and type.
-    """
+    """Return a connection; raise ConfigError if the id is invalid, or Airflow stores none with this type."""
     conn = find_stored_connection(conn_id, conn_type)
     if conn is None:
         raise ConfigError(f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections")

@@ -14,11 +14,9 @@ class _Link(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
-        """Return the XCom key of the URL."""
         return self.attribute.replace("_url", "_link")
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the URL."""
         return getattr(operator, self.attribute, None) or ""
 
 

@@ -32,11 +32,7 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 class FailureNotifier(BaseNotifier):
-    """Sends the alert ``failed``, as `on_failure_callback` of a DAG.
-
-    Args:
-        alerts: the recipients.
-    """
+    """Sends the alert ``failed`` to the recipients, as `on_failure_callback` of a DAG."""
 
     def __init__(self, alerts: Alerts) -> None:
         super().__init__()

@@ -35,12 +35,7 @@ class WebhookHook(HttpHook):
 
 
 class WebhookNotifier(HttpNotifier):
-    """Posts JSON, with the connection's password as bearer token.
-
-    Args:
-        conn_id: a connection of type ``http``.
-        body: the JSON.
-    """
+    """Posts JSON to a connection of type ``http``, with its password as bearer token."""
 
     _log = _SILENT
 

@@ -1,4 +1,4 @@
-"""Base classes and helpers of the stages: arguments, the current run, XComs of other stages, and final errors."""
+"""Base classes and helpers of the stages: arguments, the current run, XComs of other stages, error translation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from airflow.sdk import BaseOperator, Context
@@ -21,18 +24,23 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.job_handle import JobResult
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
 log = logging.getLogger(__name__)
 
 # `map_index_template`: what Airflow shows instead of the index of a mapped task.
 SHARD_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['records'] }} records"
+INGEST_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['documents'] }} documents"
 FINAL_STATES = frozenset({"success", "failed"})
 
 
 @contextmanager
-def final_errors_fail_the_task() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Log an error of this package as one line, and raise it without its causes.
 
     An error that a retry cannot fix is raised as AirflowFailException. Airflow logs the tracebacks of the raised
@@ -45,6 +53,25 @@ def final_errors_fail_the_task() -> Iterator[None]:
         log.debug("traceback of the error above", exc_info=error)
         error_class = AirflowFailException if isinstance(error, ConfigError | FatalError) else RetriableError
         raise error_class(str(error)) from None
+
+
+class PrepareOperator(BaseOperator):
+    """Base of the `prepare` stages: returns the shards, over which the next stages are mapped."""
+
+    ui_color = "#e8f0fe"
+
+    @translate_errors()
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        refuse_unknown_conf(self, context)
+        return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
+
+    def _prepare(self, context: Context) -> Sequence[Shard]:
+        """Implement in a subclass: return the shards of this run, none in a dry run."""
+        raise NotImplementedError
+
+    def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **members: object) -> None:
+        """Push the XCom `run`, which later stages read; call this last, because later stages take it as success."""
+        context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **members})
 
 
 class PipelineOperator(BaseOperator):
@@ -142,6 +169,24 @@ def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
             raise ConfigError(f"conf: this DAG has no parameter {name!r}, so nothing was started.{hint}")
 
 
+def interval_start(context: Context, *, key_format: str, timezone: str) -> float | None:
+    """Return the start of the run's partition, else its logical date (epoch seconds), None if it has neither.
+
+    If a user triggers a run with a partition key, Airflow sets no partition date, so the key is parsed.
+    """
+    run = context["dag_run"]
+    start, key = getattr(run, "partition_date", None), getattr(run, "partition_key", None)
+    if start is None and key:
+        try:
+            start = datetime.strptime(key, key_format).replace(tzinfo=ZoneInfo(timezone))
+        except ValueError:
+            log.warning(
+                "partition key %s does not match the format %s; the run is ordered by its own time", key, key_format
+            )
+    start = start or run.logical_date
+    return None if start is None else float(start.timestamp())
+
+
 def is_dry_run(context: Context) -> bool:
     """Whether a user started this run with ``dry_run``."""
     return bool(context["params"].get("dry_run"))
@@ -165,7 +210,10 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
 
 
 def run_end_check(context: Context) -> Callable[[str], bool]:
-    """Return a function that returns whether the run of the DAG with a given run id has ended or was deleted."""
+    """Return a function that returns whether a run, by id, has ended or was deleted.
+
+    It raises RetriableError if Airflow does not tell: the claim of a run in progress must not be taken over.
+    """
     ti = context["ti"]
 
     def is_over(run_id: str) -> bool:
@@ -173,53 +221,48 @@ def run_end_check(context: Context) -> Callable[[str], bool]:
 
         try:
             return ti.get_dagrun_state(dag_id=ti.dag_id, run_id=run_id) in FINAL_STATES
-        except AirflowRuntimeError:
-            return True
+        except AirflowRuntimeError as error:
+            if (error.error.detail or {}).get("status_code") == HTTPStatus.NOT_FOUND:
+                return True
+            raise RetriableError(f"Airflow does not return the state of run {run_id} ({error}); run again") from error
 
     return is_over
 
 
 def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
-    """Return the job's output from the XCom of `poll`; Airflow 3.3.2 JSON-encodes an XCom from a trigger twice.
+    """Return the output of the job whose record is in `folder`, from the XCom of the task `poll` of the same map index.
 
-    Args:
-        context: the context of a task with the same map index.
-        poll: the task id of the stage `poll`.
-        objects: the store of the work prefix.
-        folder: the folder of the record of the shard's job.
-        service: the AI service of the job.
-
-    Raises:
-        ConfigError: the XCom is missing or belongs to another job, because a user marked `poll` as success, which
-            cancels its job.
+    Raise ConfigError if a user marked `poll` as success, which cancels its job: the XCom is missing or belongs to
+    another job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
     if value is None:
         raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
+    # Airflow 3.3.2 JSON-encodes an XCom from a trigger twice.
     result = msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
     return result.job_output(objects, folder, service)
 
 
-def refuse_too_many(count: int, subject: str, things: str, setting: str) -> None:
+def refuse_over_map_limit(count: int, subject: str, unit: str, setting: str) -> None:
     """Raise ConfigError if `count` exceeds `[core] max_map_length`; Airflow's own error names no remedy."""
     limit = conf.getint("core", "max_map_length")
     if count > limit:
         raise ConfigError(
-            f"{subject} makes {count} {things}, and Airflow maps over at most {limit} ([core] max_map_length); raise "
-            f"{setting} or max_map_length"
+            f"{subject} has {count} {unit}, but Airflow maps a task over at most {limit} ([core] max_map_length); "
+            f"increase {setting} or max_map_length"
         )
 
 
-def rendered(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Return an argument as a dict; a template may have rendered it to JSON text."""
+def rendered_dict(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Return an argument as a dict; Airflow may have rendered its template to JSON text."""
     if isinstance(value, str):
         value = json.loads(value) if value else None
     return dict(value or {})
 
 
-def summary(report: IngestReport, uri: str) -> dict[str, Any]:
-    """Return the XCom of a report: the report without the counts of each source."""
+def report_xcom(report: IngestReport, uri: str) -> dict[str, Any]:
+    """Return the XCom of a report: index, state, total counts, and the locations of report and dead letters."""
     counts = msgspec.to_builtins(report.counts)
     del counts["sources"]
     return {

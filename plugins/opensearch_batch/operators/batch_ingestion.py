@@ -23,7 +23,7 @@ from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, refuse_unlisted_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import final_errors_fail_the_task, is_forced, layout_of, run_key_of, summary
+from opensearch_batch.operators.base import is_forced, layout_of, report_xcom, run_key_of, translate_errors
 from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.openai import CONN_ID
 from opensearch_batch.services.registry import row_errors
@@ -84,9 +84,8 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         self.aws_conn_id = aws_conn_id
         self.openai_conn_id = openai_conn_id
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the request."""
         refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
         batch = parse_remote_request(body)
@@ -106,7 +105,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         save(store, uri, report)
         for remark in report.remarks:
             self.log.warning(remark)
-        xcom = summary(report, uri)
+        xcom = report_xcom(report, uri)
         log_counts(self.log, f"into {report.index}", report.counts, store, report.dead_letters)
         self.log.info("%s; report %s", report.state, uri)
         counts, max_share = report.counts, batch.max_dead_letters

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from airflow.sdk import Context
+from airflow.sdk import Context, XComArg
+from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import bad_end_message
@@ -16,11 +17,10 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, resubmit_request
+from opensearch_batch.operators.base import layout_of, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import waiter_of
-from opensearch_batch.triggers.submission import SubmissionTrigger
 
 
 class OpenSearchBatchPredictOperator(JobOperator):
@@ -30,36 +30,40 @@ class OpenSearchBatchPredictOperator(JobOperator):
     job's record, the output prefix. An automatic retry or a second run reattaches to the job. After a bad end, only a
     clear of this task (a reprocessing backfill clears it too) or a run with the param ``force`` submits again.
 
-    The arguments are those of `JobOperator`.
+    The task is skipped if the shard has no job, because every prediction is in the store.
+
+    Args:
+        shard: one of the shards that `prepare` returned.
 
     Raises:
         AirflowFailException: the job ended badly before, or the service refuses it or throttles for too long.
         RetriableError: a server did not respond; the retry finds what was submitted.
     """
 
+    template_fields = ("shard", *JobOperator.template_fields)
     operator_extra_links = (MLTaskLink(),)
     ui_color = "#fef7e0"
 
+    def __init__(self, *, shard: Mapping[str, Any] | XComArg, **kwargs: Any) -> None:  # noqa: ANN401 - see `JobOperator`
+        super().__init__(**kwargs)
+        self.shard = shard
+
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit or reattach."""
         return self.execute_complete(context, {})
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Submit or reattach, after a wait too; the event holds the time when the service first throttled."""
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
-        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
-        if isinstance(result, SubmissionTrigger):
-            self.log.info("waiting: %s", result.reason)
-            self.defer(trigger=result, method_name="execute_complete")
-        decision, record = result
+        if not shard.job:
+            raise AirflowSkipException("every prediction is in the store")
+        decision, record = self.submit_or_defer(shard, layout, context, event)
         if decision == "refuse":
             raise FatalError(bad_end_message(record))
         folder = layout.job(shard.job)
         self._register_waiter(record, folder, context)
         if record.ml_task_id:
             self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
-        self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
         self._on_submitted(record, folder, context)
         return {"task_id": record.ml_task_id, "job": folder, "output": record.output}
 
@@ -80,8 +84,8 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
     """
 
     def _on_submitted(self, record: JobRecord, folder: str, context: Context) -> None:
-        from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+        from opensearch_batch.core.data_prepper.output_writers import record_writer
 
-        scan_state = ScanStateFile(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
+        store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
         for output in adapter_of(self.service).outputs(record, record.remote_job):
-            scan_state.record_writer(output if output.endswith("/") else output.rpartition("/")[0], folder)
+            record_writer(store, layout, output if output.endswith("/") else output.rpartition("/")[0], folder)

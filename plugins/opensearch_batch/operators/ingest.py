@@ -9,7 +9,7 @@ import msgspec
 from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.ingest.prediction_map import with_source_paths
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
     MAX_IN_FLIGHT,
@@ -17,29 +17,31 @@ from opensearch_batch.core.ingest.request import (
     OnUnmatched,
     OpType,
 )
-from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.ingest.staged_ingest import StagedIngest
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
-from opensearch_batch.core.jobs.repair import job_outputs_of
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.storage.json_document import load_manifest
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
 from opensearch_batch.core.types.counts import IngestReport
-from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.job import BAD_ENDS
+from opensearch_batch.core.types.manifest import REPAIR, Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.operators.base import (
     DocumentsOperator,
-    final_errors_fail_the_task,
     is_forced,
     layout_of,
     polled_output,
+    report_xcom,
     run_key_of,
-    summary,
+    translate_errors,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.operators.scan import ScanOperator
@@ -63,7 +65,8 @@ class IngestOperator(BaseOperator):
         store: Callable[[], S3Objects],
     ) -> None:
         """Log the reports, one for each sink; set the links to the first index and the first dead letters."""
-        number = next((number for number, report in enumerate(reports) if report.index), None)
+        indexes = (number for number, report in enumerate(reports) if report.index and "://" not in report.index)
+        number = next(indexes, None)
         if number is not None:
             self.index_url = cluster(number).search_url(reports[number].index)
         dead_letters = next((report.dead_letters for report in reports if report.dead_letters), None)
@@ -77,17 +80,16 @@ class IngestOperator(BaseOperator):
 
 
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
-    """Ingest one shard's predictions.
+    """Ingest one shard: add its predictions to the prediction store, and write or delete its documents.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; `report` and
-    `dead_letters` are locations.
-    A source whose documents are in the index already is counted as unchanged and not written again.
+    `dead_letters` are locations. Records without a prediction are left to `repair`; those that `repair` returned become
+    dead letters. What an earlier attempt finished is counted as unchanged and not written again.
 
     Args:
-        shard: the shard that `prepare` returned.
+        shard: a shard that `prepare` or `repair` returned.
         when: with processors, the condition that a row must meet to be written.
         poll: the task id of `poll`; its XCom (of the same map index) names the outputs.
-        repair: the task id of `repair`; its XCom names the account of further jobs, if there were any.
         op_type: ``index`` replaces a document, ``create`` keeps an existing one, ``upsert`` updates its fields.
         on_missing: by field name, or ``*`` for all fields, what happens if a record lacks a mapped path. The default is
             a dead letter for a vector, null for anything else.
@@ -98,7 +100,6 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         max_body_bytes: maximum size of a bulk body.
         max_in_flight: maximum number of concurrent bulk requests.
         compress: whether bulk bodies are compressed.
-        kwargs: the arguments of `DocumentsOperator`, and of `PipelineOperator`.
 
     Raises:
         AirflowFailException: the index is missing or does not fit the documents, or the output lacks a row for a
@@ -114,7 +115,6 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         shard: Mapping[str, Any] | XComArg,
         when: str | None = None,
         poll: str = "poll",
-        repair: str = "repair",
         op_type: OpType = "index",
         on_missing: Mapping[str, OnMissing] | None = None,
         on_unmatched: OnUnmatched = "dead_letter",
@@ -129,7 +129,6 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         super().__init__(**kwargs)
         self.shard = shard
         self.poll = poll
-        self.repair = repair
         self.dead_letters = dead_letters
         self.settings = {
             "op_type": op_type,
@@ -143,33 +142,44 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             "when": when,
         }
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest the outputs that `poll` returned."""
-        run_key = run_key_of(context)
-        repaired = context["ti"].xcom_pull(task_ids=self.repair, map_indexes=context["ti"].map_index)
+        """Ingest the staged records with the predictions of the shard's job, and with those in the store."""
+        run_key, layout = run_key_of(context), layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        layout, adapter = layout_of(self.work_prefix, context), adapter_of(self.service)
         shard = msgspec.convert(self.shard, Shard)
-        polled = polled_output(context, self.poll, objects=store, folder=layout.job(shard.job), service=self.service)
+        output = self._output(shard, layout, store, context) if shard.job else None
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)
         # Before the ingest: if this attempt dies after its writes, the next one finds them unchanged and adds no event.
         event_uri = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
-        report = ShardIngest(
+        report = StagedIngest(
             store,
             cluster,
             layout=layout,
             manifest=manifest,
-            adapter=adapter,
-            row_matching=adapter.row_matching(manifest.parameters),
-            request=with_source_paths(self.request(), adapter, manifest.parameters, manifest.inputs),
+            adapter=adapter_of(self.service),
+            request=self.request(),
             dead_letters=self.dead_letters,
-        ).run(shard, job_outputs_of(store, repaired, polled), force=is_forced(context))
+        ).run(shard, output)
         if event_uri is not None and not report.counts.indexed:
             store.delete(event_uri)
         self._log_reports(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
-        return summary(report, layout.ingest_report(run_key, shard.id))
+        return report_xcom(report, layout.ingest_report(run_key, shard.id))
+
+    def _output(self, shard: Shard, layout: Layout, store: Objects, context: Context) -> JobOutput:
+        """Return the output of the shard's job, which `poll` or `repair` has waited for.
+
+        Raise ConfigError if the job has not completed, because a user marked a task as success by hand.
+        """
+        folder = layout.job(shard.job)
+        if shard.id != REPAIR:
+            return polled_output(context, self.poll, objects=store, folder=folder, service=self.service)
+        record = JobRecords(store, folder).read()
+        if record is None or record.end is None or record.end.state in BAD_ENDS:
+            raise ConfigError(f"{folder}: this job of repair has not completed; clear repair")
+        outputs = adapter_of(self.service).outputs(record, record.remote_job)
+        return JobOutput(outputs, folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
 
 
 class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
@@ -182,7 +192,6 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     Args:
         work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
         poll: the task id of `poll`; its XCom (of the same map index) names the outputs. None if there is no job.
-        kwargs: the arguments of `ScanOperator`.
 
     Raises:
         AirflowFailException: an index does not fit the documents, an output is missing, or an object changed since
@@ -203,9 +212,8 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         self.work_item = work_item
         self.poll = poll
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest into every sink."""
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
@@ -220,12 +228,8 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         if not result.reports:
             raise AirflowSkipException("; ".join(result.remarks))
         self._log_reports(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
-        return {
-            "sinks": [
-                summary(report, compiled.layout.ingest_report(run_key, f"{work_item.id}-{number}"))
-                for number, report in enumerate(result.reports)
-            ]
-        }
+        uri = compiled.layout.ingest_report(run_key, work_item.id)
+        return {"sinks": [report_xcom(report, uri) for report in result.reports]}
 
     def _job_output(self, compiled: CompiledPipeline, store: Objects, context: Context) -> JobOutput | None:
         """Return the outputs of the work item's job, None if there is no job."""

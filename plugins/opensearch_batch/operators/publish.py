@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.runs.outbox import pending_events
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_end_check
+from opensearch_batch.operators.base import layout_of, run_end_check, translate_errors
 
 
 class OpenSearchPublishOperator(BaseOperator):
@@ -46,17 +46,18 @@ class OpenSearchPublishOperator(BaseOperator):
         self.work_prefix = work_prefix
         self.aws_conn_id = aws_conn_id
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> None:
         """Succeed, so that Airflow updates the assets, or skip."""
         counts = context["ti"].xcom_pull(task_ids=self.reconcile)["counts"]
+        written = {name: counts.get(name, 0) for name in ("indexed", "deleted")}
         events = self._events(context)
-        if not counts["indexed"] and not events:
+        if not any(written.values()) and not events:
             raise AirflowSkipException("nothing was written, so no asset is updated")
         is_outlet = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
         if is_outlet:
             for asset in self.outlets:
-                context["outlet_events"][asset].extra = {"indexed": counts["indexed"]}
+                context["outlet_events"][asset].extra = written
         for uri in events:
             object_storage(self.aws_conn_id).delete(uri)
         if not is_outlet:

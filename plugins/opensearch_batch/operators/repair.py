@@ -1,6 +1,7 @@
-"""Stage repair: submits the failed records of a job again, a few times, and waits without a worker slot.
+"""Stage repair: submits the records without a prediction again, in one smaller job a run, and waits without a worker.
 
-Records that still fail become dead letters of `ingest`, with the service's reason.
+Records that still have none become dead letters of `ingest_repaired`, with the service's reason. The task starts in the
+triggerer, so that no process starts for a run in which every record has its prediction.
 """
 
 from __future__ import annotations
@@ -11,100 +12,100 @@ from typing import Any
 import msgspec
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
+from airflow.triggers.base import StartTriggerArgs
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.jobs.repair import Repair
-from opensearch_batch.core.storage.json_document import load_manifest, save
-from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.jobs.job_records import bad_end_message
+from opensearch_batch.core.runs.repair import Repair
+from opensearch_batch.core.storage.json_document import load_manifest
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import REPAIR_AT_MOST
+from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, Shard
-from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.operators.base import (
-    final_errors_fail_the_task,
-    layout_of,
-    polled_output,
-    resubmit_request,
-    run_key_of,
-)
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
-from opensearch_batch.triggers.repair import RepairTrigger
-from opensearch_batch.triggers.submission import SubmissionTrigger
+from opensearch_batch.triggers.repair import UNANSWERED_TRIGGER, RepairTrigger
+
+CLEAR_REPAIR = "its records become dead letters; clear repair to submit (and pay for) a new job"
 
 
 class OpenSearchRepairOperator(JobOperator):
-    """Submit the failed records of a job again, at most `rounds` times.
+    """Submit the records of a run for which the service returned no prediction once more.
 
-    Returns the location of the account, ``{job_outputs, ml_task_ids, failed, reason}``. The task is skipped if no
-    record failed.
+    Returns a list of one shard, which `ingest_repaired` writes. The task is skipped if every record has its prediction.
+    After a bad end of its job, a clear of this task submits another one.
 
     Args:
-        rounds: maximum number of further jobs; 0 for none.
-        poll: the task id of `poll`; its XCom (of the same map index) names the outputs.
+        repair_at_most: the share of the records that the run paid for, such as ``20%``, that may be without a
+            prediction; with more, the task fails with the most common reasons, and submits nothing.
+        prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
         poll_every_s, poll_at_most_s: as in `poll`.
-        kwargs: the arguments of `JobOperator`.
 
     Raises:
-        AirflowFailException: an output is missing.
+        AirflowFailException: too many records have no prediction, or an ingest has no report.
         RetriableError: a server did not respond; the retry finds what was submitted.
     """
 
+    template_fields = ("manifest", *JobOperator.template_fields)
+    start_from_trigger = True
     ui_color = "#fce8e6"
 
     def __init__(
         self,
         *,
-        rounds: int = 2,
-        poll: str = "poll",
+        repair_at_most: str = REPAIR_AT_MOST,
+        prepare: str = "prepare",
         poll_every_s: float = 30.0,
         poll_at_most_s: float = 300.0,
         **kwargs: Any,  # noqa: ANN401 - the arguments of JobOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.rounds = rounds
-        self.poll = poll
+        self.repair_at_most = repair_at_most
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
+        # Empty if `prepare` found nothing to do.
+        run = f"ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run')"
+        self.manifest = f"{{{{ ({run} or {{}}).get('manifest', '') }}}}"
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=UNANSWERED_TRIGGER,
+            trigger_kwargs={"manifest": self.manifest, "aws_conn_id": self.aws_conn_id},
+            next_method="execute_complete",
+        )
 
-    def execute(self, context: Context) -> str:
-        """Find the failed records; submit, wait, repeat."""
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Repair at once; only called if a task cannot start from its trigger, as in ``dag.test``."""
+        if not self.manifest:
+            raise AirflowSkipException("prepare found nothing to do")
         return self.execute_complete(context, {})
 
-    @final_errors_fail_the_task()
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> str:
-        """Run the rounds. The store holds the rounds of earlier attempts, so none is paid for again."""
-        layout = layout_of(self.work_prefix, context)
-        store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        shard, run_key = msgspec.convert(self.shard, Shard), run_key_of(context)
-        first = polled_output(context, self.poll, objects=store, folder=layout.job(shard.job), service=self.service)
+    @translate_errors()
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Find the records, submit their job, and wait for its end; also called after each wait."""
+        layout, store = layout_of(self.work_prefix, context), object_storage(self.aws_conn_id)
+        manifest = load_manifest(store, layout.manifest(run_key_of(context)), Manifest)
+        repair = Repair(store, layout, manifest, adapter_of(self.service), self.repair_at_most)
+        shard = repair.shard()
+        if shard is None:
+            raise AirflowSkipException("every record has its prediction")
+        if not shard.job:
+            self.log.info("%d records without a prediction, and no job for them", shard.documents)
+        elif not self._ended_well(shard, layout, context, event):
+            shard = repair.without_job(shard)
+        return [msgspec.to_builtins(shard)]
 
-        def submit(part: Shard) -> JobRecord | SubmissionTrigger:
-            request = resubmit_request(context, self.retries)
-            result = self.submit(part, layout, request, since=event.get("since"))
-            return result if isinstance(result, SubmissionTrigger) else result[1]
-
-        result = Repair(
-            store,
-            layout,
-            shard,
-            adapter=adapter_of(self.service),
-            parameters=load_manifest(store, layout.manifest(run_key), Manifest).parameters,
-            inputs=self.inputs,
-            rounds=self.rounds,
-        ).run(first, submit)
-        if isinstance(result, JobRecord):
+    def _ended_well(self, shard: Shard, layout: Layout, context: Context, event: Mapping[str, Any]) -> bool:
+        """Submit the job, or find it, and defer until its end; return whether it completed."""
+        _, record = self.submit_or_defer(shard, layout, context, event)
+        if record.end is None:
             if event.get("given_up"):
-                raise FatalError(f"job {result.name}: no status for too long; clear repair to continue waiting")
+                raise FatalError(f"job {record.name}: no status for too long; clear repair to continue waiting")
             shared = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
-            trigger = RepairTrigger(job=layout.job(result.job), ml_task_id=result.ml_task_id, **shared)
+            trigger = RepairTrigger(job=layout.job(shard.job), ml_task_id=record.ml_task_id, **shared)
             self.defer(trigger=trigger, method_name="execute_complete")
-        if isinstance(result, SubmissionTrigger):
-            self.log.info("waiting: %s", result.reason)
-            self.defer(trigger=result, method_name="execute_complete")
-        if len(result.job_outputs) == 1:
-            raise AirflowSkipException(result.reason or "every record has its prediction")
-        uri = layout.repair_account(run_key, shard.id)
-        save(store, uri, result)
-        self.log.info("%d jobs; %d records failed in all rounds; %s", len(result.job_outputs), result.failed, uri)
-        return uri
+        if record.end.state in BAD_ENDS:
+            self.log.warning("%s", bad_end_message(record, CLEAR_REPAIR))
+            return False
+        return True

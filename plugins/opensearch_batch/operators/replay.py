@@ -8,17 +8,13 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator, Context
 
-from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.replay import replay
-from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.dead_letters import PART_SUFFIX, most_common_reasons, write_summary
-from opensearch_batch.core.storage.json_document import JsonDocument
-from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, refuse_unlisted_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import final_errors_fail_the_task, refuse_unknown_conf
+from opensearch_batch.operators.base import refuse_unknown_conf, translate_errors
 from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.registry import row_errors
 
@@ -26,7 +22,7 @@ from opensearch_batch.services.registry import row_errors
 class OpenSearchReplayOperator(BaseOperator):
     """Ingest the dead letters of a queue again.
 
-    Returns ``{queue, index, read, indexed, unchanged, filtered, dead_letters}``; `dead_letters` is the
+    Returns ``{queue, index, read, indexed, unchanged, filtered, superseded, dead_letters}``; `dead_letters` is the
     number of dead letters that remain.
 
     Args:
@@ -38,7 +34,8 @@ class OpenSearchReplayOperator(BaseOperator):
     Raises:
         AirflowFailException: the queue does not exist, the field map or the index is wrong, or no dead letter could be
             written.
-        RetriableError: a server did not respond; the retry writes the same ids.
+        RetriableError: a server did not respond, or a run works with the records of the queue; the retry writes the
+            same ids.
     """
 
     template_fields = ("dead_letters", "field_map", "opensearch_conn_id", "aws_conn_id")
@@ -59,17 +56,16 @@ class OpenSearchReplayOperator(BaseOperator):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
 
-    @final_errors_fail_the_task()
+    @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest the dead letters."""
         refuse_unknown_conf(self, context)
         refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id)
-        field_map, store = self.field_map or context["params"].get("field_map"), object_storage(self.aws_conn_id)
+        store = object_storage(self.aws_conn_id)
         report = replay(
             self.dead_letters,
             store,
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
-            request=_request_with(store, self.dead_letters, field_map) if field_map else None,
+            field_map=self.field_map or context["params"].get("field_map"),
             row_errors=row_errors(),
             on_progress=lambda report: self.log.info(
                 "%d read, %d indexed, %d dead letters", report.read, report.indexed, report.dead_letters
@@ -87,15 +83,3 @@ class OpenSearchReplayOperator(BaseOperator):
             )
         xcom: dict[str, Any] = msgspec.to_builtins(report)
         return xcom
-
-
-def _request_with(store: Objects, queue: str, field_map: Mapping[str, Any]) -> IngestRequest:
-    """Return the stored request of a queue, with this field map instead of its own.
-
-    Raises:
-        ConfigError: the queue is missing.
-    """
-    uri = f"{queue.rstrip('/')}/{REPLAY_FILE}"
-    absent = ConfigError(f"{uri}: no queue of dead letters here; use the location in `dead_letters` of a report")
-    request = JsonDocument(store, uri, ReplayRequest).require(absent).request
-    return msgspec.structs.replace(request, field_map=dict(field_map))

@@ -20,9 +20,15 @@ from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_end_check, run_key_of
+from opensearch_batch.operators.base import (
+    PrepareOperator,
+    is_dry_run,
+    is_forced,
+    refuse_over_map_limit,
+    run_end_check,
+    run_key_of,
+)
 from opensearch_batch.operators.log_tables import log_counts
-from opensearch_batch.operators.prepare import PrepareOperator
 from opensearch_batch.services.registry import adapter_of, row_errors
 
 if TYPE_CHECKING:
@@ -123,7 +129,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             shards, ended_badly = scan.shards(work_items, self._job_keys(compiled.ml), force=force)
         rows, jobs = [item.id for item in work_items if item.kind == "data"], {shard.id for shard in shards}
         work_items = [item for item in work_items if item.kind == "data" or item.id in jobs]
-        refuse_too_many(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
+        refuse_over_map_limit(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
         for job in ended_badly:
             self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
         manifest = ScanManifest(
@@ -137,13 +143,13 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
     def _skip_beyond_count(self, compiled: CompiledPipeline, store: S3Objects, context: Context) -> None:
         """Skip a scheduled scan beyond `scheduling.count`; a manual run always scans."""
-        from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+        from opensearch_batch.core.data_prepper.scan import scan_head
 
         scheduling = compiled.source.scheduling
         limit = scheduling.count if scheduling is not None else None
         if limit is None or context["dag_run"].run_type == "manual":
             return
-        scans = ScanStateFile(store, compiled.layout).read().scans
+        scans = scan_head(store, compiled.layout).load().scans
         if scans >= limit:
             context["ti"].xcom_push(key="run", value=NO_WORK)
             raise AirflowSkipException(f"all {limit} scans of scheduling.count are done; pause the DAG")

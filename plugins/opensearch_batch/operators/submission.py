@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import XComArg
+from airflow.sdk import Context
 
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
@@ -20,7 +20,6 @@ from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, d
 from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
-from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import DEADLINE_S, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
@@ -28,7 +27,7 @@ from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import PipelineOperator, rendered
+from opensearch_batch.operators.base import PipelineOperator, rendered_dict, resubmit_request
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
@@ -37,7 +36,6 @@ class JobOperator(PipelineOperator):
     """Base of the stages that submit jobs, `batch_predict` and `repair`; only these stages incur costs.
 
     Args:
-        shard: one of the shards that `prepare` returned.
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
@@ -45,15 +43,13 @@ class JobOperator(PipelineOperator):
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
         deadline_s: as in `poll`; the task fails if no slot becomes free for this time plus one hour.
-        kwargs: the arguments of `PipelineOperator`.
     """
 
-    template_fields = ("shard", "work_prefix", "service", "model_id", "parameters", "inputs")
+    template_fields: Sequence[str] = ("work_prefix", "service", "model_id", "parameters", "inputs")
 
     def __init__(
         self,
         *,
-        shard: Mapping[str, Any] | XComArg,
         model_id: str,
         parameters: Mapping[str, Any] | str | None = None,
         inputs: Sequence[str] = (),
@@ -64,7 +60,6 @@ class JobOperator(PipelineOperator):
         **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.shard = shard
         self.model_id = model_id
         self.parameters = parameters
         self.inputs = inputs
@@ -73,10 +68,23 @@ class JobOperator(PipelineOperator):
         self.retry_interval_s = retry_interval_s
         self.deadline_s = deadline_s
 
+    def submit_or_defer(
+        self, shard: Shard, layout: Layout, context: Context, event: Mapping[str, Any]
+    ) -> tuple[SubmitDecision, JobRecord]:
+        """Submit a shard's job as `submit` does, or defer the task; `event` is the result of an earlier wait."""
+        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
+        if isinstance(result, SubmissionTrigger):
+            self.log.info("waiting: %s", result.reason)
+            self.defer(trigger=result, method_name="execute_complete")
+        decision, record = result
+        if decision != "refuse":
+            self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
+        return decision, record
+
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
-        """Submit the shard's job, or return the job that was submitted before, or the trigger of the wait.
+        """Submit a shard's job, or return the job that was submitted before, or the trigger of the wait.
 
         The decision is "refuse" for a job that ended badly, unless a user requested another submission.
 
@@ -95,7 +103,6 @@ class JobOperator(PipelineOperator):
         slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         shared: dict[str, Any] = {"holder": folder} | {name: getattr(self, name) for name in HANDLE_ARGUMENTS}
-        mark_in_use(store, folder, now=time.time())
         job_records = JobRecords(store, folder)
         may_pay = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
         if may_pay and slots and not self._acquire(slots, folder):
@@ -156,7 +163,7 @@ class JobOperator(PipelineOperator):
             adapter_of(self.service),
             client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, region=model.region),
             model=model,
-            overrides=rendered(self.parameters),
+            overrides=rendered_dict(self.parameters),
             inputs=tuple(self.inputs),
         )
 
@@ -175,4 +182,5 @@ class JobOperator(PipelineOperator):
             submission=number,
             input_etag=shard.etag,
             region=region,
+            pipeline=layout.pipeline,
         )

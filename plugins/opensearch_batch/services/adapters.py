@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from opensearch_batch.core.jobs.contract import RequestLine, RowMatching
+from opensearch_batch.core.jobs.line_form import ContentForm, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import State
-from opensearch_batch.services.inputs import texts_reader
+from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.services.inputs import inputs_reader, texts_reader
 
 MIB = 1 << 20
 
 
-class BaseAdapter(ABC):
+class BaseAdapter:
     """Base of a `ServiceAdapter`; by default models read strings, and each row contains the id of its record."""
 
     model_parameter: ClassVar[str] = "model"
@@ -25,16 +25,14 @@ class BaseAdapter(ABC):
     # All states that the service documents.
     states: ClassVar[Mapping[str, State]]
 
-    @abstractmethod
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:  # noqa: ARG002 - a subclass needs them
         """Return the form of a line; None if only `request_line` can create the line."""
+        return None
 
     def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model's name."""
         return str(parameters[self.model_parameter])
 
     def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:  # noqa: ARG002 - the same for all parameters
-        """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
@@ -43,7 +41,26 @@ class BaseAdapter(ABC):
         if form is None:
             raise NotImplementedError
         read = texts_reader(form.paths)
-        return lambda record, record_id: form.line(record, record_id, read(record))
+        return lambda record, record_id: form.line(record_id, read(record))
+
+    def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
+        """Return the function that reads what `content_form` names or, if there is no form, creates the line."""
+        form, fixed_id = self.content_form(parameters, inputs), record_id(0)
+        if form is None:
+            line = self.request_line(parameters, inputs)
+            return lambda record: line(record, fixed_id)
+        read = texts_reader(form.paths) if form.texts else inputs_reader(form.paths)
+        before, after = form.before, form.after
+        return lambda record: b"".join((before, b",".join(read(record)), after))
+
+    def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
+        """Return the form of a line with a fixed id; a line usually has nothing but what the model reads.
+
+        An adapter whose lines have more of a record overrides this method. Without that, an edit of any field is paid
+        for.
+        """
+        form = self.line_form(parameters, inputs)
+        return None if form is None else form.content_form()
 
     def status_of(self, status: object, reason: str = "") -> JobStatus:
         """Map a service's status to a job status; None counts as running: ML Commons has not polled the job yet."""

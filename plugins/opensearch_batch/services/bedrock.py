@@ -16,8 +16,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
@@ -58,7 +58,6 @@ class BedrockAdapter(BaseAdapter):
     )
     batch_path = "/model-invocation-job"
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
-    error_members = frozenset({"error"})
     id_member: str | None = "recordId"
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}
@@ -79,7 +78,6 @@ class BedrockAdapter(BaseAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless the model, role and inputs make a valid job."""
         need_parameters(parameters, "modelId", "roleArn", job="CreateModelInvocationJob")
         model, extra = self.model(parameters), _extra(parameters)
         most = None if _family(model) == COHERE_EMBED and not _is_template(extra) else 1
@@ -204,12 +202,10 @@ class BedrockClient(AwsJobClient):
             return next((plain(job) for job in jobs if job["jobName"] == record.name), None)
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the response of GetModelInvocationJob."""
         with self.errors(record):
             return plain(self.api.get_model_invocation_job(jobIdentifier=self._arn(record)))
 
     def cancel(self, record: JobRecord) -> None:
-        """Call StopModelInvocationJob."""
         with self.errors(record):
             self.api.stop_model_invocation_job(jobIdentifier=self._arn(record))
 

@@ -6,15 +6,16 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, ClassVar
+from typing import IO, ClassVar
 
 from opensearch_batch.core.errors import ConfigError, FatalError, NotFound
+from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.job import JobRecord
 
 
-class JobClient(ABC):
+class JobClient(ServiceClient, ABC):
     """Base of a `ServiceClient`; by default the service reads its input from S3 and nothing is uploaded."""
 
     # A job can be stopped while this member of its description has one of the `live` values.
@@ -25,12 +26,8 @@ class JobClient(ABC):
         """Return ``{}``: the service reads the shard from S3."""
         return {}
 
-    def unstage(self, staged: Mapping[str, str]) -> None:  # noqa: B027 - `stage` uploads nothing
+    def unstage(self, staged: Mapping[str, str]) -> None:
         """Do nothing: `stage` uploads nothing."""
-
-    @abstractmethod
-    def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the service's current description of the job."""
 
     @abstractmethod
     def cancel(self, record: JobRecord) -> None:

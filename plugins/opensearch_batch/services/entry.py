@@ -22,12 +22,10 @@ class AwsConnection(msgspec.Struct, frozen=True):
 
 
 class KeyConnection(msgspec.Struct, frozen=True):
-    """A service with its own API key, which is the password of an Airflow connection.
+    """A service with its own API key, the password of an Airflow connection, by default `conn_id`.
 
-    Args:
-        conn_id: the default connection.
-        credential_member: the key's name in the ``credential`` of an ML Commons connector.
-        api: creates the API client from the key and the API's URL (None: the service's public URL).
+    `credential_member` is the key's name in the ``credential`` of an ML Commons connector. `api` creates the API client
+    from the key and the API's URL (None: the service's public URL).
     """
 
     conn_id: str
@@ -36,12 +34,9 @@ class KeyConnection(msgspec.Struct, frozen=True):
 
 
 class Storage(msgspec.Struct, frozen=True):
-    """Files stored at the service, read by URI.
+    """Files stored at the service, read by URI of a `scheme`; `open` creates the store, often a `ServiceFiles`.
 
-    Args:
-        scheme: the scheme of the URIs, ``openai`` for ``openai://…``.
-        open: creates the store from the API client; `ServiceFiles` is a base class for stores.
-        bare_id: a regular expression for ids that may be written without the scheme.
+    `bare_id` is a regular expression for ids that may be written without the scheme.
     """
 
     scheme: str
@@ -53,7 +48,6 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
     """The entry of one AI service in the registry.
 
     Args:
-        adapter: the service's adapter, with the service's name.
         client: creates the service's client from the API client and the store of the shards.
         connection: where the credentials are, and how the API client is created.
         storage: files at the service; None if all are on S3.

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, ClassVar, NoReturn
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
 from opensearch_batch.core.storage.raw_stream import RawStream
-from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 
 class ServiceFiles(ABC):
@@ -25,7 +26,7 @@ class ServiceFiles(ABC):
         """Return size and ETag of a file, None if it is absent."""
 
     @abstractmethod
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
+    def stream(self, uri: str) -> IO[bytes]:
         """Open a file for streaming."""
 
     @abstractmethod
@@ -36,13 +37,14 @@ class ServiceFiles(ABC):
         """Return the id in a URI."""
         return uri.removeprefix(f"{self.scheme}://")
 
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes
+        return decompressed(self.stream(uri), uri, compression)
+
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - ids have no folders
-        """Yield the file if it exists."""
         if self.id_of(uri) and (info := self.head(uri)):
             yield info
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a file, None if it is absent."""
         info = self.head(uri)
         if info is None:
             return None

@@ -11,11 +11,7 @@ from opensearch_batch.core.transform.json_path import PlainPath
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
-    """Return a function that reads the JSON texts at these paths; it rejects records where one is missing or null.
-
-    Raises:
-        ConfigError: a path contains anything but names and indexes.
-    """
+    """Return a function that reads the JSON texts at plain paths; it rejects records where one is missing or null."""
     plain = [PlainPath.parse(path) for path in paths]
     readers = [path.reader() for path in plain]
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
 from opensearch_batch.core.formats.json_text import check_json
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine, RowMatching
+from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
@@ -42,7 +42,7 @@ class SageMakerAdapter(BaseAdapter):
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     batch_path = "CreateTransformJob"
-    output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)
     states: ClassVar[Mapping[str, State]] = {
@@ -106,10 +106,10 @@ class SageMakerAdapter(BaseAdapter):
 
         return line
 
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of a line that is the record; None for several inputs, which add a member to the record."""
-        paths = inputs or [_input_filter(parameters)]
-        return LineForm(tuple(paths)) if len(paths) == 1 else None
+    def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
+        """Return the form of the value that SageMaker's InputFilter selects from the line."""
+        paths = tuple(inputs or [_input_filter(parameters)])
+        return ContentForm(paths) if len(paths) == 1 else ContentForm(paths, b"[", b"]")
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
@@ -184,19 +184,16 @@ class SageMakerClient(AwsJobClient):
     service, throttle_codes = "SageMaker", SageMakerAdapter.errors.throttle
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the job with the record's name, None if there is none."""
         try:
             return self.describe(record)
         except NotFound:
             return None
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the response of DescribeTransformJob."""
         with self.errors(record):
             return plain(self.api.describe_transform_job(TransformJobName=record.name))
 
     def cancel(self, record: JobRecord) -> None:
-        """Call StopTransformJob."""
         with self.errors(record):
             self.api.stop_transform_job(TransformJobName=record.name)
 

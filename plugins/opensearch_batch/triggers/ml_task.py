@@ -48,14 +48,9 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, StatusPoller]] 
 
 
 class MLTaskTrigger(BaseTrigger):
-    """Polls one batch job until it ends, and records the end in the job's record.
+    """Polls the job whose record is in a folder until it ends, and records the end; see `OpenSearchMLTaskSensor`.
 
-    Args:
-        job: the folder of the job's record.
-        ml_task_id: the ML Commons task; None or empty if there is none (Airflow renders a template to text, never to
-            None).
-        service, poll_every_s, poll_at_most_s, deadline_s, opensearch_conn_id, aws_conn_id, ai_conn_id: as in
-            `OpenSearchMLTaskSensor`.
+    Airflow renders a template to text, never to None, so an empty `ml_task_id` means that there is none.
     """
 
     def __init__(
@@ -86,7 +81,6 @@ class MLTaskTrigger(BaseTrigger):
         self._has_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", *SHARED_ARGUMENTS)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -190,8 +184,7 @@ class MLTaskTrigger(BaseTrigger):
     async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
         """Record the end and return the record with the end; a job that runs at its deadline is cancelled first.
 
-        Raises:
-            FatalError: the deadline passed, but other runs wait for the job with a later deadline, or without one.
+        Raise FatalError if other runs wait for the job with a later deadline, or without one.
         """
         handle, waiter = self._handle(), self._waiter(record.ml_task_id)
         while True:

@@ -37,17 +37,8 @@ MAX_RESPONSES = 100
 class NewObjectsTrigger(BaseEventTrigger):
     """Fires when the objects of a source differ from those that a run last prepared.
 
-    The event names the source. The run prepares all of its objects; objects that are done cost nothing.
-
-    Args:
-        uri: an S3 prefix that ends in ``/``, an object, or a glob.
-        work_prefix: the pipeline's work prefix.
-        pipeline: the pipeline's name.
-        include: globs, as in `prepare`.
-        exclude: globs, as in `prepare`.
-        aws_conn_id: the object storage, and the queue.
-        poll_every_s: interval between two listings, or two reads of the queue.
-        sqs: URL of a queue that receives the bucket's events; the source is listed only after one.
+    The event names the source. The run prepares all of its objects; objects that are done cost nothing. With `sqs`, the
+    URL of a queue that receives the bucket's events, the source is listed only after one.
     """
 
     def __init__(
@@ -73,7 +64,6 @@ class NewObjectsTrigger(BaseEventTrigger):
         self.sqs = sqs
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         names = ("uri", "work_prefix", "pipeline", "include", "exclude", "aws_conn_id", "poll_every_s", "sqs")
         return TRIGGER, {name: getattr(self, name) for name in names}
 

@@ -43,19 +43,10 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
 
 
 class SubmissionTrigger(BaseTrigger):
-    """Acquires a slot as soon as one is free, or waits for a number of seconds.
+    """Acquires one of the slots for the job `holder` as soon as one is free; without `slots`, waits for `pause_s`.
 
-    The event carries `since`: epoch seconds at which the service first throttled.
-
-    Args:
-        holder: the folder of the job that needs a slot.
-        slots: the folder of the slots; None to wait `pause_s` seconds.
-        max_slots: number of slots.
-        pause_s: seconds to wait if `slots` is None.
-        since: epoch seconds at which the service first throttled.
-        stalled_after_s: end the wait when no job acquired a slot for this time; the task then fails.
-        reason: why the task waits, for the log.
-        service, opensearch_conn_id, aws_conn_id, ai_conn_id: used to poll the jobs that hold slots.
+    The event carries `since`: epoch seconds at which the service first throttled. The wait ends when no job acquired a
+    slot for `stalled_after_s`; the task then fails. The jobs that hold slots are polled with the other arguments.
     """
 
     def __init__(
@@ -89,7 +80,6 @@ class SubmissionTrigger(BaseTrigger):
         accept_conn_ids(opensearch_conn_id, aws_conn_id, ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
         names = ("holder", "slots", "max_slots", "pause_s", "since", "stalled_after_s", "reason")
         return TRIGGER, {name: getattr(self, name) for name in (*names, *HANDLE_ARGUMENTS)}
 

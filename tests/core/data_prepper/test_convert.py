@@ -24,9 +24,9 @@ from opensearch_batch.core.ingest.event_documents import EventDocuments, EventOp
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import row_documents
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import fields_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.pipeline.check import check_pipeline
-from opensearch_batch.core.pipeline.file import load
+from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
@@ -72,7 +72,7 @@ def spec_of(folder: Path, each: Converted) -> PipelineSpec:
     path = folder / "pipelines" / f"{each.name}.yaml"
     path.write_text(each.text)
     assert check_pipeline(path, adapter_of).mistakes == []
-    return load(path, adapter_of)
+    return PipelineFile(path, adapter_of).spec
 
 
 @pytest.mark.parametrize(("name", "text"), [("texts", filled()), ("arrays", filled(ARRAYS))])
@@ -260,12 +260,12 @@ REFUSED = [
     ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: the document is the row after"),
     ([(SINK, f"{SINK}        document_root_key: a\n")], "document_root_key: the document is the row after"),
     ([(SINK, f"{SINK}        tags_target_key: a\n")], "tags_target_key: the document is the row after"),
-    ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is not one key"),
-    ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is not one key"),
+    ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is not a single key"),
+    ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is not a single key"),
     (
         [(SINK_ROUTES, "        routes: [one, two]\n"),
          (ROUTES, "  routes:\n    - one: /a == 1\n    - two: length(/b) == 1\n")],
-        "routes: the condition of two fails for some rows",
+        "routes: the condition of two can fail for a row",
     ),
     (
         [("  sink:\n", f"  sink:\n{S3_SINK}")],

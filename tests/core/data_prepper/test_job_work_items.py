@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
-from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.work_item_ingest import GONE, UNREAD
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.opensearch.cluster import Cluster
-from tests.core.data_prepper.work_items import AT, PipelineLab
+from tests.core.data_prepper.work_items import PipelineLab
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 ENRICH = """- s3_enrich:
@@ -42,11 +41,6 @@ def others(lab: Lab, index: str) -> Iterator[str]:
     """The start of other indexes' names, gone after the test."""
     yield f"{index}-other"
     lab.http.delete(f"{lab.stack.addresses.opensearch}/{index}-other*", timeout=WAIT_S)
-
-
-def manifest_of(work_items: PipelineLab, *taken: WorkItem) -> ScanManifest:
-    """Return what the run has in hand."""
-    return ScanManifest("books", f"run-{work_items.runs}", AT, ScanCounts(), list(taken))
 
 
 def test_an_answer_to_what_has_changed_since_is_left_out(work_items: PipelineLab, index: str) -> None:
@@ -172,9 +166,9 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: PipelineLab
     (work_item,) = work_items.work_items()
     with pytest.raises(RetriableError, match="sink 0 is away"):
         work_items.ingest(away).run(work_item)
-    manifest, work_prefix = manifest_of(work_items, work_item), work_items.compiled().layout
-    assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).unfinished) == 1
-    assert delete_read(work_items.lab.objects, work_prefix, manifest) == 0
+    objects, manifest, committed = work_items.lab.objects, present(work_items.manifest), work_items.commit()
+    assert len(account_of(objects, work_items.compiled().layout, manifest, committed).unfinished) == 1
+    assert delete_read(objects, manifest, committed) == 0
     assert work_items.lab.objects.head(uri) is not None
     assert [report.counts.indexed for report in work_items.run()] == [1]
 
@@ -252,12 +246,10 @@ def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: Pipe
         work_items.lab.objects.delete(item.uri)
     assert work_items.work_items() == [work_item]
     assert work_items.ingest().run(work_item, answered).remarks == [GONE]
-    assert (
-        account_of(
-            work_items.lab.objects, work_items.compiled().layout, manifest_of(work_items, work_item), sinks=1
-        ).gone
-        == 1
+    account = account_of(
+        work_items.lab.objects, work_items.compiled().layout, present(work_items.manifest), work_items.commit()
     )
+    assert account.gone == 1
     assert work_items.work_items() == []
 
 

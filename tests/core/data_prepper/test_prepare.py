@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
-from opensearch_batch.core.data_prepper.scan import WorkItem
+from opensearch_batch.core.data_prepper.output_writers import record_writer
+from opensearch_batch.core.data_prepper.scan import WorkItem, scan_head
 from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanCounts
-from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord
@@ -149,10 +149,10 @@ def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> 
     scans.put("out/job-1/a.out", "out/job-2/deep/b.out", "out/free.out")
     work_prefix = scans.scan().plan(writes=False) and CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
     folders = {name: f"s3://{scans.bucket}/work/jobs/{name}" for name in ("own", "other")}
-    ScanStateFile(scans.store, work_prefix).record_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
+    record_writer(scans.store, work_prefix, f"s3://{scans.bucket}/out/job-1/", folders["own"])
     scans.scan(name="others")
     others = CompiledPipeline.load(scans.folder / "books.yaml", "others").layout
-    ScanStateFile(scans.store, others).record_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
+    record_writer(scans.store, others, f"s3://{scans.bucket}/out/job-2/", folders["other"])
     record = JobRecord("other", "n", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t")
     job_records = JobRecords(scans.store, folders["other"])
     assert job_records.write(record, etag=None)
@@ -188,6 +188,7 @@ def test_a_dry_run_takes_nothing(scans: Scans) -> None:
     (work_item,), _ = scans.scan().plan(writes=False)
     assert scans.scan().plan()[0] == [work_item]
     work_prefix = CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
-    ScanStateFile(scans.store, work_prefix).mark_done(work_item, Done(work_item.at, "now", "run"))
+    scan_head(scans.store, work_prefix).change(lambda head: head.committed([(work_item, "now")]))
     assert scans.scan(run="next").plan()[0] == []
-    assert scans.scan(run="forced").plan(force=True)[0] == [work_item]
+    (forced,), _ = scans.scan(run="forced").plan(force=True)
+    assert (forced.id, forced.version > work_item.version) == (work_item.id, True)

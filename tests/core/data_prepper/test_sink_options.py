@@ -10,8 +10,10 @@ import pytest
 from opensearch_batch.core.config.option_types import Secret
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import OpenSearchAws
-from opensearch_batch.core.data_prepper.options.codecs import CsvOutput, JsonOutput, ParquetOutput
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.formats.csv import CsvEncoding
+from opensearch_batch.core.formats.json import JsonEncoding
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
 
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -98,9 +100,9 @@ def test_an_option_of_opensearch_is_read(tmp_path: Path, options: str, path: str
         ("index: a-${", 0, r"opensearch.index: .*is not closed"),
         ("index: a-%{QQ}", 0, r"opensearch.index: "),
         ("index: a-%{yyyy}-%{MM}", 0, r"opensearch.index: an index name may contain one date, like %{yyyy.MM}"),
-        ("index: a-%{yyyy.MM.dd.HH.mm}", 0, r"opensearch.index: .* must not contain m; use years to hours"),
-        ("index: 'a-%{yyyy:MM}'", 0, r"opensearch.index: .* must not contain :; use years to hours"),
-        ("index: a-${/b}-%{SSS}", 0, r"opensearch.index: .* must not contain S; use years to hours"),
+        ("index: a-%{yyyy.MM.dd.HH.mm}", 0, r"opensearch.index: .* must not contain m; use units from years to hours"),
+        ("index: 'a-%{yyyy:MM}'", 0, r"opensearch.index: .* must not contain :; use units from years to hours"),
+        ("index: a-${/b}-%{SSS}", 0, r"opensearch.index: .* must not contain S; use units from years to hours"),
         ("index_type: trace-analytics-raw", 0, r"opensearch.index_type: .*; write custom, or management_disabled"),
         ("index_type: tsdb", 0, r"opensearch.index_type: .*; write custom"),
         ("index_type: custm", 0, r"opensearch.index_type: 'custm' is not one of .* Did you mean 'custom'\?"),
@@ -254,10 +256,10 @@ def test_a_connection_takes_the_place_of_a_secret_store(tmp_path: Path) -> None:
         ("bucket: s3://archive-${/tenant}", "bucket", "archive-${/tenant}"),
         ("default_bucket: s3://other", "default_bucket", "other"),
         ("codec: {ndjson: {extension: jsonl}}", "codec.extension", "jsonl"),
-        ("codec: {json: {key_name: rows}}", "codec", JsonOutput(key_name="rows")),
-        ("codec: {csv: {delimiter: ;, header: [a]}}", "codec", CsvOutput(delimiter=";", header=("a",))),
-        ("codec: {parquet: {auto_schema: true}}", "codec", ParquetOutput(auto_schema=True)),
-        (f"codec: {{parquet: {{schema: '{AVRO}'}}}}", "codec", ParquetOutput(schema=AVRO)),
+        ("codec: {json: {key_name: rows}}", "codec", JsonEncoding(key_name="rows")),
+        ("codec: {csv: {delimiter: ;, header: [a]}}", "codec", CsvEncoding(delimiter=";", header=("a",))),
+        ("codec: {parquet: {auto_schema: true}}", "codec", ParquetEncoding(auto_schema=True)),
+        (f"codec: {{parquet: {{schema: '{AVRO}'}}}}", "codec", ParquetEncoding(schema=AVRO)),
         ("object_key: {path_prefix: 'a/%{yyyy}/${/b}'}", "object_key.path_prefix", "a/%{yyyy}/${/b}"),
         ("object_key: {name_pattern_prefix: rows}", "object_key.name_pattern_prefix", "rows"),
         ("compression: gzip", "compression", "gzip"),

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.data_prepper.file.source import S3Source
-from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NewlineInput, ParquetInput
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.json import Json
+from opensearch_batch.core.formats.newline import Newline
+from opensearch_batch.core.formats.parquet import Parquet
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
 
-CSV = CsvInput(delimiter=";", quote_character="'", header=("a", "b"), detect_header=False)
+CSV = Csv(delimiter=";", quote_character="'", header=("a", "b"), detect_header=False)
 CONDITION = "processing_conditions:\n  - {object_name: manifest.json.out, when: /a == /b"
 BEGIN, END = datetime(2026, 1, 31, 8), datetime(2026, 1, 31, 9, 30, 1)  # noqa: DTZ001 - a time of no zone is meant
 
@@ -42,10 +45,10 @@ BEGIN, END = datetime(2026, 1, 31, 8), datetime(2026, 1, 31, 9, 30, 1)  # noqa: 
         ("source", "codec: {csv: {delimiter: ;, quote_character: '''', header: [a, b], detect_header: false}}",
          "codec", CSV),
         ("source", "codec: {newline: {skip_lines: '2', header_destination: h}}",
-         "codec", NewlineInput(skip_lines=2, header_destination="h")),
+         "codec", Newline(skip_lines=2, header_destination="h")),
         ("source", "codec: {json: {key_name: k, include_keys: [a]}}",
-         "codec", JsonInput(key_name="k", include_keys=("a",))),
-        ("source", "codec: {parquet: }", "codec", ParquetInput()),
+         "codec", Json(key_name="k", include_keys=("a",))),
+        ("source", "codec: {parquet: }", "codec", Parquet()),
         ("source", "codec: {ndjson: {include_empty_objects: true}}", "codec.include_empty_objects", True),
         ("source", "aws: {sts_role_arn: 'arn:aws:iam::012345678901:role/r'}", "aws.account", "012345678901"),
         ("source", "aws: {sts_external_id: abc}", "aws.sts_external_id", "abc"),
@@ -67,7 +70,7 @@ BEGIN, END = datetime(2026, 1, 31, 8), datetime(2026, 1, 31, 9, 30, 1)  # noqa: 
         ("bucket", f"{CONDITION}, retry_delay: PT1M}}", "processing_conditions.0.retry_delay", 60.0),
         ("bucket", f"{CONDITION}, max_retry: 0}}", "processing_conditions.0.max_retry", 0),
         ("bucket", f"{CONDITION}, applicable_prefix: [a]}}", "processing_conditions.0.applicable_prefix", ("a",)),
-        ("bucket", f"{CONDITION}, codec: {{parquet: {{}}}}}}", "processing_conditions.0.codec", ParquetInput()),
+        ("bucket", f"{CONDITION}, codec: {{parquet: {{}}}}}}", "processing_conditions.0.codec", Parquet()),
     ],
 )  # fmt: skip
 def test_an_option_is_read(tmp_path: Path, place: str, options: str, path: str, value: Any) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+from opensearch_batch.core.data_prepper.output_writers import record_writer
 from opensearch_batch.core.data_prepper.scan import WorkItem
-from opensearch_batch.core.data_prepper.scan_prepare import Scan
-from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+from opensearch_batch.core.data_prepper.scan_account import Committed, commit
+from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanManifest
 from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
@@ -34,6 +35,7 @@ class PipelineLab:
         self.lab, self.bucket, self._path = lab, lab.new_bucket(), folder / "books.yaml"
         self.work_prefix = f"s3://{lab.new_bucket()}"
         self.runs, self.later = 0, timedelta()
+        self.manifest: ScanManifest | None = None
 
     def write(
         self,
@@ -96,7 +98,7 @@ books:
         )
         JobRecords(self.lab.objects, folder).write(record, etag=None)
         output = f"s3://{self.bucket}/out/{name}/"
-        ScanStateFile(self.lab.objects, self.compiled().layout).record_writer(output, folder)
+        record_writer(self.lab.objects, self.compiled().layout, output, folder)
         return JobOutput([output], folder=folder, ml_task_id="t")
 
     def opensearch(self, options: str) -> str:
@@ -120,7 +122,9 @@ books:
         return uri
 
     def work_items(self, *, force: bool = False) -> list[WorkItem]:
-        """Return the work items of a new run's scan."""
+        """Commit the run before, and return the work items of a new run's scan."""
+        if self.manifest is not None:
+            self.commit()
         compiled = self.compiled()
         self.runs += 1
         at = AT + self.later
@@ -133,7 +137,14 @@ books:
             processing_digest=ingest.processing_digest(ingest.indexes(at)),
             is_over=lambda run: True,  # noqa: ARG005 - no two runs overlap
         )
-        return self.scan.plan(force=force)[0]
+        work_items, counts = self.scan.plan(force=force)
+        self.manifest = ScanManifest("books", f"run-{self.runs}", at, counts, work_items)
+        return work_items
+
+    def commit(self) -> Committed:
+        """Commit the run, as its last stage does."""
+        assert self.manifest is not None
+        return commit(self.lab.objects, self.compiled().layout, self.manifest)
 
     def run(self, *, force: bool = False) -> list[IngestReport]:
         """Scan and ingest the new work items; return the report of each work item and sink."""

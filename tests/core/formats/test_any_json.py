@@ -10,8 +10,7 @@ import pytest
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.formats.any_json import AnyJson, layout_of
-from opensearch_batch.core.formats.jsonl import JsonLines
-from opensearch_batch.core.formats.lines import RawLines
+from opensearch_batch.core.formats.jsonl import JsonLines, RawLines
 from tests.core.formats.reading import BAD, entries, reasons, told
 
 ROWS: list[dict[str, Any]] = [{"a": 1, "b": {"c": [1, "x y"]}}, {"a": 2}, {"a": {}}]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest, OpType
 from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
-from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_BEFORE_RETRY, ConcurrencyLimit
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
@@ -282,7 +283,7 @@ def test_a_document_that_an_ingest_pipeline_drops_is_filtered(scripted: Scripted
     scripted.answers = [(200, {"errors": errors, "items": answers})]
     items = [item(at, op_type="index" if at < 2 else "upsert") for at in range(4)]
     (written,) = BulkWriter(scripted.cluster, REQUEST).write(items)
-    assert (written.indexed, written.unchanged, written.filtered, written.refused) == (1, 1, 2, [])
+    assert (written.indexed, written.unchanged, len(written.filtered), written.refused) == (1, 1, 2, [])
 
 
 @pytest.mark.parametrize("op_type", ["index", "create", "upsert"])
@@ -296,9 +297,9 @@ def test_an_ingest_pipeline_drops_documents(lab: Lab, index: str, *, op_type: Op
     request = IngestRequest(index, {})
     items = [item(at, at % 2, op_type=op_type) for at in range(4)]
     (written,) = BulkWriter(cluster, request).write(items)
-    assert (written.indexed, written.unchanged, written.filtered) == (2, 0, 2)
+    assert (written.indexed, written.unchanged, len(written.filtered)) == (2, 0, 2)
     (again,) = BulkWriter(cluster, request).write(items)
-    assert (again.indexed, again.unchanged, again.filtered) == ((2, 0, 2) if op_type == "index" else (0, 2, 2))
+    assert (again.indexed, again.unchanged, len(again.filtered)) == ((2, 0, 2) if op_type == "index" else (0, 2, 2))
 
 
 HTML = b"<html>502 Bad Gateway</html>"

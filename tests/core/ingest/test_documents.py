@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
-from opensearch_batch.core.ingest.documents import Reading, row_position
+from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.progress import ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest, OnUnmatched, compile_map
@@ -131,7 +131,7 @@ class Run:
             queue="work/dead_letters/",
             fingerprint="f",
             before=None,
-            origin_of=row_position,
+            reading=Reading(objects),
             replay=ReplayRequest(names, self.request),
         ) as account:
             for body in bodies(self.entries, max_body_bytes=lambda: 200):

@@ -9,7 +9,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.index_target import check_target
-from opensearch_batch.core.runs.preparation import check_index
+from opensearch_batch.core.runs.index_check import check_index
 from tests.scripted import Scripted
 
 BODY: dict[str, Any] = {"settings": {"index": {"uuid": "u"}}, "mappings": {}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
-from opensearch_batch.core.types.counts import IngestCounts, RunVersion
+from opensearch_batch.core.types.counts import IngestCounts
 from tests.core.memory_objects import MemoryObjects
 
 URI = "s3://w/progress.json"
@@ -13,12 +13,12 @@ URI = "s3://w/progress.json"
 
 def progress(of: ProgressFile, *, settled: int = 0, done: bool = False) -> Progress:
     """Return the progress of an attempt."""
-    return Progress("f", "s3://w/dead/", of.attempt, done=done, settled=settled, counts=IngestCounts())
+    return Progress("f", of.attempt, dead_letters="s3://w/dead/", done=done, settled=settled, counts=IngestCounts())
 
 
-def opened(objects: MemoryObjects, *, at: float | None = None) -> ProgressFile:
+def opened(objects: MemoryObjects) -> ProgressFile:
     """Return the progress as an attempt finds it."""
-    file = ProgressFile(objects, URI, run_version=None if at is None else RunVersion(at, "s"))
+    file = ProgressFile(objects, URI)
     file.load("f")
     return file
 
@@ -50,16 +50,13 @@ def test_who_was_taken_over_saves_nothing() -> None:
     assert opened(objects).load("f") == progress(two, settled=4, done=True)
 
 
-def test_finished_work_is_confirmed_for_a_newer_run_unless_another_began() -> None:
-    """Whoever wrote in between is the newer one."""
+def test_a_progress_of_another_version_counts_only_as_an_attempt() -> None:
+    """Its work starts again, and the dead letters of the new attempt sort after those of the old one."""
     objects = MemoryObjects()
-    first = opened(objects, at=1.0)
-    assert first.begin(progress(first, done=True))
-    newer, rival = opened(objects, at=2.0), opened(objects, at=3.0)
-    found = newer.load("f")
-    assert found is not None
-    assert rival.begin(progress(rival))
-    assert not newer.confirm(found)
-    stored = opened(objects).load("f")
-    assert stored is not None
-    assert (stored.attempt, stored.run_version) == (rival.attempt, RunVersion(3.0, "s"))
+    objects.write(URI, b'{"fingerprint":"f","attempt":"000007-abcd","settled":"many"}')
+    file = ProgressFile(objects, URI)
+    assert file.load("f") is None
+    assert file.attempt.startswith("000008-")
+    assert file.begin(progress(file))
+    objects.write(URI, b"no JSON")
+    assert ProgressFile(objects, URI).load("f") is None

@@ -12,7 +12,7 @@ import pytest
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.ingest.request import OpType
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.ingest.sinks.recovery import BATCH_BYTES, skip_indexed
 from opensearch_batch.core.opensearch.cluster import Index
 from opensearch_batch.core.types.rows import Blank, MappedRows, Unchanged

@@ -1,4 +1,4 @@
-"""A replay of a part of a queue: several bulk bodies have one result."""
+"""A replay of a part of a queue: several bulk bodies have one result, and each record is one line."""
 
 from __future__ import annotations
 
@@ -40,3 +40,26 @@ def test_a_letter_that_fails_stays_whichever_body_it_is_in(
     report = replay(QUEUE, files, scripted.cluster)
     assert (report.read, report.indexed, report.dead_letters) == (2, 2 - len(kept), len(kept))
     assert [letter.line for part in list_parts(files, QUEUE) for letter in read_letters(files, part)] == kept
+
+
+@pytest.mark.parametrize(
+    ("record", "sent"),
+    [
+        (b'{"id": 1,\n "a": [1,\n2.50]}', b'{"index":{"_id":"1"}}\n{"id":1,"a":[1,2.50]}\n'),
+        (b'{"id": 1, "a": 1}\n{"index": {}}', b""),
+    ],
+)
+def test_a_record_that_was_edited_over_several_lines_is_sent_in_one(
+    tmp_path: Path, scripted: Scripted, record: bytes, sent: bytes
+) -> None:
+    """The index would take its lines for actions; several records in one letter stay in the queue."""
+    files = LocalFiles(tmp_path)
+    with DeadLetters(files, QUEUE, attempt="1") as dead:
+        dead.add(dead_letter(record, stage="ingest", reason="no", source="s3://in/a.jsonl", line=1))
+        dead.write()
+    request = IngestRequest("i", {"_id": "$.id", "id": "$.id", "a": "$.a"})
+    save(files, f"{QUEUE}{REPLAY_FILE}", ReplayRequest(["a"], request))
+    scripted.answers = [(200, INDEX), *([(200, {"errors": False, "items": [WRITTEN]})] if sent else [])]
+    report = replay(QUEUE, files, scripted.cluster)
+    assert (report.indexed, report.dead_letters) == (bool(sent), not sent)
+    assert [body for body in scripted.bodies if body] == [sent] * bool(sent)

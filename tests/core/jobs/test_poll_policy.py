@@ -11,12 +11,12 @@ ages = st.floats(0.0, 1e6)
 jitters = st.floats(0.0, 1.0)
 
 
-@given(run_version=ages, jitter=jitters)
-def test_a_look_is_a_tenth_of_its_pause_sooner_or_later(run_version: float, jitter: float) -> None:
+@given(age_s=ages, jitter=jitters)
+def test_a_look_is_a_tenth_of_its_pause_sooner_or_later(age_s: float, jitter: float) -> None:
     """Whatever the random number, and whatever the age."""
     watch = PollPolicy(1000.0)
-    pause = watch.pause_s(now=1000.0 + run_version)
-    found = watch.next_poll_at(now=1000.0 + run_version, jitter=jitter) - 1000.0 - run_version
+    pause = watch.pause_s(now=1000.0 + age_s)
+    found = watch.next_poll_at(now=1000.0 + age_s, jitter=jitter) - 1000.0 - age_s
     assert 0.9 * pause - 1e-6 <= found <= 1.1 * pause + 1e-6
 
 
@@ -26,8 +26,8 @@ def test_the_random_number_decides_within_that_tenth() -> None:
     assert [round(watch.next_poll_at(now=0.0, jitter=jitter), 6) for jitter in (0.0, 0.5, 1.0)] == [90.0, 100.0, 110.0]
 
 
-@given(run_version=st.floats(0.0, 499.0), jitter=jitters)
-def test_the_last_look_is_at_the_deadline(run_version: float, jitter: float) -> None:
+@given(age_s=st.floats(0.0, 499.0), jitter=jitters)
+def test_the_last_look_is_at_the_deadline(age_s: float, jitter: float) -> None:
     """A job is not left to run for the rest of an interval."""
     watch = PollPolicy(0.0, deadline_at=500.0)
-    assert run_version < watch.next_poll_at(now=run_version, jitter=jitter) <= 500.0
+    assert age_s < watch.next_poll_at(now=age_s, jitter=jitter) <= 500.0

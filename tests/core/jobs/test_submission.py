@@ -552,4 +552,4 @@ def test_a_watch_bears_errors_for_a_while_and_forgets_them() -> None:
 def test_intervals_stretch_with_age() -> None:
     """A tenth of the age, within the limits."""
     watch = PollPolicy(0.0, poll_every_s=2.0, poll_at_most_s=60.0)
-    assert [watch.pause_s(now=run_version) for run_version in (0.0, 100.0, 10_000.0)] == [2.0, 10.0, 60.0]
+    assert [watch.pause_s(now=age_s) for age_s in (0.0, 100.0, 10_000.0)] == [2.0, 10.0, 60.0]

@@ -59,6 +59,7 @@ def test_a_good_pipeline_has_no_mistake(tmp_path: Path) -> None:
     """Nor a remark."""
     found = checked(tmp_path, GOOD)
     assert (found.mistakes, found.remarks, found.tests) == ([], [], 1)
+    assert found.mode == "mode snapshot: each run reads the whole source"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,16 @@ def test_a_good_pipeline_has_no_mistake(tmp_path: Path) -> None:
         ("s3://documents/", "s3://My_Documents/", "2 source.uri: 'My_Documents' cannot be a bucket"),
         ("s3://opensearch-batch", "s3://ob", "3 work_prefix: 'ob' cannot be a bucket"),
         ("  values: {model_name: text-embedding-3-small}\n", "", "add values: {model_name: ...}"),
+        (
+            "books/\n", "books/\n  on_removed: delete\nid: $.custom_id\n",
+            "3 source.on_removed: needs the id of each document in its record, but _id is mapped to $.custom_id, which",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_of_the_file(tmp_path: Path, old: str, new: str, message: str) -> None:
     """What is wrong in the pipeline file."""
-    found = checked(tmp_path, GOOD.replace(old, new))
+    text = GOOD.replace(old, new)
+    found = checked(tmp_path, text.replace("    _id: $.id\n", "") if "\nid: " in text else text)
     assert any(message in mistake for mistake in found.mistakes), found.mistakes
 
 

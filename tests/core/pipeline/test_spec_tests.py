@@ -150,6 +150,18 @@ def test_a_document_without_an_id_of_its_own_is_compared_by_its_fields(folder: P
     assert check_pipeline(path, adapter_of).mistakes == []
 
 
+def test_of_records_with_the_same_id_the_last_one_wins(folder: Path) -> None:
+    """Also if it is rejected."""
+    test = {
+        "name": "twice",
+        "records": [{"id": 1, "text": "old"}, {"id": 2, "text": "x"}, {"id": 1, "text": "new"}, {"id": 2}],
+        "predictions": [[1, 2], [3, 4], [5, 6], [7, 8]],
+        "documents": [{"_id": "1", "text": "new", "embedding": [5, 6]}],
+        "dead_letters": ["nothing at $.text"],
+    }
+    assert check_pipeline(write(folder, "openai", test), adapter_of).mistakes == []
+
+
 def test_a_model_that_only_the_cluster_knows_is_tried_with_an_example(folder: Path) -> None:
     """Its parameters are not to be had offline."""
     path = write(folder, "sagemaker", TEST, batch_predict={"connector": None, "model_id": "abc"})
@@ -193,7 +205,7 @@ def test_the_command_tells_of_all_files_and_of_their_jobs(folder: Path) -> None:
     )
     done = check(folder, str(path), "--listing", "listing.txt")
     assert done.returncode == 0
-    assert f"{path}: s3://documents/in/ -> sagemaker -> cats; 1 test" in done.stdout
+    assert f"{path}: s3://documents/in/ -> sagemaker -> cats; 1 test; mode snapshot: each run" in done.stdout
     assert "2 objects, 1,000,010 bytes, about 50,000 records: 6 shards, one job each" in done.stdout
     assert "compressed objects: 1; expect more jobs" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 file, 1 test, 0 mistakes"

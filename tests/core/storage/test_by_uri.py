@@ -25,7 +25,7 @@ FILES_AT_A_SERVICE = Scheme(refused, bare_id="file-[A-Za-z0-9_-]+")
 
 def local(folder: Path) -> Scheme:
     """Return the scheme of files in a folder."""
-    return Scheme(lambda: LocalFiles(folder), compressed=True)
+    return Scheme(lambda: LocalFiles(folder))
 
 
 def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
 
 def test_every_operation_goes_where_the_uri_says(store: S3Objects, bucket: str, tmp_path: Path) -> None:
     """S3 and this machine side by side."""
-    stores = Stores({"s3": Scheme(lambda: store, compressed=True), "file": local(tmp_path)})
+    stores = Stores({"s3": Scheme(lambda: store), "file": local(tmp_path)})
     for place in (f"s3://{bucket}", str(tmp_path), f"file://{tmp_path}"):
         uri = f"{place}/a.jsonl"
         assert stores.create(uri, b"1")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.json_document import JsonDocument, load_manifest, read_all, save
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
@@ -116,19 +116,6 @@ def test_an_update_sees_what_others_wrote_meanwhile(
 
     assert document.update(change) == Counter(len(values) + 1)
     assert seen == [None, *values]
-
-
-def test_an_update_with_attempts_gives_up(document: JsonDocument[Counter]) -> None:
-    """It names the document, and that a retry may help."""
-
-    def change(value: Counter | None) -> Counter:
-        after = Counter((value.count if value else 0) + 1)
-        document.write(after)
-        return after
-
-    with pytest.raises(RetriableError, match=r"counter\.json: other runs changed this document at every attempt; run"):
-        document.update(change, attempts=3)
-    assert document.read() == Counter(3)
 
 
 def test_racing_updates_lose_no_change(store: S3Objects, bucket: str) -> None:

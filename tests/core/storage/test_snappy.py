@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -76,7 +77,7 @@ def test_damage_is_an_error_that_names_the_object(packed: bytes, message: str) -
 def test_the_header_and_the_blocks_are_written_as_the_original_does() -> None:
     """A reader of the original's sees its own layout."""
     file = io.BytesIO()
-    with SnappyWriter(file) as writer:
+    with closing(SnappyWriter(file)) as writer:
         writer.write(bytes(BLOCK_BYTES))
         writer.write(b"foobar\n")
     written = file.getvalue()
@@ -89,7 +90,7 @@ def test_the_header_and_the_blocks_are_written_as_the_original_does() -> None:
 def test_what_is_written_is_read(chunks: list[bytes]) -> None:
     """Whatever the sizes of the writes are."""
     file = io.BytesIO()
-    with SnappyWriter(file) as writer:
+    with closing(SnappyWriter(file)) as writer:
         for chunk in chunks:
             writer.write(chunk)
     assert read(file.getvalue()) == b"".join(chunks)

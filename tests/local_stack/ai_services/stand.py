@@ -133,6 +133,11 @@ class Stand:
         counts: dict[str, int] = requests.get(f"{self.app_url}/jobs/count", timeout=WAIT_S).json()
         return counts[service]
 
+    def text_count(self, service: str = "sagemaker") -> int:
+        """Texts that ended jobs of a service computed."""
+        counts: dict[str, int] = requests.get(f"{self.app_url}/texts/count", timeout=WAIT_S).json()
+        return counts[service]
+
     def put_lines(self, key: str, lines: Iterable[str]) -> None:
         """Store an object of lines."""
         self.s3.put_object(Bucket=BUCKET, Key=key, Body="".join(f"{line}\n" for line in lines).encode())

@@ -39,11 +39,11 @@ def test_a_job_through_boto3(ai_stand: Stand, ai_model: MiniLM) -> None:
     )
     client = ai_stand.client("sagemaker")
     body = request(name, f"{folder}/a.jsonl", f"{folder}-out")
-    before = ai_stand.job_count()
+    before, texts_before = ai_stand.job_count(), ai_stand.text_count()
     assert client.create_transform_job(**body)["TransformJobArn"] == f"{ARN}:transform-job/{name}"
     described = ai_stand.wait(name)
     assert described["TransformJobStatus"] == "Completed"
-    assert ai_stand.job_count() == before + 1
+    assert (ai_stand.job_count(), ai_stand.text_count()) == (before + 1, texts_before + 5)
     lines = ai_stand.read(f"{folder}-out/a.jsonl.out").splitlines()
     assert [line.split(',"SageMakerOutput"')[0] for line in lines] == [
         f'{{"id": {i}.50, "text": {json.dumps(text)}' for i, text in enumerate(texts)

@@ -139,10 +139,7 @@ def has_options(annotation: Annotation) -> bool:
 
 
 def names_below(annotation: Annotation) -> tuple[set[str], str]:
-    """Return the option names allowed below an option, and a hint if they belong in a list item.
-
-    The set is empty for a plain value.
-    """
+    """Return the option names allowed below an option, and a hint if they belong in a list item."""
     plain, _ = bare_type(annotation)
     plugin = plugin_of(annotation)
     if plugin is not None:

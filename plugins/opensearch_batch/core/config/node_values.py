@@ -12,10 +12,11 @@ import math
 import re
 from collections.abc import Callable
 from operator import attrgetter
+from typing import TypeAlias
 
 from opensearch_batch.core.config.yaml_file import NULL, Node
-from opensearch_batch.core.types.json_value import Json
 
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 _STR = "tag:yaml.org,2002:str"
 _BOOL = "tag:yaml.org,2002:bool"
 _MAX_DIGITS = 300

@@ -17,7 +17,8 @@ from opensearch_batch.core.config.options import Duration, Options, dec_hook
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError
 
-Rule = tuple[Keys, Callable[[], object]]
+# The keys of an option, and why it is invalid, or a check that raises ConfigError if it is.
+Rule = tuple[Keys, Callable[[], object] | str]
 S3_SCHEME = "s3://"
 # A variable, which Data Prepper replaces with an environment variable or a secret when it starts.
 _VARIABLE = re.compile(r"\$\{\{\w+:.*\}\}", re.DOTALL)
@@ -40,10 +41,10 @@ class ValueCheck(msgspec.Struct, frozen=True, eq=False):
 
 
 class CheckedOptions(Options, frozen=True, kw_only=True):
-    """Options with rules that their types cannot express, such as options that exclude each other."""
+    """Options with rules that their types cannot express, such as mutually exclusive options."""
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
+        """Yield the checks that may fail, each with the keys of the option that its error refers to."""
         return iter(())
 
     def remarks(self) -> Iterator[tuple[Keys, str]]:
@@ -70,11 +71,7 @@ class ByteCount(int):
 
     @classmethod
     def of(cls, text: str) -> ByteCount:
-        """Parse a size, like ``50mb``.
-
-        Raises:
-            ValueError: the string is not a size, or has no unit.
-        """
+        """Parse a size, like ``50mb``; raise ValueError if the string is not a size, or has no unit."""
         match = _BYTES.fullmatch(text)
         if match is None or match["unit"] not in _UNITS:
             raise ValueError(f"{text!r} is not a size; write a number with b, kb, mb or gb, like 50mb")
@@ -133,20 +130,19 @@ def bucket_name(bucket: str) -> str:
 
 
 def refuse(cause: str) -> None:
-    """Raise ConfigError. Rules call this function in a lambda, which cannot contain a raise statement."""
+    """Raise ConfigError; for checks that are expressions."""
     raise ConfigError(cause)
 
 
-def refuse_if(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
-    """Yield a rule that always fails if `wrong` is true, else yield nothing.
-
-    Args:
-        wrong: whether an option is invalid.
-        cause: the message of the error.
-        keys: the keys of the option.
-    """
-    if wrong:
-        yield keys, lambda: refuse(cause)
+def cause_of(check: Callable[[], object] | str) -> str | None:
+    """Return why an option is invalid, or None if its check succeeds."""
+    if isinstance(check, str):
+        return check
+    try:
+        check()
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def between(minimum: float, maximum: float) -> ValueCheck:

@@ -38,11 +38,7 @@ class Duration(float):
 
     @classmethod
     def parse(cls, text: str) -> Duration:
-        """Parse a duration: ISO-8601 up to days (`PT6M`, `P1DT12H`), or `60s`, or `1500ms`.
-
-        Raises:
-            ValueError: the string is not a duration.
-        """
+        """Parse ISO-8601 up to days (`PT6M`, `P1DT12H`), `60s` or `1500ms`; raise ValueError for anything else."""
         if (simple := _SIMPLE.fullmatch("".join(text.split()))) is not None:
             return cls(int(simple[1]) / (1 if simple[2] == "s" else 1000))
         if (iso := _ISO.fullmatch(text)) is not None:

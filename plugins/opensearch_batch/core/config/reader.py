@@ -32,7 +32,15 @@ from opensearch_batch.core.config.annotations import (
     unknown_key,
 )
 from opensearch_batch.core.config.node_values import is_bool, is_null, json_of, strings_of
-from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Secret, ValueCheck, decode, is_variable
+from opensearch_batch.core.config.option_types import (
+    CheckedOptions,
+    Plugin,
+    Secret,
+    ValueCheck,
+    cause_of,
+    decode,
+    is_variable,
+)
 from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlFile, dotted, node_at, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 
@@ -155,10 +163,7 @@ class Reader:
         return plugin_keys, self.options(inner, plugin.known[name], plugin_keys)
 
     def _not_one_plugin(self, node: Node, names: list[str], plugin: Plugin, keys: Keys) -> ConfigError:
-        """Return the error for a node that does not contain exactly one plugin.
-
-        A common cause is options that are not indented below the name of the plugin.
-        """
+        """Return the error for a node that is not one plugin, often because options are not indented below it."""
         plugins = [name for name in names if name in plugin.known or name in plugin.refused]
         if len(plugins) == 1:
             name = next(name for name in names if name != plugins[0])
@@ -182,11 +187,7 @@ class Reader:
         return self._file.error(keys, text)
 
     def check_compiles(self, node: Node, keys: Keys, options: object) -> None:
-        """Check that the options of a processor compile.
-
-        Raises:
-            ConfigError: an option is invalid; the error has the location of the option.
-        """
+        """Raise ConfigError, with the location of the invalid option, if the options of a processor do not compile."""
         if hasattr(options, "compile"):
             try:
                 options.compile()
@@ -216,11 +217,9 @@ class Reader:
             for name, member in value.items():
                 self._check_value(member, inner[1], (*keys, name))
 
-    def _run_check(self, keys: Keys, check: Callable[[], object]) -> None:
-        try:
-            check()
-        except ConfigError as error:
-            raise self._file.error(keys, str(error)) from error
+    def _run_check(self, keys: Keys, check: Callable[[], object] | str) -> None:
+        if (cause := cause_of(check)) is not None:
+            raise self._file.error(keys, cause)
 
     def _convert(self, node: Node, value: object, annotation: Annotation, keys: Keys) -> object:
         if is_variable(value) and Secret not in get_args(annotation):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Keys = tuple[str | int, ...]
 # A PyYAML node, or None. PyYAML's type stubs do not declare the type of a node's value.
 Node = Any
-# Airflow reads the file each time it parses DAG files, and limits the time of a parse.
+# Airflow reads the file each time it parses DAG files, and a parse has a time limit.
 MAX_FILE_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100
 NULL = "tag:yaml.org,2002:null"
 _BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
@@ -32,15 +32,10 @@ NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 
 
 class YamlFile:
-    """A YAML file; `tree` is its root node, None if the file is empty.
+    """A YAML file; `tree` is its root node, None if the file is empty, and `root` the name of the root in messages.
 
-    Args:
-        path: the file.
-        root: the name of the root in messages.
-        aliases: whether aliases (``*name``) are allowed.
-
-    Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or has a duplicate key.
+    ConfigError is raised if the file cannot be read, is not valid YAML, is too large or too deeply nested, or has a
+    duplicate key; with ``aliases=False`` also if it has an alias.
     """
 
     def __init__(self, path: Path, *, root: str = "pipeline", aliases: bool = True) -> None:
@@ -54,8 +49,8 @@ class YamlFile:
         try:
             if _size(self.tree, {}) > MAX_VALUES:
                 raise ConfigError(
-                    f"{path}:1 more than {MAX_VALUES} values, counting the values that aliases (*name) repeat, or an "
-                    "alias contains itself; split the file, or write fewer aliases"
+                    f"{path}:1 more than {MAX_VALUES} values with aliases (*name) expanded, or an alias that contains "
+                    "itself; split the file, or use fewer aliases"
                 )
             self._refuse_duplicates()
         except RecursionError:
@@ -80,11 +75,7 @@ class YamlFile:
         return node_at(self.tree, keys)
 
     def value(self) -> object:
-        """Return the content as Python values; scalars are resolved as in YAML 1.1.
-
-        Raises:
-            ConfigError: a value has an unknown tag.
-        """
+        """Return the content as Python values, as in YAML 1.1; raise ConfigError for an invalid tag or value."""
         import yaml
 
         if self.tree is None:
@@ -103,15 +94,15 @@ class YamlFile:
 
         try:
             if (size := self.path.stat().st_size) > MAX_FILE_BYTES:
-                raise ConfigError(f"{self.path}:1 has {size} bytes; a file has at most {MAX_FILE_BYTES}")
+                raise ConfigError(f"{self.path}:1 file too large: {size} bytes; the maximum is {MAX_FILE_BYTES}")
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path}:1 cannot be read: {error}") from error
         # libyaml is five times as fast, but PyYAML may be installed without it.
-        kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            self._refuse_deep(yaml.parse(text, Loader=kind))
-            loader = kind(text)
+            self._refuse_deep(yaml.parse(text, Loader=loader_class))
+            loader = loader_class(text)
             try:
                 return self._document(loader)
             finally:
@@ -176,9 +167,10 @@ class YamlFile:
             for name, _ in node.value:
                 line = name.start_mark.line + 1
                 if name.id != "scalar":
-                    raise ConfigError(f"{self.path}:{line} {dotted(keys) or self._root}: a key must be a string")
+                    cause = "a key must be a scalar, not a list or a mapping"
+                    raise ConfigError(f"{self.path}:{line} {dotted(keys) or self._root}: {cause}")
                 if name.value in seen:
-                    cause = f"duplicate key, already in line {seen[name.value]}; remove one"
+                    cause = f"duplicate key, first defined in line {seen[name.value]}; remove one"
                     raise ConfigError(f"{self.path}:{line} {dotted((*keys, name.value))}: {cause}")
                 seen[name.value] = line
 
@@ -199,7 +191,7 @@ def dotted(keys: Sequence[str | int]) -> str:
 
 
 def split_message(message: str) -> tuple[str, Keys]:
-    """Split a message of msgspec into the cause and the path of keys at its end."""
+    """Split an error message of msgspec into the cause and the path of keys at its end."""
     match = _PATH_SUFFIX.search(message)
     # msgspec writes [...] for the key of a dict.
     path = match["path"].replace("[...]", "") if match else ""
@@ -207,14 +199,14 @@ def split_message(message: str) -> tuple[str, Keys]:
 
 
 def _size(node: Node, sizes: dict[int, int]) -> int:
-    """Return the number of values of a tree in which each alias is written out, or more than `MAX_VALUES`.
+    """Return the number of values of a tree with its aliases expanded; over `MAX_VALUES` if an alias contains itself.
 
     `sizes` stores the size of each node by identity, so that a node with a thousand aliases is visited only once.
     """
     stored = sizes.get(id(node))
     if stored is not None:
         return stored
-    # The size that an alias has if it is inside the node that it repeats.
+    # The size of an alias inside the node to which it refers.
     sizes[id(node)] = MAX_VALUES + 1
     children = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
     size = 1 if node.id == "scalar" else 1 + sum(_size(child, sizes) for child in children)

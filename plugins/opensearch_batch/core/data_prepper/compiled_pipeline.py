@@ -43,12 +43,7 @@ DEFAULT_FOLDER = "opensearch-batch"
 
 
 class CompiledPipeline:
-    """A compiled pipeline of a Data Prepper file. Sinks and buckets are numbered from 0, in the order of the file.
-
-    Args:
-        file: the file.
-        pipeline: one of its pipelines.
-    """
+    """A compiled pipeline of a Data Prepper file. Sinks and buckets are numbered from 0, in the order of the file."""
 
     def __init__(self, file: DataPrepperFile, pipeline: DataPrepperPipeline) -> None:
         self.file = file
@@ -57,11 +52,7 @@ class CompiledPipeline:
 
     @classmethod
     def load(cls, path: Path, name: str) -> CompiledPipeline:
-        """Read a file and compile the pipeline with this name.
-
-        Raises:
-            ConfigError: the file is invalid, or has no such pipeline.
-        """
+        """Read a file and compile a pipeline; raise ConfigError if the file is invalid, or has no such pipeline."""
         file = DataPrepperFile(path)
         for pipeline in file.pipelines:
             if pipeline.name == name:
@@ -98,11 +89,7 @@ class CompiledPipeline:
         return None if area is None else areas.index(area)
 
     def job_input(self, listed: ListedObject) -> str | None:
-        """Return the URI that a job reads for a listed object, or None if ml_inference does not receive the object.
-
-        Raises:
-            ConfigError: the event has no object key at ``input_key``.
-        """
+        """Return the URI that a job reads, None if no job does; raise ConfigError if the event lacks ``input_key``."""
         ml, event = self.ml, input_event(listed.item)
         if ml is None or self._flow_before_ml.run(event) == DROPPED or not self._ml_when(event):
             return None
@@ -136,11 +123,7 @@ class CompiledPipeline:
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
     def processing_digest(self, uuids: Sequence[str]) -> str:
-        """Return a digest of the options and indexes. If the digest changes, a scan processes work items again.
-
-        Args:
-            uuids: the UUID of each sink's index.
-        """
+        """Return a digest of options and index UUIDs; if it changes, work items are processed again."""
         if self.source.delete_s3_objects_on_read:
             # Deleted objects cannot be processed again.
             return "read and deleted"
@@ -151,10 +134,10 @@ class CompiledPipeline:
 
     def row_reader(self) -> Read:
         """Return the function that reads the rows and, for s3_enrich, the input records."""
-        rows = reader(self.source.codec.format(), self.source.compression)
+        rows = reader(self.source.codec, self.source.compression)
         if self.enrich_options is None:
             return rows
-        records = reader(self.enrich_options.codec.format(), self.enrich_options.compression)
+        records = reader(self.enrich_options.codec, self.enrich_options.compression)
 
         def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
             return (records if number == INPUT else rows)(objects, number, source)
@@ -185,12 +168,7 @@ class CompiledPipeline:
     ) -> EventDocumentFactory:
         """Return the factory of the documents of a work item for a sink.
 
-        Args:
-            number: the number of the sink.
-            work_item: the work item.
-            item_factory: creates the item that the sink writes for an event.
-            reading: reads the rows.
-            records: for s3_enrich: the URI of each output object -> the URI of the input object of its job.
+        For s3_enrich, `records` maps the URI of each output object to the URI of the input object of its job.
         """
         options = EventOptions(
             item_factory,

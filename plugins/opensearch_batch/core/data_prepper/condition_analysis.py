@@ -16,7 +16,9 @@ from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMB
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.source import S3Source
-from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NewlineInput
+from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.json import Json
+from opensearch_batch.core.formats.newline import Newline
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, key_of, key_or_none
 from opensearch_batch.core.transform.expressions import grammar
 from opensearch_batch.core.transform.expressions.operators import OPERATORS
@@ -32,12 +34,7 @@ _LOGICAL_OPERATORS = ("and", "or")
 
 
 class KnownKeys:
-    """The known keys of rows, before and after the processors of a pipeline.
-
-    Args:
-        pipeline: the pipeline.
-        extra_keys: further known keys.
-    """
+    """The known keys of rows, before and after the processors of a pipeline; `extra_keys` are known too."""
 
     def __init__(self, pipeline: DataPrepperPipeline, *extra_keys: Key) -> None:
         self._processors = [
@@ -102,11 +99,11 @@ def _static_keys(source: S3Source) -> Iterator[Key]:
         root = key_of(source.metadata_root_key)
         yield from () if source.disable_s3_metadata_in_event else ((*root, "bucket"), (*root, "key"))
     match source.codec:
-        case NewlineInput():
+        case Newline():
             yield from keys_named(["message", source.codec.header_destination])
-        case CsvInput():
+        case Csv():
             yield from ((name,) for name in source.codec.header or ())
-        case JsonInput():
+        case Json():
             yield from ((name,) for name in source.codec.include_keys)
 
 
@@ -120,12 +117,7 @@ def _may_have(event: Event, key: Key) -> bool:
 
 
 def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
-    """Return the unknown keys that prevent a condition from ever holding.
-
-    Args:
-        text: a valid condition.
-        has: returns whether a row may have a key.
-    """
+    """Return the keys that prevent a condition from ever holding; `has` returns whether a row may have a key."""
     tree = grammar.parse(text)
     absent = {key for key in _keys(tree) if not has(key)}
     if True in _outcomes(tree, absent):

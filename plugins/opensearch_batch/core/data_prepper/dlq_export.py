@@ -76,7 +76,7 @@ def write_dlq(
             FailedDocument(index, letter.id, letter.status or NO_STATUS, letter.reason, json_or_text(as_bytes(letter)))
             for letter in read_letters(objects, part)
         ]
-        _write(target, dlq, [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed], at)
+        _write(target, dlq, failed, pipeline, at)
 
 
 def write_failed_inputs(
@@ -87,11 +87,14 @@ def write_failed_inputs(
         FailedInput(*split_uri(item.uri), NO_STATUS, reason, input_event(item).to_json().decode(errors="replace"))
         for item in inputs
     ]
-    _write(target, dlq, [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed], at)
+    _write(target, dlq, failed, pipeline, at)
 
 
-def _write(target: Objects, dlq: S3Dlq, entries: Sequence[DlqEntry], at: datetime) -> None:
-    if entries:
+def _write(
+    target: Objects, dlq: S3Dlq, failed: Sequence[FailedInput | FailedDocument], pipeline: str, at: datetime
+) -> None:
+    if failed:
+        entries = [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed]
         key = dlq_key(entries, key_path_prefix=dlq.key_path_prefix, at=at)
         target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(entries), indent=-1))
 
@@ -110,11 +113,7 @@ def dlq_body(entries: Sequence[DlqEntry]) -> bytes:
 
 
 def dlq_key(entries: Sequence[DlqEntry], *, key_path_prefix: str | None, at: datetime) -> str:
-    """Return the key of the DLQ object that contains dead letters of one plugin and pipeline.
-
-    Raises:
-        ConfigError: the prefix contains an invalid date pattern.
-    """
+    """Return the key of a DLQ object of one plugin and pipeline; raise ConfigError for an invalid date pattern."""
     first, failed = entries[0], msgspec.json.encode([entry.failed_data for entry in entries])
     # The identifier depends only on the content of the dead letters.
     identifier = uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())

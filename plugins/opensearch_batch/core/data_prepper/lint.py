@@ -16,9 +16,11 @@ from opensearch_batch.core.data_prepper.condition_analysis import KnownKeys, mis
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference, input_event
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NdjsonInput
 from opensearch_batch.core.data_prepper.scan import Selection
 from opensearch_batch.core.data_prepper.sink_settings import index_depends_on_event
+from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.json import Json
+from opensearch_batch.core.formats.ndjson import Ndjson
 from opensearch_batch.core.pipeline.check import Finding
 from opensearch_batch.core.transform.events.event import Key
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
@@ -30,7 +32,7 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 
 MANIFEST = ".manifest"
 # Codecs with which Data Prepper stops reading an object at an invalid row.
-_STOPPING_CODECS = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
+_STOPPING_CODECS = {"ndjson": Ndjson, "json": Json, "csv": Csv}
 _BUCKET = ("bucket",)
 _KEY = re.compile(r"/?\w[\w/]*")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")

@@ -1,13 +1,13 @@
 """Plans a scan, which permanently assigns each new version of an object to one work item before any work starts.
 
-So a repeated or concurrent run submits the same jobs for the same objects. The scan state is one object, changed by
-conditional writes. An object whose content changes is new, even if it returns to an earlier version; Data Prepper never
-reads it again.
+So a repeated or concurrent run submits the same jobs for the same objects. A scan claims its work items in the head of
+the pipeline, and its run commits there last which of them are done; what a killed run leaves is repeated. An object
+whose content changes is new, even if it returns to an earlier version; Data Prepper never reads it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from math import inf
@@ -15,9 +15,12 @@ from typing import Literal
 
 import msgspec
 
+from opensearch_batch.core.storage.head_document import HeadDocument, NumberedHead
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.versions import next_version
 
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 Kind = Literal["job", "data"]
@@ -52,8 +55,9 @@ class ListedObject(msgspec.Struct, frozen=True):
 class WorkItem(msgspec.Struct, frozen=True):
     """Objects that are processed together: the inputs of one job, or rows that one task ingests.
 
-    `at` is the time of the scan that claimed the objects, and the time for date patterns in names. `inputs` are the
-    URIs that the job reads, one for each object; they differ from `objects` only if `input_key` names other objects.
+    `at` is the time of the scan that put them together, and the time for date patterns in names; `version` is that of
+    this scan. `inputs` are the URIs that the job reads, one for each object; they differ from `objects` only if
+    `input_key` names other objects.
     """
 
     id: str
@@ -62,6 +66,7 @@ class WorkItem(msgspec.Struct, frozen=True):
     at: datetime
     with_metadata: bool = False
     inputs: tuple[str, ...] = ()
+    version: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -70,10 +75,10 @@ class WorkItem(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A work item that a run has claimed, or that is done.
+    """A work item, and what happened to it.
 
-    `run` is the id of the DAG run, empty if the work item is done; `done_for` is the digest of the processing that was
-    done.
+    `run` is the id of the DAG run that has claimed it, empty if it is done. `done_for` is the digest of the processing
+    for which it was done last; it stays when a run claims the work item again.
     """
 
     work_item: WorkItem
@@ -81,26 +86,45 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     done_for: str = ""
 
 
-class ScanState(msgspec.Struct, frozen=True):
-    """The result of all previous scans of a pipeline.
+class ScanHead(NumberedHead, frozen=True, omit_defaults=True):
+    """What the scans of a pipeline have found, claimed and done.
 
-    `newest` maps each object to its latest ETag; a work item with another ETag has an outdated version of the object.
+    `scans` counts them. `version` is that of the last one; it always grows. `claims` are the work items by id.
+    `objects` has the ETag of each object as it was found last.
     """
 
     scans: int = 0
-    claims: tuple[Claim, ...] = ()
-    newest: dict[str, str] = {}
+    version: int = 0
+    claims: dict[str, Claim] = msgspec.field(default_factory=dict)
+    objects: dict[str, str] = msgspec.field(default_factory=dict)
 
     def is_outdated(self, item: ObjectInfo) -> bool:
         """Return whether there is a newer version of an object."""
-        return self.newest.get(item.uri, item.etag) != item.etag
+        return self.objects.get(item.uri, item.etag) != item.etag
+
+    def claim(self, work_item: WorkItem) -> Claim | None:
+        """Return the claim of a work item; None if its objects were put together anew, in a later version."""
+        claim = self.claims.get(work_item.id)
+        return claim if claim is not None and claim.work_item.version == work_item.version else None
+
+    def claimed(self, run: str) -> list[WorkItem]:
+        """Return the work items that a run has claimed and not done."""
+        return [claim.work_item for claim in self.claims.values() if claim.run == run]
+
+    def committed(self, done: Iterable[tuple[WorkItem, str]]) -> ScanHead:
+        """Return the head in which work items are done; it keeps the claims of later versions.
+
+        Args:
+            done: the work items, each with the digest of the processing.
+        """
+        claims = {item.id: Claim(item, done_for=digest) for item, digest in done if self.claim(item) is not None}
+        return msgspec.structs.replace(self, claims=self.claims | claims)
 
 
-class ScanPlan(msgspec.Struct, frozen=True):
-    """Result of one scan: the new scan state, and the work items of this run."""
-
-    state: ScanState
-    work_items: tuple[WorkItem, ...]
+def scan_head(objects: Objects, layout: Layout) -> HeadDocument[ScanHead]:
+    """Return the head of a pipeline on object storage."""
+    remedy = "restore its previous version; without it, all objects are new, and jobs are paid for again"
+    return HeadDocument(objects, layout.scan_head(), ScanHead, remedy=remedy)
 
 
 def list_areas(objects: Objects, areas: Sequence[Area], *, excluded_prefixes: Sequence[str]) -> list[ListedObject]:
@@ -133,69 +157,66 @@ def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
 
 
 def plan_scan(
-    state: ScanState,
+    head: ScanHead,
     listed: Sequence[ListedObject],
     *,
     run: str,
     at: datetime,
     processing_digest: str,
     objects_per_job: int,
-    is_done: Callable[[WorkItem], bool],
     is_over: Callable[[str], bool],
-) -> ScanPlan:
-    """Return the work items of this run: new work items, and work items that an earlier run did not finish.
+) -> ScanHead:
+    """Return the head with the claims of one more scan: new work items, and those that earlier runs did not finish.
 
     Args:
-        state: the state after earlier scans.
+        head: the head after earlier scans.
         listed: the listed objects, without outputs of running jobs.
         run: the id of this DAG run.
         at: the time of the scan.
         processing_digest: digest of the routes, processors and sinks, and of the indexes of the sinks.
         objects_per_job: maximum number of inputs of a job.
-        is_done: whether a work item is done for this digest; called only if the state does not record the item as done.
         is_over: returns whether the DAG run with an id has ended.
     """
+    version = next_version(at.timestamp(), after=head.version)
     existing = {(entry.item.uri, entry.item.etag) for entry in listed}
-    kept, resumed, released = list[Claim](), list[WorkItem](), set[str]()
-    for claim in state.claims:
-        work_item = claim.work_item
-        gone = not any((item.uri, item.etag) in existing for item in work_item.objects)
-        if claim.done_for == processing_digest or is_done(work_item):
+    claims, released = dict[str, Claim](), set[str]()
+    for id_, claim in head.claims.items():
+        is_job, items = claim.work_item.kind == "job", claim.work_item.objects
+        present = [(item.uri, item.etag) in existing for item in items]
+        if not claim.run and claim.done_for == processing_digest:
             # Rows can be read again at no cost; a job would be paid for again if its inputs come back.
-            if work_item.kind == "job" or not gone:
-                kept.append(Claim(work_item, done_for=processing_digest))
+            if is_job or any(present):
+                claims[id_] = claim
         elif claim.run not in ("", run) and not is_over(claim.run):
-            kept.append(claim)
-        elif work_item.kind == "job" or all((item.uri, item.etag) in existing for item in work_item.objects):
-            kept.append(Claim(work_item, run=run))
-            resumed.append(work_item)
+            claims[id_] = claim
+        elif is_job or all(present):
+            claims[id_] = msgspec.structs.replace(claim, run=run)
         else:
-            released |= {item.uri for item in work_item.objects}
-    claimed = {(item.uri, item.etag) for claim in kept for item in claim.work_item.objects}
+            released |= {item.uri for item in items}
+    assigned = {(item.uri, item.etag) for claim in claims.values() for item in claim.work_item.objects}
     fresh = [
         entry
         for entry in listed
         if entry.item.uri in released
-        or state.newest.get(entry.item.uri) != entry.item.etag
-        or (entry.item.uri, entry.item.etag) not in claimed
+        or head.objects.get(entry.item.uri) != entry.item.etag
+        or (entry.item.uri, entry.item.etag) not in assigned
     ]
-    new = [*_job_items(fresh, objects_per_job, at), *_data_items(fresh, at)]
-    # An object that returns to an earlier version may produce the same work item again.
-    new_ids = {work_item.id for work_item in new}
-    kept = [claim for claim in kept if claim.work_item.id not in new_ids] + [
-        Claim(work_item, run=run) for work_item in new
-    ]
-    work_items = [work_item for work_item in resumed if work_item.id not in new_ids] + new
-    return ScanPlan(ScanState(state.scans + 1, tuple(kept), _newest(state, kept, listed)), tuple(work_items))
+    for work_item in (*_job_items(fresh, objects_per_job, at), *_data_items(fresh, at)):
+        # An object that returns to an earlier version may produce the same work item again.
+        claims.pop(work_item.id, None)
+        claims[work_item.id] = Claim(msgspec.structs.replace(work_item, version=version), run)
+    objects = _newest(head, claims, listed)
+    return msgspec.structs.replace(head, scans=head.scans + 1, version=version, claims=claims, objects=objects)
 
 
-def _newest(state: ScanState, kept: Sequence[Claim], listed: Sequence[ListedObject]) -> dict[str, str]:
+def _newest(head: ScanHead, claims: Mapping[str, Claim], listed: Sequence[ListedObject]) -> dict[str, str]:
     """Return the newest versions. A deleted object is omitted, so that the object is new if it is created again.
 
     Deleted inputs of jobs are kept, because their jobs would be paid for again.
     """
-    inputs = {item.uri for claim in kept if claim.work_item.kind == "job" for item in claim.work_item.objects}
-    kept_inputs = {uri: etag for uri, etag in state.newest.items() if uri in inputs}
+    work_items = [claim.work_item for claim in claims.values() if claim.work_item.kind == "job"]
+    inputs = {item.uri for work_item in work_items for item in work_item.objects}
+    kept_inputs = {uri: etag for uri, etag in head.objects.items() if uri in inputs}
     return kept_inputs | {each.item.uri: each.item.etag for each in listed}
 
 

@@ -1,14 +1,19 @@
-"""Creates the account of a scan run: the sum of its ingest reports, and the unfinished work items with reasons."""
+"""Commits the run of a scan, and creates its account: the sum of its reports, and the unfinished work items.
+
+The head is changed after all writes, and objects are deleted after the head was changed. So a run that is killed
+anywhere leaves work items that are not done, and the next scan repeats them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.scan import WorkItem
+from opensearch_batch.core.data_prepper.scan import WorkItem, scan_head
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
-from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.runs.run_account import RunAccount, RunCounts, add_up
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -16,6 +21,30 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.job import BAD_ENDS
+from opensearch_batch.core.types.object_info import ObjectInfo
+
+
+class WorkItemReport(msgspec.Struct, frozen=True):
+    """What the ingest of a work item did: every row was written, became a dead letter, or was counted as not written.
+
+    `at` is the time of the run's scan, so that no report of an earlier scan of the same run is accepted. `done_for` is
+    the digest of the processing. `reports` has one report for each sink, none if no rows were read. `remarks` are for
+    the user. `read` are the objects whose rows were read, `gone` counts job outputs that no longer exist.
+    """
+
+    at: datetime
+    done_for: str
+    reports: list[IngestReport] = []
+    remarks: list[str] = []
+    read: list[ObjectInfo] = []
+    gone: int = 0
+
+
+class Committed(NamedTuple):
+    """The reports of the work items that a run has done, by id, and the ids of those that exist in a later version."""
+
+    done: dict[str, WorkItemReport]
+    superseded: set[str]
 
 
 class UnfinishedWorkItem(msgspec.Struct, frozen=True):
@@ -50,20 +79,34 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
             yield "gone", f"{self.gone} outputs of jobs no longer exist and are not read again; the index is unchanged"
 
 
-def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
-    """Return the account of a run: the sum of the reports of completed work items, and the unfinished work items."""
-    state_file, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
-    done, unfinished, gone = list[WorkItem](), list[UnfinishedWorkItem](), 0
+def commit(objects: Objects, layout: Layout, manifest: ScanManifest) -> Committed:
+    """Record in the head of the pipeline which work items this run has done; a repeated call changes nothing."""
+    done = dict[str, WorkItemReport]()
     for work_item in manifest.work_items:
-        mark = state_file.done(work_item)
-        if mark is not None and mark.run == manifest.run_key:
-            done.append(work_item)
-            gone += mark.gone
+        uri = layout.ingest_report(manifest.run_key, work_item.id)
+        report = JsonDocument(objects, uri, WorkItemReport).read()
+        if report is not None and report.at == manifest.at:
+            done[work_item.id] = report
+    digests = [(item, done[item.id].done_for) for item in manifest.work_items if item.id in done]
+    head = scan_head(objects, layout).change(lambda head: head.committed(digests))
+    # A claim that is absent was done, and its objects were deleted since.
+    superseded = {item.id for item in manifest.work_items if item.id in head.claims and head.claim(item) is None}
+    return Committed({id_: report for id_, report in done.items() if id_ not in superseded}, superseded)
+
+
+def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, committed: Committed) -> ScanAccount:
+    """Return the account of a run: the sum of the reports of completed work items, and the unfinished work items."""
+    shards, unfinished = {shard.id: shard for shard in manifest.shards}, list[UnfinishedWorkItem]()
+    for work_item in manifest.work_items:
+        if work_item.id in committed.done:
+            continue
+        if work_item.id in committed.superseded:
+            unfinished.append(UnfinishedWorkItem(work_item, "a later scan has put its objects together anew"))
         elif shard := shards.get(work_item.id):
             unfinished.append(_unfinished(objects, layout.job(shard.job), work_item))
         else:
             unfinished.append(UnfinishedWorkItem(work_item, "its ingest failed"))
-    total, dead_letters = add_up(_reports(objects, layout, manifest.run_key, work_item, sinks) for work_item in done)
+    total, dead_letters = add_up(report.reports for report in committed.done.values())
     return ScanAccount(
         manifest.pipeline,
         manifest.run_key,
@@ -73,15 +116,8 @@ def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sink
         work_items=len(manifest.work_items),
         jobs=len(manifest.shards),
         unfinished=unfinished,
-        gone=gone,
+        gone=sum(report.gone for report in committed.done.values()),
     )
-
-
-def _reports(objects: Objects, layout: Layout, run_key: str, work_item: WorkItem, sinks: int) -> Iterator[IngestReport]:
-    for number in range(sinks):
-        uri = layout.ingest_report(run_key, f"{work_item.id}-{number}")
-        if (report := JsonDocument(objects, uri, IngestReport).read()) is not None:
-            yield report
 
 
 def _unfinished(objects: Objects, folder: str, work_item: WorkItem) -> UnfinishedWorkItem:
@@ -98,16 +134,16 @@ def _unfinished(objects: Objects, folder: str, work_item: WorkItem) -> Unfinishe
     )
 
 
-def delete_read(objects: Objects, layout: Layout, manifest: ScanManifest) -> int:
+def delete_read(objects: Objects, manifest: ScanManifest, committed: Committed) -> int:
     """Delete the inputs and rows of the work items that this run completed; return the number of deleted objects.
 
     Objects that an earlier run completed are kept, because this run may write to other sinks. An object that has
     changed since the scan is kept, because the next scan must read it.
     """
-    deleted, state_file = 0, ScanStateFile(objects, layout)
+    deleted = 0
     for work_item in manifest.work_items:
-        done = state_file.done(work_item)
-        for item in (*work_item.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
+        report = committed.done.get(work_item.id)
+        for item in (*work_item.objects, *report.read) if report is not None else ():
             current = objects.head(item.uri)
             if current is not None and current.etag == item.etag:
                 objects.delete(item.uri)

@@ -16,8 +16,8 @@ import msgspec
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.source import ProcessingCondition
-from opensearch_batch.core.data_prepper.scan import ListedObject, ScanPlan, ScanState, WorkItem, list_areas, plan_scan
-from opensearch_batch.core.data_prepper.scan_state import ScanStateFile, Writers
+from opensearch_batch.core.data_prepper.output_writers import Writers
+from opensearch_batch.core.data_prepper.scan import ListedObject, ScanHead, WorkItem, list_areas, plan_scan, scan_head
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.objects import Objects, split_uri
@@ -92,7 +92,7 @@ class Scan:
         self._processing_digest = processing_digest
         self._is_over = is_over
         self._layout = compiled.layout
-        self._state_file = ScanStateFile(objects, compiled.layout)
+        self._head = scan_head(objects, compiled.layout)
 
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
         """Return the work items of this run; with `force` also the work items that are done.
@@ -101,22 +101,22 @@ class Scan:
         """
         claimable, not_for_jobs, held_back = self._claimable()
 
-        def plan(state: ScanState) -> ScanPlan:
+        def claimed(head: ScanHead) -> ScanHead:
             return plan_scan(
-                ScanState(state.scans) if force else state,
+                msgspec.structs.replace(head, claims={}, objects={}) if force else head,
                 claimable,
                 run=self._run,
                 at=self._at,
                 processing_digest=self._processing_digest,
                 objects_per_job=self._objects_per_job,
-                is_done=lambda work_item: not force and self._state_file.is_done(work_item, self._processing_digest),
                 is_over=self._is_over,
             )
 
-        planned = self._state_file.claim(plan) if writes else plan(self._state_file.read())
-        new = sum(len(work_item.objects) for work_item in planned.work_items)
+        head = self._head.change(claimed) if writes else claimed(self._head.load())
+        work_items = head.claimed(self._run)
+        new = sum(len(work_item.objects) for work_item in work_items)
         counts = ScanCounts(len(claimable) + not_for_jobs + held_back, new, not_for_jobs, held_back)
-        return list(planned.work_items), counts
+        return work_items, counts
 
     def shards(
         self, work_items: Sequence[WorkItem], job_key: Callable[[str], str], *, force: bool
@@ -140,10 +140,10 @@ class Scan:
         assert ml is not None  # noqa: S101 - only pipelines with ml_inference have jobs
         output = ml.output_path.rstrip("/")
         if ml.service_name == "bedrock":
-            return Shard(work_item.id, work_item.inputs[0], job, 0, work_item.size_bytes, output=ml.output_path)
+            return Shard(work_item.id, job, work_item.inputs[0], 0, work_item.size_bytes, output=ml.output_path)
         uri = f"{self._layout.job(job)}/input.manifest"
         self._objects.write(uri, manifest_of(work_item.inputs))
-        return Shard(work_item.id, uri, job, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
+        return Shard(work_item.id, job, uri, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
 
     def _ended_badly(self, job: str) -> bool:
         record = JobRecords(self._objects, self._layout.job(job)).read()

@@ -33,22 +33,19 @@ def index_depends_on_event(sink: OpenSearchSink) -> bool:
 
 def index_name(sink: OpenSearchSink, text: str, at: datetime) -> str:
     """Return the name of an index; `at` is the time for its date patterns."""
-    name = dated(text, at)
-    return normalized_name(name) if sink.normalize_index else name
+    return normalized_name(sink, dated(text, at))
 
 
-def normalized_name(name: str) -> str:
-    """Return a valid index name: lower case, without forbidden characters."""
+def normalized_name(sink: OpenSearchSink, name: str) -> str:
+    """Return an index name: with `normalize_index`, in lower case and without forbidden characters."""
+    if not sink.normalize_index:
+        return name
     kept = "".join(character for character in name.lower() if character not in '[]"*\\<>|,/? #')
     return kept.lstrip("-_+")
 
 
 def index_body(sink: OpenSearchSink, objects: Objects) -> dict[str, Any] | None:
-    """Return the body with which to create the index, or None if the file does not configure one.
-
-    Raises:
-        ConfigError: the template file does not exist, or is not a JSON object.
-    """
+    """Return the body of an index, None if none is configured; raise ConfigError if its template cannot be read."""
     template = _template(sink, objects)
     if sink.template_type == "index-template":
         template = template.get("template", template)
@@ -101,14 +98,7 @@ def index_varies(sink: OpenSearchSink) -> bool:
 def index_item_factory(
     sink: OpenSearchSink, at: datetime, ensure_index: Callable[[str], None], origin_of: OriginOf
 ) -> IndexItemFactory:
-    """Return the factory of bulk items for events.
-
-    Args:
-        sink: the sink.
-        at: the time for date patterns in the index name.
-        ensure_index: called with each index name that an event produces.
-        origin_of: returns the origin of a row; the id is derived from it if the row has no other id.
-    """
+    """Return the factory of bulk items for events; `at` is the time for date patterns in the index name."""
     index: EventFormatter | None = None
     if index_depends_on_event(sink):
         name = compile_format(sink.index)
@@ -134,10 +124,7 @@ def index_item_factory(
 
 
 def _format(text: str | None) -> EventFormatter | None:
-    """Compile a format that renders an empty string if a key is missing.
-
-    An empty id is then replaced with one that is derived from the origin of the row.
-    """
+    """Compile a format that renders an empty string, which is no id, if a key is missing."""
     if text is None:
         return None
     compiled = compile_format(text)
@@ -169,7 +156,7 @@ def _action(sink: OpenSearchSink) -> EventFormatter | Action:
 def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
     """Return the sink that writes to an object store."""
     settings = ObjectSettings(
-        sink.codec.encoding(),
+        sink.codec,
         sink.compression,
         event_count=sink.threshold.event_count,
         max_object_bytes=sink.threshold.maximum_size,

@@ -1,4 +1,4 @@
-"""Ingests a work item: writes its rows to every sink, then marks the work item as done.
+"""Ingests a work item: writes its rows to every sink, then the report with which the run commits it.
 
 The outputs of a job are ingested only after the job has ended, so no half-written output is read.
 """
@@ -15,8 +15,8 @@ import msgspec
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.dlq_export import write_dlq
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.scan import WorkItem, area_of
-from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
+from opensearch_batch.core.data_prepper.scan import ScanHead, WorkItem, area_of, scan_head
+from opensearch_batch.core.data_prepper.scan_account import WorkItemReport
 from opensearch_batch.core.data_prepper.sink_settings import (
     index_item_factory,
     index_sink,
@@ -51,13 +51,6 @@ OUTDATED = (
     "newer jobs replace them"
 )
 UNJOINED = "{missing} of {all} record objects are missing or have changed; their rows are tagged and not joined"
-
-
-class WorkItemResult(msgspec.Struct, frozen=True):
-    """Result of a work item: one report per sink (no reports if no rows were read), and remarks for the user."""
-
-    reports: list[IngestReport] = []
-    remarks: list[str] = []
 
 
 class Origins(msgspec.Struct, frozen=True):
@@ -130,9 +123,8 @@ class WorkItemIngest:
         self._run_key = run_key
         self.at = at
         self._layout = compiled.layout
-        self._state_file = ScanStateFile(objects, compiled.layout)
 
-    def run(self, work_item: WorkItem, job_output: JobOutput | None = None, *, force: bool = False) -> WorkItemResult:
+    def run(self, work_item: WorkItem, job_output: JobOutput | None = None, *, force: bool = False) -> WorkItemReport:
         """Write a work item; there are no reports if the pipeline does not read the outputs of its job.
 
         Args:
@@ -153,9 +145,10 @@ class WorkItemIngest:
                 # Read directly after the write: an index recreated during later writes does not contain these rows.
                 indexes[number] = self._index(number, work_item.at)
         read = list(selected.sources[-1].objects) if selected.sources else []
-        done = Done(work_item.at, self.processing_digest(indexes), self._run_key, read, selected.gone)
-        self._state_file.mark_done(work_item, done)
-        return WorkItemResult(reports, selected.remarks)
+        digest = self.processing_digest(indexes)
+        report = WorkItemReport(self.at, digest, reports, selected.remarks, read, selected.gone)
+        save(self._objects, self._layout.ingest_report(self._run_key, work_item.id), report)
+        return report
 
     def indexes(self, at: datetime) -> list[Index | None]:
         """Return the index of each sink at a time; None for an absent index, a name with keys, or an s3 sink."""
@@ -178,7 +171,7 @@ class WorkItemIngest:
         )
 
     def _write(self, number: int, work_item: WorkItem, selected: _SelectedSources, *, force: bool) -> IngestReport:
-        """Write the rows to one sink; store and return the report."""
+        """Write the rows to one sink; return the report."""
         sink, item_factory = self._sink(number, work_item, selected.origins)
         reading = Reading(self._objects, self._compiled.row_reader(), self._row_errors)
         report = Ingest(
@@ -186,9 +179,9 @@ class WorkItemIngest:
             sink,
             self._compiled.documents(number, work_item, item_factory, reading, records=selected.origins.records),
             locations=Locations.of(self._layout.root, self._layout.sink(number, work_item.id)),
-            # Without the time, an object that returns to an earlier version would count as written, although a later
-            # version has overwritten its documents.
-            identity=(work_item.at.isoformat(),),
+            # Without it, an object that returns to an earlier version would count as written, although a later version
+            # has overwritten its documents.
+            identity=(str(work_item.version),),
         ).run(selected.sources, force=force)
         dlq = self._compiled.dlq(number)
         if dlq is not None and report.dead_letters:
@@ -201,7 +194,6 @@ class WorkItemIngest:
                 index=sink.request.index,
                 at=work_item.at,
             )
-        save(self._objects, self._layout.ingest_report(self._run_key, f"{work_item.id}-{number}"), report)
         return report
 
     def _sink(self, number: int, work_item: WorkItem, origins: Origins) -> tuple[Sink, ItemFactory]:
@@ -241,7 +233,8 @@ class WorkItemIngest:
         Raises:
             OutputUnusable: there are fewer outputs than inputs; the job record then has the state UNUSABLE.
         """
-        outputs = self._list_outputs(work_item, job_output)
+        head = scan_head(self._objects, self._layout).load()
+        outputs = self._list_outputs(work_item, job_output, head)
         gone = max(len(work_item.inputs) - len(outputs), 0)
         if not outputs:
             return _SelectedSources(remarks=[GONE], gone=gone)
@@ -249,9 +242,8 @@ class WorkItemIngest:
         if not read:
             return _SelectedSources(remarks=[UNREAD])
         inputs = {item.uri: uri for item in read if (uri := input_of(item.uri, work_item.inputs))}
-        state = self._state_file.read()
         outdated = {
-            uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if state.is_outdated(item)
+            uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if head.is_outdated(item)
         }
         current = tuple(item for item in read if inputs.get(item.uri) not in outdated)
         remarks = [OUTDATED.format(outdated=len(outdated), all=len(work_item.inputs))] if outdated else []
@@ -284,7 +276,7 @@ class WorkItemIngest:
         covering = (area_of(areas, msgspec.structs.replace(output, uri=uri)) for uri in locations)
         return any(area is not None and area.selection != "metadata_only" for area in covering)
 
-    def _list_outputs(self, work_item: WorkItem, job_output: JobOutput) -> list[ObjectInfo]:
+    def _list_outputs(self, work_item: WorkItem, job_output: JobOutput, head: ScanHead) -> list[ObjectInfo]:
         """Return the outputs of a job.
 
         Raises:
@@ -296,8 +288,9 @@ class WorkItemIngest:
             for item in list_output(self._objects, uri)
             if item.uri.endswith(OUTPUT_SUFFIX)
         ]
+        claim = head.claim(work_item)
         # Outputs that an earlier run read may have been removed since.
-        if len(outputs) >= len(work_item.inputs) or self._state_file.done(work_item):
+        if len(outputs) >= len(work_item.inputs) or (claim is not None and claim.done_for):
             return outputs
         where = ", ".join(job_output.uris)
         error = job_output.unusable(

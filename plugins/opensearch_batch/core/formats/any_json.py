@@ -8,10 +8,9 @@ from typing import IO, Literal
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.formats.json import Json
+from opensearch_batch.core.formats.json import PlainJson
 from opensearch_batch.core.formats.json_text import check_json
-from opensearch_batch.core.formats.jsonl import JsonLines
-from opensearch_batch.core.formats.lines import RawLines
+from opensearch_batch.core.formats.jsonl import JsonLines, RawLines
 from opensearch_batch.core.formats.ndjson import Ndjson
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES
 from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntry
@@ -27,17 +26,12 @@ class AnyJson(msgspec.Struct, frozen=True):
     lines: JsonLines | RawLines
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the objects.
-
-        Raises:
-            ConfigError: an array is too large to be read into memory.
-            FatalError: an array is not one JSON document.
-        """
+        """Yield the objects; raise ConfigError for an array that is too large, FatalError for one that is not JSON."""
         layout = layout_of(stream)
         if layout == "lines":
             yield from self.lines.read(stream, source, uri, limit)
         elif layout == "array":
-            yield from Json(nested=False).read(stream, source, uri, limit)
+            yield from PlainJson().read(stream, source, uri, limit)
         else:
             for entry in Ndjson(include_empty_objects=True).read(stream, source, uri, limit):
                 yield _checked(entry) if isinstance(entry, Row) else entry

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from typing import IO, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Annotated, ClassVar, TextIO
 
 import msgspec
+from msgspec import Meta
 
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule
+from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import FatalError, RecordRejected
 from opensearch_batch.core.formats.json_text import members_of
 from opensearch_batch.core.formats.writing import StreamedFile
@@ -21,6 +24,8 @@ from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, with_lf
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import MAX_ROW_BYTES, Blank, Rejected, Row, RowLimit, SourceEntry
 
+Character = Annotated[str, Meta(min_length=1, max_length=1)]
+Header = Annotated[tuple[str, ...], Meta(min_length=1)]
 BLOCK_CHARACTERS = 1 << 16
 WINDOW_LINES = 256
 _QUOTE, _NULL = b'"n'
@@ -28,46 +33,36 @@ _BOM = "\ufeff"
 _MAX_CHARACTER_BYTES = 4
 
 
-class Csv(msgspec.Struct, frozen=True):
-    """Reads rows of strings. By default, the first row contains the column names.
+class Csv(CheckedOptions, frozen=True, kw_only=True):
+    """Reads rows of strings. With `detect_header`, the first row contains the column names.
 
-    Args:
-        delimiter: the character between values.
-        quote_character: the character around a value that contains delimiters or line breaks.
-        header: without `detect_header`, the names of the first columns; each other column is named ``column`` and its
-            number.
-        detect_header: whether the first row contains the column names.
-        exact_width: whether each row must have a value for every column. If so, an empty line is blank, and all lines
-            of a row with more or fewer values are rejected. If not, a row may lack the last columns, and a row with
-            too many values is treated like a row with an unclosed quote.
-        verbatim: whether column names keep surrounding spaces, and values keep their kind of line breaks.
-        row_numbers: whether the line of a row is the number of the row (the header is row 1).
-        header_remedy: the remedy in the error for an invalid header.
+    Otherwise `header` has the names of the first columns; each other column is named ``column`` and its number. A row
+    may lack the last columns. A row with too many values is treated like a row with an unclosed quote.
     """
 
-    delimiter: str = ","
-    quote_character: str = '"'
-    header: tuple[str, ...] = ()
+    # Whether a row needs a value for each column, and names and values are not changed; see `StrictCsv`.
+    strict: ClassVar[bool] = False
+    header_remedy: ClassVar[str] = "correct it, or write detect_header: false"
+
+    delimiter: Character = ","
+    quote_character: Character = '"'
+    header: Header | None = None
     detect_header: bool = True
-    exact_width: bool = False
-    verbatim: bool = False
-    row_numbers: bool = False
-    header_remedy: str = "correct it, or write detect_header: false"
+
+    def rules(self) -> Iterator[Rule]:
+        if self.delimiter == self.quote_character:
+            yield ("quote_character",), "the delimiter is the same character; choose another one"
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield each row as a JSON object whose values are strings.
-
-        Raises:
-            FatalError: the header is empty or not CSV, or has the same column name twice.
-        """
-        newline, raw = ("", stream) if self.verbatim else ("\n", with_lf(stream))
+        """Yield each row as a JSON object whose values are strings; raise FatalError for an invalid header."""
+        newline, raw = ("", stream) if self.strict else ("\n", with_lf(stream))
         with io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline) as text:
             yield from self._entries(_Rows(self, text, limit), source, uri, limit)
 
     def _entries(self, rows: _Rows, source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         names: Sequence[str] = ()
         for values, reason in rows:
-            if not values and reason is None and (self.exact_width or len(names) > 1):
+            if not values and reason is None and (self.strict or len(names) > 1):
                 yield Blank(source)
                 continue
             if not names and self.detect_header:
@@ -78,12 +73,12 @@ class Csv(msgspec.Struct, frozen=True):
             if why is None:
                 yield limit.check(Row(source, uri, rows.line, rows.offset, record))
                 continue
-            if not self.exact_width:
+            if not self.strict:
                 rows.keep_first_line()
             yield Rejected((Row(source, uri, rows.line, rows.offset, rows.content()),), why)
 
     def _header(self, values: list[str], reason: str | None, uri: str) -> list[str]:
-        names = values if self.verbatim else [name.strip() for name in values]
+        names = values if self.strict else [name.strip() for name in values]
         if reason is None and len(set(names)) < len(names):
             reason = f"a column name occurs twice: {', '.join(names)}"
         if reason is None and not any(names):
@@ -94,12 +89,12 @@ class Csv(msgspec.Struct, frozen=True):
 
     def _columns(self, first: str) -> list[str]:
         """Return the column names of an object without a header."""
-        count = first.count(self.delimiter) + 1
-        return [*self.header[:count], *(f"column{at}" for at in range(len(self.header) + 1, count + 1))]
+        header, count = self.header or (), first.count(self.delimiter) + 1
+        return [*header[:count], *(f"column{at}" for at in range(len(header) + 1, count + 1))]
 
     def _record(self, names: Sequence[str], values: list[str]) -> tuple[bytes, str | None]:
         if len(values) != len(names):
-            if self.exact_width or len(values) > len(names):
+            if self.strict or len(values) > len(names):
                 return b"", f"{len(values)} values for the {len(names)} columns of the header"
             values = values or [""]
         try:
@@ -108,16 +103,30 @@ class Csv(msgspec.Struct, frozen=True):
             return b"", "not UTF-8"
 
 
-class CsvEncoding(msgspec.Struct, frozen=True):
+class StrictCsv(Csv, frozen=True, kw_only=True):
+    """The format of pipeline files.
+
+    An empty line is blank, and all lines of a row with more or fewer values than columns are rejected. Column names
+    keep surrounding spaces, values keep their kind of line breaks, and the line of a row is its number (the header is
+    row 1).
+    """
+
+    strict, header_remedy = True, "correct it"
+
+
+class CsvEncoding(Options, frozen=True, kw_only=True):
     """Writes a header, then one row per event. Without `header`, the columns are the members of the first event."""
 
+    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("header_file_location", "region", "bucket_name", "fileKey"),
+        "header files are not supported, and Data Prepper ignores them; write header: [...]",
+    )
     extension = "csv"
 
-    delimiter: str = ","
-    header: tuple[str, ...] = ()
+    delimiter: Character = ","
+    header: Header | None = None
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> CsvFile:
-        """Return a writer for the events of one object."""
         return CsvFile(file, compression, self)
 
 
@@ -131,16 +140,12 @@ class CsvFile(StreamedFile):
         super().__init__(file, compression)
         self._text = io.StringIO(newline="")
         self._writer = csv.writer(self._text, delimiter=encoding.delimiter, lineterminator="\n")
-        self._names = encoding.header
+        self._names = encoding.header or ()
         if self._names:
             self._row(self._names)
 
     def add(self, event: bytes) -> None:
-        """Add an event.
-
-        Raises:
-            RecordRejected: the event has a member that is not a column, or is the first event and has no members.
-        """
+        """Add an event; raise RecordRejected if a member is not a column, or if there are no columns."""
         members = members_of(event)
         names = self._names or tuple(members)
         if not names:
@@ -179,7 +184,7 @@ class _Rows:
 
     def __init__(self, options: Csv, text: TextIO, limit: RowLimit) -> None:
         self._options, self._text, self._limit = options, text, limit
-        self._newline = "" if options.verbatim else "\n"
+        self._newline = "" if options.strict else "\n"
         self._max_bytes = max(MAX_ROW_BYTES, limit.max_bytes)
         # `_window` limits the size of a row, so the field limit of the csv module must not be lower.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_bytes))
@@ -233,7 +238,7 @@ class _Rows:
         self._end = self._first + 1
 
     def _next_row(self, skipped_bytes: int = 0) -> None:
-        if self._options.row_numbers:
+        if self._options.strict:
             self.line += 1
         else:
             self.line += self._end - self._first
@@ -262,14 +267,14 @@ class _Rows:
                 total_bytes += _size(line)
         if self.line == 1 and window:
             window[0] = window[0].removeprefix(_BOM)
-        if self._options.verbatim:
+        if self._options.strict:
             return window
         return [f"{line[:-2]}\n" if line.endswith("\r\n") else line for line in window]
 
     def _skip_line(self) -> int:
         """Skip the rest of a line that is too long; return the number of skipped bytes."""
         skipped_bytes, rest = 0, self._lines[self._first]
-        while rest and not rest.endswith(("\n", "\r") if self._options.verbatim else "\n"):
+        while rest and not rest.endswith(("\n", "\r") if self._options.strict else "\n"):
             rest = self._text.readline(READ_BUFFER_BYTES)
             skipped_bytes += _size(rest)
         return skipped_bytes

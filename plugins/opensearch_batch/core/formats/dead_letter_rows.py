@@ -7,6 +7,7 @@ from typing import IO
 
 import msgspec
 
+from opensearch_batch.core.formats.json_text import on_one_line
 from opensearch_batch.core.formats.jsonl import entry_of
 from opensearch_batch.core.storage.dead_letters import MAX_LETTER_BYTES, DeadLetter, as_bytes
 from opensearch_batch.core.storage.json_document import UNDECODABLE
@@ -31,4 +32,8 @@ class DeadLetterRows(msgspec.Struct, frozen=True):
                 yield Rejected((row,), f"not a dead letter: {error}")
                 continue
             cut = len(record) > limit.max_bytes
-            yield entry_of(Line(letter.line, record, cut, letter.offset), source, letter.source, limit)
+            entry = entry_of(Line(letter.line, record, cut, letter.offset), source, letter.source, limit)
+            # A user may have edited the record over several lines, which a line of a job's input cannot have.
+            if isinstance(entry, Row):
+                entry = msgspec.structs.replace(entry, content=on_one_line(entry.content))
+            yield entry

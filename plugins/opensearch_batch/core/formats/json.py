@@ -5,39 +5,47 @@ Source: Data Prepper's JsonInputCodec and JsonOutputCodec (2.17).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Mapping
+from typing import IO, Annotated, ClassVar
 
 import msgspec
+from msgspec import Meta
 
+from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, check_text, compact, elements, encode, members
 from opensearch_batch.core.formats.writing import StreamedFile
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, SourceEntry
 
+Name = Annotated[str, Meta(min_length=1, max_length=2048)]
 MAX_JSON_BYTES = 256 << 20
 _OBJECT, _ARRAY, _QUOTE, _NULL = b'{["n'
 
 
-class Json(msgspec.Struct, frozen=True):
+class Json(Options, frozen=True, kw_only=True):
     """Reads the elements of an array, or one object, as rows.
 
-    With `nested`, the rows are the elements of all arrays in an object, or only of arrays with the name `key_name`.
-    As in Data Prepper, each row also contains the values of `include_keys` from outside the arrays, with numbers and
-    booleans as strings.
+    The rows are also the elements of all arrays in an object, or only of arrays with the name `key_name`. As in Data
+    Prepper, each row also contains the values of `include_keys` from outside the arrays, with numbers and booleans as
+    strings.
     """
 
-    key_name: str | None = None
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"max_event_length": "all codecs share the same maximum row size"}
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "include_keys_metadata": "rows have no metadata; write the keys in include_keys"
+    }
+    # Whether the rows are the elements of arrays in an object.
+    nested: ClassVar[bool] = True
+
+    key_name: Name | None = None
     include_keys: tuple[str, ...] = ()
-    nested: bool = True
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         """Yield the rows without line breaks; the line of a row is its position among the rows.
 
-        Raises:
-            ConfigError: the document is too large to be read into memory.
-            FatalError: the object is not one JSON document.
+        Raise ConfigError if the document is too large to be read into memory, FatalError if it is not one JSON
+        document.
         """
         content = stream.read(MAX_JSON_BYTES + 1)
         if len(content) > MAX_JSON_BYTES:
@@ -57,15 +65,20 @@ class Json(msgspec.Struct, frozen=True):
             yield Blank(source)
 
 
-class JsonEncoding(msgspec.Struct, frozen=True):
+class PlainJson(Json, frozen=True, kw_only=True):
+    """The format of pipeline files: an object is one row, whatever arrays it contains."""
+
+    nested = False
+
+
+class JsonEncoding(Options, frozen=True, kw_only=True):
     """Writes a JSON object with one member, `key_name`, which is the array of the events."""
 
     extension = "json"
 
-    key_name: str = "events"
+    key_name: Name = "events"
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> JsonFile:
-        """Return a writer for the events of one object."""
         return JsonFile(file, compression, self)
 
 
@@ -77,22 +90,16 @@ class JsonFile(StreamedFile):
         self._before = b"{%b:[" % msgspec.json.encode(encoding.key_name)
 
     def add(self, event: bytes) -> None:
-        """Add an event."""
         self._write(self._before + event)
         self._before = b","
 
     def close(self) -> None:
-        """Close the array and the object."""
         self._write(b"]}")
         super().close()
 
 
 class _Document:
-    """Finds the rows of a JSON document.
-
-    Raises:
-        RecordRejected, msgspec.DecodeError, RecursionError: the content is not JSON.
-    """
+    """Finds the rows of a JSON document; raises RecordRejected, DecodeError or RecursionError for others."""
 
     def __init__(self, options: Json, content: bytes) -> None:
         self._options = options

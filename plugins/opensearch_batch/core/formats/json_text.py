@@ -17,11 +17,7 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def check_text(row: bytes) -> bytes:
-    """Return the row if it is UTF-8. This check is needed because msgspec does not check the values that it skips.
-
-    Raises:
-        RecordRejected: the row is not UTF-8.
-    """
+    """Return the row; raise RecordRejected if it is not UTF-8, which msgspec does not check in values that it skips."""
     if not row.isascii():
         try:
             row.decode()
@@ -31,11 +27,7 @@ def check_text(row: bytes) -> bytes:
 
 
 def check_json(row: bytes) -> bytes:
-    """Return the row if it is one JSON value (RFC 8259).
-
-    Raises:
-        RecordRejected: the row is not JSON.
-    """
+    """Return the row if it is one JSON value (RFC 8259); raise RecordRejected if the row is not JSON."""
     try:
         msgspec.json.decode(check_text(row), type=msgspec.Raw)
     except msgspec.DecodeError as error:
@@ -46,11 +38,7 @@ def check_json(row: bytes) -> bytes:
 
 
 def members_of(event: bytes) -> dict[str, msgspec.Raw]:
-    """Return the members of a JSON object.
-
-    Raises:
-        RecordRejected: the event is not a JSON object.
-    """
+    """Return the members of a JSON object; raise RecordRejected if the event is not a JSON object."""
     try:
         return members(event)
     except msgspec.DecodeError as error:
@@ -58,20 +46,12 @@ def members_of(event: bytes) -> dict[str, msgspec.Raw]:
 
 
 def on_one_line(value: bytes) -> bytes:
-    """Return a JSON value without line breaks, as bulk requests and JSON Lines require.
-
-    Raises:
-        RecordRejected: the value has line breaks and is not JSON.
-    """
+    """Return JSON without line breaks, as bulk requests require; raise RecordRejected if it has any and is not JSON."""
     return compact(value) if b"\n" in value or b"\r" in value else value
 
 
 def compact(value: bytes) -> bytes:
-    """Return a JSON value without white space between its tokens.
-
-    Raises:
-        RecordRejected: the value is not JSON, or is nested too deeply.
-    """
+    """Return JSON without white space between tokens; raise RecordRejected if it is not JSON, or too deep."""
     try:
         return msgspec.json.format(value, indent=-1)
     except msgspec.DecodeError as error:

@@ -1,4 +1,4 @@
-"""Reads JSON Lines: exactly one JSON object per line. Each line is validated."""
+"""Reads JSON Lines: exactly one JSON object per line, validated here or by the code that later decodes the row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,20 @@ class JsonLines(msgspec.Struct, frozen=True):
     """Reads one JSON object per line and rejects any other line."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield each object with its original text."""
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             yield entry_of(line, source, uri, limit)
+
+
+class RawLines(msgspec.Struct, frozen=True):
+    """Reads one row per line, without validation."""
+
+    def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
+        for line in lines(stream, max_line_bytes=limit.max_bytes):
+            if not line.content or line.content.isspace():
+                yield Blank(source)
+                continue
+            row = Row(source, uri, line.number, line.offset, line.content)
+            yield limit.rejected(row) if line.cut else row
 
 
 def entry_of(line: Line, source: int, uri: str, limit: RowLimit) -> SourceEntry:

@@ -10,11 +10,10 @@ Source: Data Prepper's NdjsonInputCodec, which stops reading the object at an in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import IO, Literal
+from collections.abc import Iterator, Mapping
+from typing import IO, ClassVar, Literal
 
-import msgspec
-
+from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.formats.json_scanner import Scanner
 from opensearch_batch.core.formats.json_text import on_one_line
 from opensearch_batch.core.formats.writing import StreamedFile
@@ -31,8 +30,10 @@ _MIN_OBJECT_BYTES = len(b"{}\n")
 _MAX_SEARCHES = 8
 
 
-class Ndjson(msgspec.Struct, frozen=True):
+class Ndjson(Options, frozen=True, kw_only=True):
     """Reads JSON objects in sequence or in arrays; without `include_empty_objects`, empty objects are blank."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "objects are read by the codec, whatever their extension"}
 
     include_empty_objects: bool = False
 
@@ -47,13 +48,12 @@ class Ndjson(msgspec.Struct, frozen=True):
         yield from scanner.end()
 
 
-class NdjsonEncoding(msgspec.Struct, frozen=True):
+class NdjsonEncoding(Options, frozen=True, kw_only=True):
     """Writes one event per line."""
 
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> NdjsonFile:
-        """Return a writer for the events of one object."""
         return NdjsonFile(file, compression)
 
 
@@ -61,7 +61,6 @@ class NdjsonFile(StreamedFile):
     """Writes the events of one object, one per line."""
 
     def add(self, event: bytes) -> None:
-        """Add an event."""
         self._write(on_one_line(event) + b"\n")
 
 
@@ -105,12 +104,7 @@ def _line(raw: bytes, number: int, offset: int, max_bytes: int) -> Line:
 
 
 def _may_have_second_object(raw: bytes, position: int) -> bool:
-    """Return whether a line may contain a second root object.
-
-    Args:
-        raw: the line.
-        position: the position of the first closing bracket in the line.
-    """
+    """Return whether a line may contain a second root object; `position` is that of its first closing bracket."""
     for _ in range(_MAX_SEARCHES):
         # White space may precede a second object.
         if raw[position + 1] == _OPEN or raw[position + 1] <= _SPACE:

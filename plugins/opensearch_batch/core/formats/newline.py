@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Annotated
 
-import msgspec
+from msgspec import Meta
 
+from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import FatalError, RecordRejected
 from opensearch_batch.core.formats.json_text import check_text, encode
 from opensearch_batch.core.storage.objects import Line, lines
 from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntry
 
 
-class Newline(msgspec.Struct, frozen=True):
+class Newline(Options, frozen=True, kw_only=True):
     """Reads each line as a string.
 
     The first `skip_lines` lines are skipped. With `header_destination`, the next line is the header: each object has a
     copy of the header at this key.
     """
 
-    skip_lines: int = 0
-    header_destination: str | None = None
+    skip_lines: Annotated[int, Meta(ge=0)] = 0
+    header_destination: Annotated[str, Meta(min_length=1)] | None = None
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the lines as objects.
-
-        Raises:
-            FatalError: the header is not UTF-8, or is too long.
-        """
+        """Yield the lines as objects; raise FatalError if the header is not UTF-8, or is too long."""
         header = dict[str, str]()
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             if line.number <= self.skip_lines:

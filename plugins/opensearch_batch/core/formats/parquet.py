@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 
+from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.formats.json_text import encode
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES
@@ -23,22 +24,16 @@ PARQUET_ROWS = 512
 _CELL_ERRORS = (ValueError, OverflowError, KeyError, TypeError)
 
 
-class Parquet(msgspec.Struct, frozen=True):
-    """Reads the rows of a Parquet file.
+class Parquet(Options, frozen=True, kw_only=True):
+    """Reads the rows of a Parquet file. Times are the stored numbers, as in Data Prepper, and maps are objects."""
 
-    With `as_stored`, times are the stored numbers, as in Data Prepper, and maps are objects. Without it, times are
-    strings, and maps are lists of pairs.
-    """
-
-    as_stored: bool = True
+    as_stored: ClassVar[bool] = True
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         """Yield the rows as JSON objects; the line of a row is its position in the file.
 
-        A row with a cell that JSON cannot represent is rejected.
-
-        Raises:
-            FatalError: the file is damaged or not Parquet, or several columns have the same name.
+        A row with a cell that JSON cannot represent is rejected. Raise FatalError if the file is damaged or not
+        Parquet, or several columns have the same name.
         """
         import pyarrow as pa
 
@@ -72,6 +67,12 @@ class Parquet(msgspec.Struct, frozen=True):
                     yield from (_row(batch.slice(at, 1), schema) for at in range(batch.num_rows))
                 else:
                     yield from rows
+
+
+class ConvertedParquet(Parquet, frozen=True, kw_only=True):
+    """The format of pipeline files: times are strings, and maps are lists of pairs."""
+
+    as_stored = False
 
 
 def _objects(batch: pa.RecordBatch, schema: pa.Schema | None) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import msgspec
 
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, on_one_line
 from opensearch_batch.core.formats.parquet import PARQUET_ROWS
@@ -46,15 +47,21 @@ Kind = str | tuple[Any] | Mapping[str, Any] | None
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
-class ParquetEncoding(msgspec.Struct, frozen=True):
+class ParquetEncoding(CheckedOptions, frozen=True, kw_only=True):
     """Writes Parquet. Without an Avro schema, a file has a column for each member of any of its events."""
 
     extension = "parquet"
 
     schema: str | None = None
+    auto_schema: bool = False
+
+    def rules(self) -> Iterator[Rule]:
+        if (self.schema is not None) == self.auto_schema:
+            yield (), "set exactly one of schema and auto_schema: true"
+        if self.schema is not None:
+            yield ("schema",), lambda: avro_schema(self.schema or "")
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
-        """Return a writer for the events of one file."""
         return ParquetFile(file, compression, self)
 
 
@@ -73,11 +80,7 @@ class ParquetFile:
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
-        """Add an event.
-
-        Raises:
-            RecordRejected: the event does not fit the schema, or its types conflict with those of earlier events.
-        """
+        """Add an event; raise RecordRejected if it does not fit the schema, or the types of earlier events."""
         try:
             row = msgspec.json.decode(event, type=dict[str, Any])
             if self._schema is None:
@@ -103,16 +106,11 @@ class ParquetFile:
         self._events.close()
 
     def discard(self) -> None:
-        """Discard the buffered events."""
         self._events.close()
 
 
 def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    """Return the Arrow schema for an Avro schema.
-
-    Raises:
-        ConfigError: the string is not an Avro schema, or contains an unsupported type.
-    """
+    """Return the Arrow schema for an Avro schema; raise ConfigError if it is invalid or has an unsupported type."""
     import pyarrow as pa
 
     try:
@@ -214,11 +212,7 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
 
 
 def _common_kind(earlier: Kind, later: Kind, name: str) -> Kind:
-    """Return the kind that can represent the values of both kinds.
-
-    Raises:
-        RecordRejected: there is no such kind.
-    """
+    """Return the kind that can represent the values of both kinds; raise RecordRejected if there is no such kind."""
     if earlier is None or later is None or earlier == later:
         return later if earlier is None else earlier
     if isinstance(earlier, Mapping) and isinstance(later, Mapping):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import IO, Protocol, cast
+from typing import IO, Protocol
 
 from opensearch_batch.core.formats.any_json import AnyJson
-from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.csv import StrictCsv
 from opensearch_batch.core.formats.dead_letter_rows import DeadLetterRows
-from opensearch_batch.core.formats.json import Json
-from opensearch_batch.core.formats.jsonl import JsonLines
-from opensearch_batch.core.formats.lines import RawLines
-from opensearch_batch.core.formats.parquet import Parquet
+from opensearch_batch.core.formats.json import PlainJson
+from opensearch_batch.core.formats.jsonl import JsonLines, RawLines
+from opensearch_batch.core.formats.parquet import ConvertedParquet, Parquet
 from opensearch_batch.core.storage.compression import COMPRESSED
-from opensearch_batch.core.storage.objects import CompressedObjects, Objects
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.object_info import Compression
 from opensearch_batch.core.types.rows import ROW_LIMIT, RowLimit, Source, SourceEntry
@@ -25,22 +24,15 @@ class RowFormat(Protocol):
     """Reads the rows of objects in one format; the fields of an implementation are the options of the format."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the rows of an object. An invalid row is rejected, and reading continues with the next row.
-
-        Args:
-            stream: the decompressed object.
-            source: the position of the source in the request.
-            uri: the URI of the object.
-            limit: the maximum size of a row.
-        """
+        """Yield the rows of a decompressed object. An invalid row is rejected, and the next row is read."""
 
 
 # The formats by their names in a pipeline file. These formats validate every row, because batch jobs are paid per row.
 BY_NAME: dict[Format, RowFormat] = {
     "jsonl": JsonLines(),
-    "json": Json(nested=False),
-    "csv": Csv(exact_width=True, verbatim=True, row_numbers=True, header_remedy="correct it"),
-    "parquet": Parquet(as_stored=False),
+    "json": PlainJson(),
+    "csv": StrictCsv(),
+    "parquet": ConvertedParquet(),
     "dead_letters": DeadLetterRows(),
 }
 _EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
@@ -60,13 +52,9 @@ def format_of(uri: str, configured: Format | None) -> RowFormat:
 def reader(row_format: RowFormat, compression: Compression | None = None, limit: RowLimit = ROW_LIMIT) -> Read:
     """Return a function that reads the rows of all objects of a source in order.
 
-    The function raises ConfigError if an object cannot be read in this format, FatalError if an object is damaged or
-    has changed since it was listed, and RetriableError if the object store is not available.
-
-    Args:
-        row_format: the format of the objects.
-        compression: the compression of the objects; None selects it by file extension.
-        limit: the maximum size of a row.
+    By default, file extensions select the compression. The function raises ConfigError if an object cannot be read in
+    this format, FatalError if an object is damaged or has changed since it was listed, and RetriableError if the object
+    store is not available.
     """
     if compression is not None and isinstance(row_format, Parquet):
         # A Parquet file records its own compression, so Data Prepper ignores the option of the source.
@@ -74,11 +62,7 @@ def reader(row_format: RowFormat, compression: Compression | None = None, limit:
 
     def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
         for item in source.objects:
-            if compression is None:
-                opened = objects.open(item.uri, etag=item.etag)
-            else:
-                opened = cast("CompressedObjects", objects).open(item.uri, etag=item.etag, compression=compression)
-            with opened as stream:
+            with objects.open(item.uri, etag=item.etag, compression=compression) as stream:
                 yield from row_format.read(stream, number, item.uri, limit)
 
     return read

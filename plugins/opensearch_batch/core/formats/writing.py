@@ -23,11 +23,7 @@ class EventFile(Protocol):
         """The number of buffered bytes."""
 
     def add(self, event: bytes) -> None:
-        """Add the text of one JSON object.
-
-        Raises:
-            RecordRejected: the format cannot represent the event; the file is unchanged.
-        """
+        """Add the JSON text of an event; raise RecordRejected, and change nothing, if the format has no form for it."""
 
     def close(self) -> None:
         """Write the rest of the file, such as a footer."""

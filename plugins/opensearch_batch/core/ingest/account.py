@@ -1,4 +1,4 @@
-"""Counts the rows of an ingest by verdict. Progress is recorded only after the dead letters that it counts."""
+"""Counts the rows of an ingest by verdict. Dead letters are written before the progress that counts them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.documents import OriginOf
+from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import WrittenBody
+from opensearch_batch.core.ledger.dead_records import LedgerScope
+from opensearch_batch.core.ledger.rows import RecordState, record_hash
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, JoinedRow, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
@@ -21,27 +24,27 @@ from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Reject
 
 REPLAY_FILE = "request.json"
 # The counts that are not sums over the sources.
-_TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped", "elsewhere")
+_TOTALS = (
+    "indexed", "unchanged", "superseded", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped",
+    "elsewhere",
+)  # fmt: skip
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
-    """What a replay of dead letters needs, stored beside them: the names of the sources, and the request."""
+    """The request that a replay of dead letters repeats, stored beside them.
+
+    `sources` are the names of the sources, and `ledger` is the scope of the record ledger that contains the records.
+    """
 
     sources: list[str]
     request: IngestRequest
+    ledger: LedgerScope | None = None
 
 
 class RowAccount:
-    """The account of one pass over the sources, continued from the progress of an earlier one.
+    """The account of one pass over the sources, continued from the progress of an earlier attempt (`before`).
 
-    Args:
-        objects: where dead letters and progress are written.
-        file: the file with the progress of this ingest.
-        queue: the prefix of the dead letters.
-        fingerprint: identifies the work.
-        before: the progress of an earlier attempt that this one continues.
-        origin_of: returns the URI and line of the source document of a row.
-        replay: what a replay needs; stored beside the dead letters.
+    `queue` is the prefix of the dead letters. The records that were not indexed are appended to `exceptions`.
     """
 
     def __init__(
@@ -52,14 +55,17 @@ class RowAccount:
         queue: str,
         fingerprint: str,
         before: Progress | None,
-        origin_of: OriginOf,
+        reading: Reading,
         replay: ReplayRequest,
+        exceptions: list[RecordVerdict] | None = None,
     ) -> None:
         before = before or Progress(fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue)
+        self._exceptions = exceptions
         self.attempt = file.attempt
         self._file = file
         self._fingerprint = fingerprint
-        self._origin_of = origin_of
+        self._origin_of = reading.origin_of
+        self._composer = reading.composer
         self._replay = replay
         self._objects = objects
         earlier = before.counts
@@ -70,13 +76,14 @@ class RowAccount:
         self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=earlier.dead_letters)
 
     def begin(self) -> None:
-        """Record the start, which fences off earlier attempts, and remove the dead letters that they did not count.
+        """Record the start, so that earlier attempts stop, and delete the dead letters that no progress counts.
 
-        Raises:
-            RetriableError: another run of the same request is in progress.
+        Raise RetriableError if another run of the same request is in progress.
         """
         if not self._file.begin(self._progress(done=False)):
-            raise in_progress(self._file.uri)
+            raise RetriableError(
+                f"{self._file.uri}: another run of this request is in progress; run again when it has ended"
+            )
         self.dead.delete_uncounted_parts()
 
     def settle(self, written: WrittenBody) -> None:
@@ -95,14 +102,10 @@ class RowAccount:
         for refusal in written.refused:
             mapped, id_or_none = refusal.item.context, refusal.item.id or None
             self._add_dead_letter(mapped.rows, refusal.cause, id=id_or_none, status=refusal.status, late=mapped.late)
-        self._totals.update(
-            indexed=written.indexed,
-            unchanged=written.unchanged,
-            filtered=written.filtered,
-            joined=joined,
-            nulls=nulls,
-            unmatched=unmatched,
-        )
+        for item in (*written.filtered, *written.superseded):
+            self._add_exception(self._origin_of(item.context.rows[0]), RecordState.FILTERED)
+        self._totals.update(written.counts())
+        self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched)
         for entry in written.body.other_entries:
             self._count_entry(entry)
         self.settled += len(written.body.items) + len(written.body.other_entries)
@@ -118,12 +121,8 @@ class RowAccount:
             **self._totals,
         )
 
-    def record(self, *, done: bool) -> None:
-        """Write the dead letters, then the progress that counts them.
-
-        Raises:
-            RetriableError: another run of the same request took over the progress and the dead letters.
-        """
+    def save_progress(self, *, done: bool) -> None:
+        """Write the dead letters, then the progress that counts them; raise RetriableError if another run took over."""
         parts = self.dead.write()
         if parts == 1:
             save(self._objects, f"{self.dead.prefix}{REPLAY_FILE}", self._replay)
@@ -137,7 +136,7 @@ class RowAccount:
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
-        """Raise ConfigError if no row has a vector that fits the index: the index or the field map is wrong."""
+        """Raise ConfigError if the vectors of all rows were rejected: the index or the field map is wrong."""
         read = self.counts().read
         if read and self._vectors_rejected == read:
             raise ConfigError(
@@ -148,14 +147,15 @@ class RowAccount:
     def _progress(self, *, done: bool) -> Progress:
         return Progress(
             self._fingerprint,
-            self.dead.prefix,
             self.attempt,
             done=done,
             settled=self.settled,
             counts=self.counts(),
+            dead_letters=self.dead.prefix,
             parts=self.dead.parts,
             vectors_rejected=self._vectors_rejected,
             vector_reason=self._vector_reason,
+            exceptions=self._exceptions or [],
         )
 
     def _count_entry(self, entry: Rejected | Blank | Unchanged | Filtered) -> None:
@@ -164,6 +164,7 @@ class RowAccount:
             return
         if isinstance(entry, Filtered):
             self._tally.filtered(entry.sources)
+            self._add_exception(entry.origin, RecordState.FILTERED)
             self._totals[entry.why] += 1
             self._totals["joined"] += len(entry.sources) - 1
             return
@@ -192,7 +193,9 @@ class RowAccount:
     ) -> None:
         first = rows[0]
         source, line = self._origin_of(first)
-        text, coded = as_text(first.content)
+        self._add_exception((source, line), RecordState.DEAD)
+        content = first.content if self._composer is None else self._composer.content(first)
+        text, encoded = as_text(content)
         self.dead.add(
             DeadLetter(
                 "ingest",
@@ -200,7 +203,7 @@ class RowAccount:
                 source,
                 line,
                 record=text,
-                record_base64=coded,
+                record_base64=encoded,
                 id=id,
                 output=None if source == first.uri else first.uri,
                 output_line=None if source == first.uri else first.line,
@@ -209,8 +212,13 @@ class RowAccount:
                 status=status,
                 late=late,
                 joined=[_joined_row(row) for row in rows[1:]],
+                record_hash=None if self._composer is None else record_hash(first.content).hex(),
             )
         )
+
+    def _add_exception(self, origin: tuple[str, int], state: RecordState) -> None:
+        if self._exceptions is not None:
+            self._exceptions.append((*origin, state))
 
     def __enter__(self) -> Self:
         return self
@@ -225,6 +233,8 @@ class _SourceTally:
     def __init__(self, names: Sequence[str], before: Sequence[SourceCounts] = ()) -> None:
         self._sources = [{"read": 0, "blank": 0, "dead_letters": 0, "duplicates": 0, "unmatched": 0} for _ in names]
         self._names = names
+        # With only one source, each document has one row.
+        self.is_single = len(names) == 1
         for counts, earlier in zip(self._sources, before, strict=False):
             counts.update({name: getattr(earlier, name) for name in counts})
 
@@ -242,11 +252,6 @@ class _SourceTally:
             for source in seen:
                 self._sources[source]["unmatched"] += 1
         return unmatched
-
-    @property
-    def is_single(self) -> bool:
-        """Whether there is only one source, so each document has one row."""
-        return len(self._names) == 1
 
     def rows_of_single_source(self, *, read: int, late: int, dead: int) -> None:
         """Count rows of the only source."""
@@ -269,11 +274,6 @@ class _SourceTally:
         return [SourceCounts(name, **counts) for name, counts in zip(self._names, self._sources, strict=True)]
 
 
-def in_progress(uri: str) -> RetriableError:
-    """Return the error for an attempt during which another run of the same request is in progress."""
-    return RetriableError(f"{uri}: another run of this request is in progress; run again when it has ended")
-
-
 def _joined_row(row: Row) -> JoinedRow:
-    text, coded = as_text(row.content)
-    return JoinedRow(row.source, row.uri, row.line, row.offset, text, coded)
+    text, encoded = as_text(row.content)
+    return JoinedRow(row.source, row.uri, row.line, row.offset, text, encoded)

@@ -15,6 +15,15 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
+from opensearch_batch.core.config.annotations import choices, field_at, not_one_of, struct_at
+from opensearch_batch.core.config.yaml_file import (
+    MISSING_KEY,
+    NOT_ONE_OF,
+    UNKNOWN_KEY,
+    Keys,
+    dotted,
+    split_message,
+)
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
@@ -116,12 +125,6 @@ _EXAMPLES: Mapping[str, str] = MappingProxyType(
         "load.refresh_interval": '"-1", or a time like "30s"',
     }
 )
-_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"op_type": get_args(OpType), "on_missing": get_args(OnMissing), "on_unmatched": get_args(OnUnmatched)}
-)
-_STRUCTS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
-    {"": _Body, "data_source": _DataSource, "credential": Credential, "load": LoadSettings}
-)
 _TYPE_NAMES = MappingProxyType(
     {
         "str": "a string",
@@ -135,15 +138,7 @@ _TYPE_NAMES = MappingProxyType(
 
 
 def parse_request(content: bytes | Mapping[str, Any], location: str = "request") -> BatchIngestion:
-    """Parse and check a request.
-
-    Args:
-        content: the request as JSON text, or the decoded object.
-        location: the beginning of error messages, such as the name of the file.
-
-    Raises:
-        ConfigError: the request is not JSON, has an unknown or invalid member, or its field map is invalid.
-    """
+    """Parse a request (JSON text, or decoded); raise ConfigError, which begins with `location`, for any mistake."""
     raw = _decode(content, location)
     _refuse_unknown(raw, location)
     try:
@@ -203,30 +198,28 @@ def _refuse_unknown(raw: Mapping[str, Any], location: str) -> None:
                 f"{location}: connector_id: a connector's credential stays in ML Commons; name a connection instead"
             )
         if name not in members:
-            raise ConfigError(f"{location}: {_no_such_member('', name)}")
+            raise ConfigError(f"{location}: {_no_such_member((), name)}")
 
 
-def _no_such_member(part: str, name: str) -> str:
-    members = [field.encode_name for field in msgspec.structs.fields(_STRUCTS[part])]
+def _no_such_member(keys: Keys, name: str) -> str:
+    members = [field.encode_name for field in msgspec.structs.fields(struct_at(_Body, keys) or _Body)]
     hint = did_you_mean(name, members) or f" The members are {', '.join(members)}."
-    return f"{part and f'{part}.'}{name}: no such member.{hint}"
+    return f"{dotted((*keys, name))}: no such member.{hint}"
 
 
 def _explain(error: msgspec.ValidationError) -> str:
-    """Convert msgspec's ``… - at `$.a[0]` `` to ``a[0]: …; write …``. The result has no values of a credential."""
-    text, _, path = str(error).partition(" - at `")
-    location = path.rstrip("`").removeprefix("$").removeprefix(".").replace("[...]", "")
-    name = text.partition("`")[2].rstrip("`")
-    member = f"{location}.{name}" if location else name
-    if text.startswith("Object missing required field"):
+    """Convert msgspec's message to the location, the cause and the remedy, without values of a credential."""
+    text, keys = split_message(str(error))
+    location = dotted(keys)
+    if missing := MISSING_KEY.search(text):
+        member = dotted((*keys, missing["key"]))
         return f"{member} is missing; write {_EXAMPLES[member]}"
-    if text.startswith("Object contains unknown field"):
-        return _no_such_member(location, name)
-    if text.startswith("Invalid enum value"):
-        wrong, choices = text.partition("'")[2].rstrip("'"), _CHOICES[location]
-        return f"{location}: {wrong!r} is not one of {', '.join(choices)}.{did_you_mean(wrong, choices)}"
+    if unknown := UNKNOWN_KEY.search(text):
+        return _no_such_member(keys, unknown["key"])
+    if (wrong := NOT_ONE_OF.search(text)) and (field := field_at(_Body, keys)):
+        return f"{location}: {not_one_of(wrong['value'], choices(field.type))}"
     plain = re.sub(r"`([a-z |]+)`", lambda match: _type_names(match[1]), text.partition(" matching")[0])
-    example = _EXAMPLES.get(re.sub(r"\[\d+\]$", "", location))
+    example = _EXAMPLES.get(dotted(keys[:-1] if isinstance(keys[-1], int) else keys))
     return f"{location}: {plain[0].lower()}{plain[1:]}" + (f"; write {example}" if example else "")
 
 

@@ -16,10 +16,12 @@ from itertools import islice
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
-from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount, in_progress
-from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
+from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
+from opensearch_batch.core.ingest.documents import DocumentFactory, SourceRows
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
+from opensearch_batch.core.ledger.dead_records import LedgerScope
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import count_letters
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import (
@@ -27,7 +29,6 @@ from opensearch_batch.core.types.counts import (
     DONE_WITH_DEAD_LETTERS,
     IngestCounts,
     IngestReport,
-    RunVersion,
     SourceCounts,
 )
 from opensearch_batch.core.types.identity import digest
@@ -56,17 +57,14 @@ class Locations(msgspec.Struct, frozen=True):
 class Ingest:
     """Writes sources to a sink.
 
-    Args:
-        objects: the store of this package's files.
-        sink: where documents are written.
-        documents: creates the documents.
-        locations: the locations of this package's files.
-        check: raises if the counts are inconsistent; called before the ingest is recorded as done.
-        identity: parts of the ingest's fingerprint in addition to sources, documents and sink.
-        run_version: version of the run; documents of a newer run are not overwritten. None without a version.
-        records: number of records of the first source, for the report if a newer run has superseded this run.
-        on_progress: called with the counts so far and the bytes read.
-        clock: seconds; injected by tests.
+    `check` raises if the counts are inconsistent; it is called before the ingest is recorded as done. `identity` has
+    parts of the ingest's fingerprint in addition to sources, documents and sink. `records` is the number of records of
+    the first source, for the report of a superseded run. With a `ledger`, the scope that has the records, `exceptions`
+    are collected.
+
+    `still_claimed` returns False when a newer run has claimed the records. It is asked before the first write, at each
+    checkpoint, and before documents are sent again; then the ingest stops, and the remaining records count as
+    superseded. `on_progress` is called with the counts so far and the bytes read.
     """
 
     def __init__(
@@ -78,8 +76,9 @@ class Ingest:
         locations: Locations,
         check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - accepts any counts
         identity: Sequence[str] = (),
-        run_version: RunVersion | None = None,
         records: int = 0,
+        ledger: LedgerScope | None = None,
+        still_claimed: Callable[[], bool] = lambda: True,
         on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - no progress is shown
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,7 +91,11 @@ class Ingest:
         self._on_progress = on_progress
         self._clock = clock
         self._records = records
-        self._file = ProgressFile(objects, f"{locations.prefix}/progress.json", run_version=run_version)
+        self._still_claimed = still_claimed
+        self._file = ProgressFile(objects, f"{locations.prefix}/progress.json")
+        self._ledger = ledger
+        # After `run`, with a `ledger`: object, line and state of each record that was not indexed.
+        self.exceptions: list[RecordVerdict] = []
 
     def run(self, sources: Sequence[Source], *, force: bool = False) -> IngestReport:
         """Write the sources and return the report.
@@ -108,23 +111,25 @@ class Ingest:
         content = self._content(sources)
         fingerprint = digest(content, *self._sink.identity, *self._identity)
         before = self._file.load(fingerprint)
-        if self._file.superseded:
-            return self._superseded(sources)
-        if force:
+        is_done = before is not None and before.done
+        if force or not (is_done or self._sink.can_resume):
             before = None
-        if before is not None and before.done:
-            if not self._file.confirm(before):
-                raise in_progress(self._file.uri)
+        self.exceptions = list(before.exceptions) if before else []
+        if before is not None and is_done:
             return self._unchanged(before)
-        if not self._sink.can_resume:
-            before = None
-        counts, dead_letters = self._load(sources, content, fingerprint, before)
+        if not self._still_claimed():
+            counts = before.counts if before else IngestCounts()
+            return self._superseded(sources, counts, before.dead_letters if before and before.parts else None)
+        is_complete, counts, dead_letters = self._load(sources, content, fingerprint, before)
+        if not is_complete:
+            return self._superseded(sources, counts, dead_letters)
         remarks = [remark for remark in (target_remark, self._documents.remark(counts)) if remark]
         return self._report(counts, dead_letters, remarks)
 
     def _load(
         self, sources: Sequence[Source], content: str, fingerprint: str, before: Progress | None
-    ) -> tuple[IngestCounts, str | None]:
+    ) -> tuple[bool, IngestCounts, str | None]:
+        """Return whether all entries have a verdict, the counts, and the location of the dead letters."""
         resumes = before is not None
         documents = self._documents.documents(sources, vectors=self._sink.vectors, resumes=resumes)
         with RowAccount(
@@ -133,8 +138,9 @@ class Ingest:
             queue=self._locations.dead_letters,
             fingerprint=fingerprint,
             before=before,
-            origin_of=self._documents.reading.origin_of,
-            replay=ReplayRequest([source.name for source in sources], self._sink.request),
+            reading=self._documents.reading,
+            replay=ReplayRequest([source.name for source in sources], self._sink.request, self._ledger),
+            exceptions=None if self._ledger is None else self.exceptions,
         ) as account:
             account.begin()
             attempt = Attempt(
@@ -144,20 +150,23 @@ class Ingest:
                 content_digest=content,
                 sources=sources,
                 resumes=resumes,
+                still_claimed=self._still_claimed,
             )
             with self._sink.during(attempt):
                 with fewer_collections():
-                    self._write(attempt, documents, account)
-                self._finish(account)
-            # Recorded last: if the process is killed before, the next attempt restores the load settings.
-            account.record(done=True)
-            return account.counts(), account.dead.location
+                    is_complete = self._write(attempt, documents, account)
+                if is_complete:
+                    self._finish(account)
+            if is_complete:
+                # Recorded last: if the process is killed before, the next attempt restores the load settings.
+                account.save_progress(done=True)
+            return is_complete, account.counts(), account.dead.location
 
-    def _write(self, attempt: Attempt, documents: DocumentStream, account: RowAccount) -> None:
+    def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
         """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.
 
-        Raises:
-            BatchError: a source cannot be read further; all entries before the error were written.
+        Return False if a newer run has claimed the records; bodies that were not sent by then are not sent. If a source
+        cannot be read further, its BatchError is raised after all entries before it were written.
         """
         errors: list[BatchError] = []
         entries = islice(_until_error(documents, errors), account.settled, None)
@@ -167,16 +176,19 @@ class Ingest:
             unrecorded_bytes += written.body.size_bytes
             if unrecorded_bytes >= CHECKPOINT_BYTES or self._clock() >= recorded_at + CHECKPOINT_S:
                 self._checkpoint(account)
+                if not self._still_claimed():
+                    return False
                 recorded_at, unrecorded_bytes = self._clock(), 0
             self._on_progress(account.counts(), documents.read_bytes)
         if errors:
             self._checkpoint(account)
             raise errors[0]
+        return True
 
     def _checkpoint(self, account: RowAccount) -> None:
         """Record progress if the settled entries are durable."""
         if self._sink.can_resume:
-            account.record(done=False)
+            account.save_progress(done=False)
 
     def _finish(self, account: RowAccount) -> None:
         """Complete the work; raise if it must not be recorded as done."""
@@ -205,17 +217,20 @@ class Ingest:
         )
         return self._report(counts, before.dead_letters if remaining else None, [])
 
-    def _superseded(self, sources: Sequence[Source]) -> IngestReport:
-        """Return the report of work that a newer run has superseded; nothing was read or written."""
-        records = self._records
-        first, *others = (SourceCounts(source.name) for source in sources)
-        first = msgspec.structs.replace(first, read=records)
-        counts = IngestCounts(read=records, superseded=records, sources=[first, *others])
-        remark = (
-            f"{records} records superseded: a run that listed the source later writes their newer versions; "
-            f"nothing was written ({self._file.uri})"
+    def _superseded(self, sources: Sequence[Source], counts: IngestCounts, dead_letters: str | None) -> IngestReport:
+        """Return the report of work that a newer run has superseded; records that were not read yet are superseded."""
+        first, *others = counts.sources or [SourceCounts(source.name) for source in sources]
+        rest = max(0, self._records - first.read)
+        counts = msgspec.structs.replace(
+            counts,
+            read=counts.read + rest,
+            superseded=counts.superseded + rest,
+            sources=[msgspec.structs.replace(first, read=first.read + rest), *others],
         )
-        return self._report(counts, None, [remark])
+        counts.reconcile(self._locations.prefix)
+        written = f"{counts.indexed} documents were written before" if counts.indexed else "nothing was written"
+        remark = f"{counts.superseded} records superseded: a newer run writes their newer versions; {written}"
+        return self._report(counts, dead_letters, [f"{remark} ({self._file.uri})"])
 
     def _content(self, sources: Sequence[Source]) -> str:
         """Return a digest of everything that affects the entries and their order."""

@@ -34,10 +34,8 @@ class EventOptions(msgspec.Struct, frozen=True):
     """How the documents of a sink are made from rows.
 
     Args:
-        items: creates what the sink writes for an event.
         sink: the position of the sink in the flow.
         add_metadata: adds the bucket and key of a row's object to its event; None to add nothing.
-        enrich: the join with the inputs of jobs, or None.
         records: maps the URI of each output object to the URI of its job's input object.
         passes_arrays: leave the validation of long arrays of numbers to the index.
     """
@@ -51,14 +49,7 @@ class EventOptions(msgspec.Struct, frozen=True):
 
 
 class EventDocuments(SourceRows):
-    """The documents of one sink.
-
-    Args:
-        flow: the processors and routes.
-        options: how documents are made.
-        sources: what to read; with `enrich`, the inputs of jobs and then their outputs.
-        reading: how rows are read; each row is one JSON object.
-    """
+    """The documents of one sink; with `enrich`, the sources are the inputs of jobs and then their outputs."""
 
     def __init__(self, flow: Flow, options: EventOptions, sources: Sequence[Source], reading: Reading) -> None:
         super().__init__(sources, reading)
@@ -71,6 +62,7 @@ class EventDocuments(SourceRows):
         # Different input objects may have the same keys, so a key includes the number of its object.
         self._numbers = {uri: str(number) for number, uri in enumerate(dict.fromkeys(options.records.values()))}
         self._parse = Event.with_unparsed_array if options.passes_arrays else Event.of
+        self._composer = reading.composer
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -92,12 +84,8 @@ class EventDocuments(SourceRows):
             return Rejected((row,), str(error))
 
     def _event(self, row: Row) -> Event:
-        """Read a row.
-
-        Raises:
-            RecordRejected: the row is not a JSON object or is an error of the AI service, or adding metadata failed.
-        """
-        event = self._parse(row.content)
+        """Read a row; raise RecordRejected if it is an error or not a JSON object, or if adding metadata fails."""
+        event = self._parse(row.content if self._composer is None else self._composer.content(row))
         errors = self._row_errors
         if errors is not None and _may_be_error(event.fields, errors) and (reason := errors.find(row.content)):
             raise RecordRejected(reason)
@@ -116,10 +104,10 @@ class EventDocuments(SourceRows):
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
         size_bytes = sum(len(row.content) for row in rows)
-        sources = tuple(row.source for row in rows)
+        sources, origin = tuple(row.source for row in rows), (rows[0].uri, rows[0].line)
         if routed == DROPPED:
-            return Filtered(sources, "dropped", size_bytes)
-        return Filtered(sources, "unrouted" if routed == UNROUTED else "elsewhere", size_bytes)
+            return Filtered(sources, "dropped", size_bytes, origin)
+        return Filtered(sources, "unrouted" if routed == UNROUTED else "elsewhere", size_bytes, origin)
 
     def _enriched(self, enrich: Enrich) -> Iterator[Entry]:
         def keyed(number: int) -> Iterator[KeyedRow | Rejected | Blank | Filtered]:
@@ -169,14 +157,9 @@ class EventDocuments(SourceRows):
 
 
 class EventDocumentFactory:
-    """Makes the documents of one sink for an ingest.
+    """Makes the documents of one sink for an ingest; each ingest has a new flow, which counts its failures.
 
-    Args:
-        flow: creates a new flow, which counts the failures of one ingest.
-        options: how documents are made.
-        identity: the options of the pipeline and the sink that affect the documents.
-        reading: how rows are read.
-        remedy: what to do about rows that no sink takes.
+    `identity` has the options that affect the documents. `remedy` is what to do about rows that no sink takes.
     """
 
     def __init__(
@@ -205,7 +188,6 @@ class EventDocumentFactory:
         vectors: Sequence[VectorField],  # noqa: ARG002 - the index itself checks them
         resumes: bool = False,  # noqa: ARG002 - of `DocumentFactory`
     ) -> EventDocuments:
-        """Return the documents of the sources."""
         self._flow = self._new_flow()
         return EventDocuments(self._flow, self._options, sources, self.reading)
 

@@ -8,7 +8,6 @@ Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, get_args
 
@@ -18,7 +17,7 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.ingest.documents import OriginOf, row_position
 from opensearch_batch.core.ingest.request import Action
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of, version_members
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, Node, elements_of, members_of
 from opensearch_batch.core.transform.expressions.format_string import Format
 from opensearch_batch.core.transform.field_map import document_id
@@ -30,7 +29,6 @@ EventFormatter = Callable[[Event], str]
 ACTIONS = frozenset(get_args(Action))
 # Actions that can write a document without an id.
 ID_OPTIONAL = frozenset({"index", "create"})
-_SHORT_BYTES, _PLAIN = 64, re.compile(rb'"[!#-\[\]-~]+"')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,17 +40,8 @@ class Shape(msgspec.Struct, frozen=True):
     exclude: tuple[str, ...] = ()
     tags: str | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the document is the whole event."""
-        return self == Shape()
-
     def document(self, event: Event) -> dict[str, Node]:
-        """Return the document's fields.
-
-        Raises:
-            RecordRejected: the root is not an object.
-        """
+        """Return the document's fields; raise RecordRejected if the root is not an object."""
         node = event.find(self.root) if self.root else event.fields
         fields = members_of(event.fields if node is MISSING else node)
         if fields is None:
@@ -70,25 +59,16 @@ class ItemFactory(Protocol):
     """Converts an event to the item that a sink writes."""
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - identifies the item for the caller
-        """Return the item of an event that was parsed from `row`. The method may change the event.
-
-        Raises:
-            RecordRejected: the sink cannot write the event.
-        """
+        """Return the item of an event of `row`, which may change; raise RecordRejected if it cannot be written."""
 
 
 class IndexItemFactory:
     """Makes the items of an index.
 
-    Args:
-        id_of: returns the document's id; None for the ``_id`` of the event, or else a digest of the row's origin.
-        sends_ids: whether documents are sent with an id; otherwise OpenSearch generates one.
-        routing: returns the document's routing value; None for documents without routing.
-        action: what to do with the document.
-        index: returns the name of the index; None for the index of the request.
-        shape: which part of an event is the document.
-        ensure_index: called with the index that an event names, before a document is written there.
-        origin_of: returns the origin of a row; a document without any other id gets an id derived from the origin.
+    `id_of` returns the document's id; without it, the id is the ``_id`` of the event, or else a digest of the row's
+    origin. Without `sends_ids`, OpenSearch generates the ids. `index` returns the name of the index; None means the
+    index of the request. `ensure_index` is called with the index that an event names, before a document is written
+    there.
     """
 
     def __init__(
@@ -102,6 +82,7 @@ class IndexItemFactory:
         shape: Shape | None = None,
         ensure_index: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - the index exists
         origin_of: OriginOf = row_position,
+        version: int | None = None,
     ) -> None:
         self._id_of = id_of
         self._sends_ids = sends_ids
@@ -109,16 +90,14 @@ class IndexItemFactory:
         self._action = action
         self._is_fixed = action in ACTIONS
         self._index = index
-        self._shape = None if shape is None or shape.is_whole else shape
+        # The shape of the whole event needs no work.
+        self._shape = None if shape == Shape() else shape
         self._ensure_index = ensure_index
         self._origin_of = origin_of
+        self._version = version_members(version)
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - of `ItemFactory`
-        """Return the item of an event.
-
-        Raises:
-            RecordRejected: the action is unknown, a vector is invalid, or a value cannot be an id.
-        """
+        """Return the item; raise RecordRejected for an unknown action, an invalid vector, or a value that is no id."""
         index = routing = None
         try:
             if self._index is not None:
@@ -131,11 +110,19 @@ class IndexItemFactory:
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
-            return Item(item_id, lines_of(item_id, op_type="delete", routing=routing, index=index), context)
+            lines = lines_of(item_id, op_type="delete", routing=routing, index=index, version=self._version)
+            return Item(item_id, lines, context)
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch rejects a document with an _id in its body.
         fields.pop(ID_FIELD, None)
-        lines = lines_of(item_id, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is not a format
+        lines = lines_of(
+            item_id,
+            *event.pieces(fields),
+            op_type=action,  # type: ignore[arg-type] # a fixed action is not a format
+            routing=routing,
+            index=index,
+            version=self._version,
+        )
         return Item(item_id, lines, context)
 
     def _id(self, event: Event, row: Row) -> str:
@@ -143,9 +130,6 @@ class IndexItemFactory:
             if configured_id := self._id_of(event):
                 return document_id(_encode(configured_id))
         elif (event_id := event.fields.get(ID_FIELD)) is not None and (text := text_of(event_id)) is not None:
-            # Fast path: most ids are short ASCII strings without escapes, which need no decoding.
-            if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
-                return text[1:-1].decode()
             return document_id(text)
         return digest(*map(str, self._origin_of(row)))
 
@@ -159,11 +143,7 @@ class IndexItemFactory:
 class ObjectItemFactory:
     """Makes the items of an S3 sink: the id is the folder of the object, and the only piece is the event as JSON.
 
-    Args:
-        bucket: the bucket.
-        prefix: the folder in the bucket.
-        default_bucket: the bucket of events that lack a key of `bucket`.
-        shape: which part of an event is written.
+    Events that lack a key of `bucket` are written to `default_bucket`.
     """
 
     def __init__(self, bucket: Format, prefix: Format, *, default_bucket: str | None, shape: Shape) -> None:
@@ -173,11 +153,7 @@ class ObjectItemFactory:
         self._shape = shape
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401, ARG002 - of `ItemFactory`
-        """Return the item of an event.
-
-        Raises:
-            RecordRejected: the event lacks a key that `bucket` needs, and there is no default bucket.
-        """
+        """Return the item; raise RecordRejected if there is no default bucket, and no key that `bucket` needs."""
         try:
             bucket = self._bucket(event)
         except EventError as error:
@@ -203,11 +179,7 @@ def text_of(node: Node) -> bytes | None:
 
 
 def _empty_id(action: Action) -> str:
-    """Return the empty id, for a document that is sent without one.
-
-    Raises:
-        RecordRejected: the action needs an id, because it changes an existing document.
-    """
+    """Return the empty id; raise RecordRejected if the action changes an existing document, which needs an id."""
     if action in ID_OPTIONAL:
         return ""
     raise RecordRejected(f"action {action} needs an id; for a serverless collection, set document_id")

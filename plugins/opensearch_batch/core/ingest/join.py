@@ -45,16 +45,9 @@ def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMO
     """Yield the rows of a key as a group once every stream has yielded a row of the key or ended.
 
     Entries that are not rows are passed on. Each key has exactly one group that is not late. The same streams and the
-    same memory bound give the same order.
-
-    Args:
-        streams: one stream for each source.
-        folder: where a temporary file is created when the waiting rows exceed the memory bound.
-        memory_bytes: maximum size of waiting rows in memory; the table of keys needs another 25 bytes per key.
-
-    Raises:
-        ConfigError: a temporary file is needed and cannot be created in `folder`.
-        RetriableError: the disk is full.
+    same memory bound give the same order. `memory_bytes` bounds the waiting rows; a temporary file in `folder` has the
+    others. The table of keys needs another 25 bytes per key. Raise ConfigError if the temporary file cannot be created,
+    RetriableError if the disk is full.
     """
     state = _Join(streams, memory_bytes)
     yield from state.side_by_side()

@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.join import Group
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.bulk_lines import action_bytes, lines_of, version_members
 from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
 from opensearch_batch.core.ingest.spill import digest as digest_of
 from opensearch_batch.core.transform.field_map import FieldMap, Part
+from opensearch_batch.core.transform.json_path import Text, Values
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Blank, KeyedRow, MappedRows, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
+_encode = msgspec.json.Encoder().encode
+
 
 class MappedDocuments(SourceRows):
-    """Makes the documents of a request.
-
-    Args:
-        request: what to write.
-        field_map: the compiled field map of the request.
-        sources: the sources to read; `source[N]` in the field map is the source at position N.
-        reading: how rows are read. `origin_of` also identifies a document without an id.
-    """
+    """Makes the documents of a request; without an id, a document's id is a digest of `origin_of` of its row."""
 
     def __init__(
         self, request: IngestRequest, field_map: FieldMap, sources: Sequence[Source], reading: Reading
@@ -40,24 +38,29 @@ class MappedDocuments(SourceRows):
         self._row_error = reading.row_errors.find
         self._origin_of = reading.origin_of
         self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
-        self._refused_keys = KeyTable()
+        self._dead_keys = KeyTable()
+        self._version = version_members(request.version)
+        self._action = action_bytes(request.op_type, self._version)
+        composer = reading.composer
+        self._values = self._read_values if composer is None else composer.values(field_map)
+        self._unique_ids = composer is not None and composer.unique_ids
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the documents, and rows that are rejected or blank."""
-        if len(self._sources) == 1:
-            yield from self._unjoined()
-            return
+        return self._single_source_entries() if len(self._sources) == 1 else self._joined_entries()
+
+    def _joined_entries(self) -> Iterator[Entry]:
         for entry in self._groups():
             yield self.entry(entry) if isinstance(entry, Group) else entry
 
     def keyed(self, row: Row) -> KeyedRow:
-        """Extract the values of a row and its id.
-
-        Raises:
-            RecordRejected: the row is not a JSON object, or has no id.
-        """
-        values = self._map.read(row.source, row.content)
+        """Extract a row's values and id; raise RecordRejected if it is not a JSON object, or has no id."""
+        values = self._values(row)
         return KeyedRow(self._map.key(row.source, values) or "", row, values)
+
+    def reason(self, rows: Sequence[Row], error: RecordRejected) -> str:
+        """Return why rows are rejected: the AI service's error in one of them, else the error that was raised."""
+        return self._error_in(rows) or str(error)
 
     def refuse_unmatched(self) -> None:
         """Raise ConfigError for the first id that some source lacks, before anything is written."""
@@ -73,45 +76,60 @@ class MappedDocuments(SourceRows):
         """Make the document of a group of rows, or reject them."""
         rows = tuple(keyed.row for keyed in group.rows)
         try:
-            self._refuse_group(group)
+            self._check_group(group)
             entry = self._document(group.key, rows, [self._part(keyed) for keyed in group.rows], late=group.late)
         except RecordRejected as error:
             entry = self._rejected(group.key, rows, error, late=group.late)
         if self._needs_all_sources and group.key and not group.late and isinstance(entry, Rejected):
-            self._refused_keys.claim(digest_of(group.key))
+            self._dead_keys.claim(digest_of(group.key))
         return entry
 
     def _document(self, key: str, rows: tuple[Row, ...], parts: Sequence[Part], *, late: bool) -> Item | Rejected:
         document = self._map.document(parts, partial=late)
         if document.nulls and (reason := self._error_in(rows)):
             return Rejected(rows, reason, key or None, late)
-        document_id = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
+        document_id = key or digest(*map(str, self._origin_of(rows[0])))
         op_type = "upsert" if late else self._request.op_type
-        lines = lines_of(document_id, *document.pieces, op_type=op_type, routing=document.routing)
+        lines = lines_of(
+            document_id, *document.pieces, op_type=op_type, routing=document.routing, version=self._version
+        )
         return Item(document_id, lines, MappedRows(rows, document.nulls, late))
 
-    def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
-        cause = self._error_in(rows) or str(error)
-        return Rejected(rows, cause, key or None, late, isinstance(error, VectorRejected))
+    def _complete_document(self, key: str, row: Row, pieces: tuple[Text, ...]) -> Item:
+        """Return the item of a document that has every field."""
+        document_id = key or digest(*map(str, self._origin_of(row)))
+        before, after, end = self._action
+        return Item(document_id, (before + _encode(document_id) + after, *pieces, end), MappedRows((row,)))
 
-    def _unjoined(self) -> Iterator[Entry]:
-        """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
+    def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
+        return Rejected(rows, self.reason(rows, error), key or None, late, isinstance(error, VectorRejected))
+
+    def _single_source_entries(self) -> Iterator[Entry]:
+        """Make the documents of one source row by row; only digests of their ids are kept in memory."""
         seen, has_ids, keeps_first = SeenKeys(), self._map.has_key, self._request.op_type == "create"
+        has_unique_ids, routes = self._unique_ids, self._map.routes
         for row in self._rows(0):
             if not isinstance(row, Row):
                 yield row
                 continue
             key, late = "", False
             try:
-                values = self._map.read(0, row.content)
+                values = self._values(row)
                 if has_ids:
                     key = self._map.key(0, values) or ""
-                    late = not seen.add(digest_of(key))
+                    late = not (has_unique_ids or seen.add(digest_of(key)))
                     if late and keeps_first:
                         raise _duplicate_id(key)
-                yield self._document(key, (row,), (Part(0, values),), late=late)
+                pieces = None if late or routes else self._map.complete(values)
+                if pieces is None:
+                    yield self._document(key, (row,), (Part(0, values),), late=late)
+                else:
+                    yield self._complete_document(key, row, pieces)
             except RecordRejected as error:
                 yield self._rejected(key, (row,), error, late=late)
+
+    def _read_values(self, row: Row) -> Values:
+        return self._map.read(row.source, row.content)
 
     def _groups(self) -> Iterator[Group | Rejected | Blank]:
         return self._joined(self._keyed)
@@ -124,19 +142,19 @@ class MappedDocuments(SourceRows):
             try:
                 yield self.keyed(row)
             except RecordRejected as error:
-                yield Rejected((row,), self._error_in((row,)) or str(error))
+                yield Rejected((row,), self.reason((row,), error))
 
     def _part(self, keyed: KeyedRow) -> Part:
         row = keyed.row
         return Part(row.source, keyed.values if keyed.values is not None else self._map.read(row.source, row.content))
 
-    def _refuse_group(self, group: Group) -> None:
+    def _check_group(self, group: Group) -> None:
         if group.late:
             if self._request.op_type == "create":
                 raise _duplicate_id(group.key)
-            if self._needs_all_sources and self._refused_keys.is_claimed(digest_of(group.key)):
+            if self._needs_all_sources and self._dead_keys.is_claimed(digest_of(group.key)):
                 raise RecordRejected(
-                    f"earlier rows with id {group.key!r} became a dead letter, so these rows have no document"
+                    f"earlier rows with id {group.key!r} became a dead letter, so these rows have no document to update"
                 )
         elif self._needs_all_sources and (absent := self._absent_sources(group)):
             raise RecordRejected(f"no row with id {group.key!r} in {absent}")
@@ -162,12 +180,7 @@ def _duplicate_id(key: str) -> RecordRejected:
 
 
 class MappedDocumentFactory:
-    """Makes documents with the field map of a request.
-
-    Args:
-        request: what to write.
-        reading: how rows are read.
-    """
+    """Makes documents with the field map of a request."""
 
     def __init__(self, request: IngestRequest, reading: Reading) -> None:
         self._request = request
@@ -185,7 +198,6 @@ class MappedDocumentFactory:
             request.on_unmatched,
             request.ingest_pipeline,
             request.routing,
-            request.joined_by,
             self.reading.memory_bytes,
         ]
 
@@ -196,7 +208,7 @@ class MappedDocumentFactory:
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
     ) -> MappedDocuments:
-        """Return the documents; with on_unmatched fail, raise ConfigError first if some source lacks an id."""
+        """Return the documents; on_unmatched fail: raise ConfigError if a source lacks an id, unless `resumes`."""
         field_map = compile_map(self._request, sources=len(sources), vectors=vectors)
         if self._request.on_unmatched == "fail" and len(sources) > 1 and not resumes:
             MappedDocuments(self._request, field_map, sources, self.reading).refuse_unmatched()
@@ -204,7 +216,7 @@ class MappedDocumentFactory:
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Return a remark when no row has a value at any mapped path."""
-        documents = counts.indexed + counts.unchanged + counts.filtered
+        documents = counts.indexed + counts.unchanged + counts.filtered + counts.superseded
         if documents and counts.nulls == documents * self._field_count:
             return "no row has a value at any mapped path: all fields are null; check the paths and the sources"
         return None

@@ -2,8 +2,7 @@
 
 Each pair of target and sources has one progress file with one writer: the attempt that began last. If `done` is set
 in the file, the attempt writes nothing; after a crash, it continues at `settled`. If the fingerprint differs (other
-source objects, field map or index), the work starts again, unless a run that listed its source later has written the
-file: older work never overwrites newer work.
+source objects, field map or index), the work starts again.
 """
 
 from __future__ import annotations
@@ -12,52 +11,47 @@ import secrets
 
 import msgspec
 
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts, RunVersion
+from opensearch_batch.core.types.counts import IngestCounts
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """The part of a progress that all versions of this package can read.
-
-    It identifies the attempt that wrote the progress, its work (`fingerprint`), its run and its dead letters.
-    """
+    """The part of a progress that all versions of this package can read: its attempt, and its work (`fingerprint`)."""
 
     fingerprint: str = ""
-    dead_letters: str = ""
     attempt: str = ""
-    run_version: RunVersion | None = None
 
 
 class Progress(Stamp, frozen=True, kw_only=True):
     """The number of `settled` entries, which are read in a fixed order, and their counts.
 
     `attempt` is the attempt that wrote the progress last. `parts` is the number of dead letter files that count, by the
-    attempt that wrote them. `run_version` is the version of the newest run with this work. A progress without a
-    fingerprint only fences off older runs.
+    attempt that wrote them. `exceptions` are the object, line and state of the records that were not indexed, for an
+    ingest that reports them.
     """
 
     done: bool
     settled: int
     counts: IngestCounts
+    dead_letters: str
     parts: dict[str, int] = {}
     vectors_rejected: int = 0
     vector_reason: str = ""
+    exceptions: list[RecordVerdict] = []
 
 
 class ProgressFile:
     """The progress of one ingest; one attempt at a time may write it.
 
     `attempt` is the id of this attempt: an increasing number and a random part, because two attempts may begin at once.
-    `run_version` is the version of the run, or None if it has none. After `load`, `superseded` is True if a newer run
-    wrote the progress.
     """
 
-    def __init__(self, objects: Objects, uri: str, *, run_version: RunVersion | None = None) -> None:
+    def __init__(self, objects: Objects, uri: str) -> None:
         self.uri = uri
-        self.superseded = False
-        self._document = _document(objects, uri)
-        self._run_version = run_version
+        # If another version of this package wrote the file, only the stamp is read.
+        self._document: JsonDocument[Stamp] = JsonDocument(objects, uri, Progress, fallback=_stamp_in)
         self._etag: str | None = None
         self.attempt = _next_attempt("")
 
@@ -66,77 +60,20 @@ class ProgressFile:
         loaded = self._document.load()
         if loaded is None:
             return None
-        stamp, stored = loaded.value, loaded.value.run_version
+        stamp = loaded.value
         self._etag, self.attempt = loaded.etag, _next_attempt(stamp.attempt)
-        if stamp.fingerprint == fingerprint and stored is not None and not stored.is_before(self._run_version):
-            # Both runs did the same work, so it counts as work of the newer run.
-            self._run_version = stored
-        self.superseded = self._is_older_than(stored)
         return stamp if isinstance(stamp, Progress) and stamp.fingerprint == fingerprint else None
 
     def begin(self, progress: Progress) -> bool:
         """Record the first progress of an attempt; return False if another attempt wrote since `load`."""
-        return self._put(progress, self._etag)
-
-    def confirm(self, progress: Progress) -> bool:
-        """Record that finished work counts for this run too; return False if another attempt wrote since `load`."""
-        return progress.run_version == self._run_version or self._put(progress, self._etag)
+        return self._document.swap(progress, etag=self._etag)
 
     def save(self, progress: Progress) -> bool:
         """Record the progress; return False if a later attempt took over."""
         loaded = self._document.load()
-        if loaded is None:
-            return self._put(progress, None)
-        stamp = loaded.value
-        if stamp.attempt == self.attempt:
-            return self._put(progress, loaded.etag)
-        newer = stamp.run_version
-        if newer is not None and self._is_older_than(newer) and stamp.fingerprint not in ("", progress.fingerprint):
-            # Bodies sent since the last checkpoint may have overwritten the newer run's documents, so its work is not
-            # done.
-            _fence_off(self._document, newer)
-        return False
-
-    def _is_older_than(self, other: RunVersion | None) -> bool:
-        return self._run_version is not None and self._run_version.is_before(other)
-
-    def _put(self, progress: Progress, etag: str | None) -> bool:
-        progress = msgspec.structs.replace(progress, run_version=self._run_version)
-        return self._document.swap(progress, etag=etag)
-
-
-def fence_off(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
-    """Mark the work as not done, with the version of this run.
-
-    This fences off older runs, including one in progress. This run and newer runs start the work again. The returned
-    stamp names the dead letters that became obsolete, if they belong to the scope of this run. If a newer run wrote the
-    progress, it is not changed and the result is None.
-    """
-    return _fence_off(_document(objects, uri), run_version)
-
-
-def _fence_off(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp | None:
-    def fenced(stored: Stamp | None) -> Stamp | None:
-        stamp = stored or Stamp()
-        if run_version.is_before(stamp.run_version):
-            return None
-        same_scope = stamp.run_version is None or stamp.run_version.scope == run_version.scope
-        return Progress(
-            "",
-            stamp.dead_letters if same_scope else "",
-            _next_attempt(stamp.attempt),
-            run_version,
-            done=False,
-            settled=0,
-            counts=IngestCounts(),
-        )
-
-    return document.update(fenced)
-
-
-def _document(objects: Objects, uri: str) -> JsonDocument[Stamp]:
-    """Return the progress file. If another version of this package wrote it, only the stamp is read."""
-    return JsonDocument(objects, uri, Progress, fallback=_stamp_in)
+        if loaded is not None and loaded.value.attempt != self.attempt:
+            return False
+        return self._document.swap(progress, etag=None if loaded is None else loaded.etag)
 
 
 def _stamp_in(content: bytes) -> Stamp:

@@ -44,11 +44,13 @@ class IngestRequest(msgspec.Struct, frozen=True):
     """What to write to which index.
 
     `on_missing` is the policy for rows that lack a mapped path (``null``, ``omit``, ``dead_letter``), by field name or
-    for all fields. `on_unmatched` is the policy for ids that a source lacks. `joined_by` has the path of the join key
-    in each source; if it is empty, rows are joined by document id.
+    for all fields. `on_unmatched` is the policy for ids that a source lacks.
 
     With `processors`, the output of the processors is the document if it matches the condition `when`; only ``_id`` of
     the field map is used.
+
+    With a `version`, `index` and `delete` actions of documents with an id carry it as external version, and the index
+    does not replace a document of a higher version.
     """
 
     index: str
@@ -64,9 +66,9 @@ class IngestRequest(msgspec.Struct, frozen=True):
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = MAX_IN_FLIGHT
     compress: bool = False
-    joined_by: list[str] = []
     processors: list[dict[str, Any]] | None = None
     when: str | None = None
+    version: int | None = None
 
 
 def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:
@@ -80,11 +82,7 @@ def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:
 
 
 def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[VectorField] = ()) -> FieldMap:
-    """Compile a request's field map.
-
-    Raises:
-        ConfigError: the field map is invalid.
-    """
+    """Compile a request's field map; raise ConfigError if the field map is invalid."""
     return FieldMap(
         request.field_map,
         request.ingest_fields,
@@ -92,7 +90,6 @@ def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[Vecto
         vectors=vectors,
         on_missing=request.on_missing,
         routing=request.routing,
-        joined_by=request.joined_by,
     )
 
 

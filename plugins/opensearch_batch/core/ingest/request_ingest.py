@@ -32,19 +32,11 @@ def run_batch_ingestion(
     spill_folder: Path | None = None,
     on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - no progress is shown
 ) -> IngestReport:
-    """Run a `_batch_ingestion` request.
+    """Run a `_batch_ingestion` request; with `force`, write everything again.
 
-    Args:
-        batch: the request.
-        objects: the store of its sources and of the work prefix.
-        cluster: the cluster of its index.
-        work_prefix: the prefix of progress, and of dead letters unless `batch.dead_letters` is set; nothing else should
-            be stored there.
-        row_errors: detects errors of AI services in rows.
-        force: write everything again, even if it was written before.
-        memory_bytes: maximum size of rows in memory that wait for rows of other sources.
-        spill_folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
-        on_progress: called with the counts so far and the bytes read.
+    `work_prefix` is the prefix of progress, and of dead letters unless `batch.dead_letters` is set; nothing else should
+    be stored there. Rows that wait for rows of other sources need `memory_bytes`; the others are spilled to a folder.
+    `on_progress` is called with the counts so far and the bytes read.
 
     Raises:
         ConfigError: the request cannot be executed, for example because a source does not exist.
@@ -73,10 +65,6 @@ def run_batch_ingestion(
 
 
 def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
-    """Return the sources of a request with their objects.
-
-    Raises:
-        ConfigError: a source is missing.
-    """
+    """Return the sources of a request with their objects; raise ConfigError if a source is missing."""
     scheme = "openai://" if batch.type == "openai" else ""
     return [Source(source, tuple(find_objects(objects, f"{scheme}{source}"))) for source in batch.sources]

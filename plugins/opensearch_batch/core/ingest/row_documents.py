@@ -28,7 +28,7 @@ from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.transform.processors import PROCESSORS
 from opensearch_batch.core.transform.processors.base import ProcessorOptions
-from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
+from opensearch_batch.core.transform.processors.unsupported import UNSUPPORTED_PROCESSORS
 from opensearch_batch.core.types.rows import Source
 
 Processors = Sequence[Mapping[str, Any]]
@@ -37,15 +37,11 @@ _UNSUPPORTED = {
     "ml_inference": "remove this processor; batch_predict of this file submits the jobs",
     "s3_enrich": "remove this processor; output rows already contain their records",
 }
-_PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_UNSUPPORTED})
+_PROCESSOR = Plugin("processor", PROCESSORS, {**UNSUPPORTED_PROCESSORS, **_UNSUPPORTED})
 
 
 def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
-    """Return the processors at a location in a file; their options are plain values, including all defaults.
-
-    Raises:
-        ConfigError: a processor is unknown or has invalid options; the message names file, line and option.
-    """
+    """Return the processors in a file, as plain values with all defaults; raise ConfigError for a mistake."""
     reader = Reader(file)
     processors = []
     for number, node in enumerate(reader.elements(file.node(keys), keys)):
@@ -56,11 +52,7 @@ def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
 
 
 def options_of(processors: Processors) -> list[tuple[str, ProcessorOptions]]:
-    """Return the name and the options of each processor.
-
-    Raises:
-        ConfigError: a processor is unknown or has invalid options.
-    """
+    """Return the name and options of each processor; raise ConfigError if a processor or an option is invalid."""
     return [_options(f"processors[{number}]", configured) for number, configured in enumerate(processors)]
 
 
@@ -82,10 +74,8 @@ def vector_fields_of(processors: Processors, members: Container[str]) -> list[st
 def member_at(path: str, option: str) -> EventFormatter:
     """Return a function that reads the string at a path of an event, or ``""`` if it is absent or null.
 
-    The function raises RecordRejected for an array or object. `option` names the string in errors.
-
-    Raises:
-        ConfigError: the path does not name a member of an event.
+    The function raises RecordRejected, naming the `option`, for an array or object. A path that names no member of an
+    event is a ConfigError.
     """
     key = _key(path, option)
 
@@ -106,11 +96,7 @@ def _key(path: str, option: str) -> Key:
 
 
 def row_flow(request: IngestRequest) -> Flow:
-    """Return the flow of a request: its processors, and a route with its condition.
-
-    Raises:
-        ConfigError: a processor or the condition cannot be compiled.
-    """
+    """Return the flow of a request, with a route for its condition; raise ConfigError if a part does not compile."""
     steps = [(name, options.compile()) for name, options in options_of(request.processors or ())]
     if request.when is None:
         return Flow(steps)
@@ -124,6 +110,7 @@ def _event_options(request: IngestRequest, reading: Reading, *, passes_arrays: b
         routing=None if request.routing is None else member_at(request.routing, "routing"),
         action=request.op_type,
         origin_of=reading.origin_of,
+        version=request.version,
     )
     return EventOptions(items, passes_arrays=passes_arrays)
 

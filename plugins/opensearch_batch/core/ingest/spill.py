@@ -111,12 +111,7 @@ def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = 
 class Spill:
     """A temporary file of rows. All rows are added first; then each row can be read by its offset.
 
-    Args:
-        folder: the folder in which the file is created.
-        needed_bytes: the expected size of the file, for error messages.
-
-    Raises:
-        ConfigError: the file cannot be created in `folder`.
+    `needed_bytes` is the expected size, for error messages. A folder in which no file can be created is a ConfigError.
     """
 
     def __init__(self, folder: Path, *, needed_bytes: int) -> None:
@@ -134,11 +129,7 @@ class Spill:
         self._uri_of: list[str] = []
 
     def add(self, keyed: KeyedRow) -> int:
-        """Append a row; return its offset.
-
-        Raises:
-            RetriableError: the disk is full.
-        """
+        """Append a row and return its offset; raise RetriableError if the disk is full."""
         row, key = keyed.row, keyed.key.encode("utf-8", "surrogatepass")
         uri = self._uris.setdefault(row.uri, len(self._uris))
         if uri == len(self._uri_of):
@@ -153,11 +144,7 @@ class Spill:
         return offset
 
     def finish(self) -> None:
-        """Write the remaining rows, so that all rows can be read.
-
-        Raises:
-            RetriableError: the disk is full.
-        """
+        """Write the remaining rows, so that all rows can be read; raise RetriableError if the disk is full."""
         self._write()
         # One read returns most rows completely; a longer row takes a second read.
         self._read_bytes = self._written_bytes // max(self._rows, 1) * 5 // 4 + _HEAD.size

@@ -20,11 +20,11 @@ from opensearch_batch.core.errors import (
     Throttled,
 )
 from opensearch_batch.core.jobs.job_records import job_key
+from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.cluster import SERVER_ERROR, TOO_MANY
-from opensearch_batch.core.sharding.cut import ShardLimits
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
 RequestLine = Callable[[bytes, str], bytes]
 RowMatching = Literal["beside_record", "by_id", "by_position"]
@@ -79,11 +79,6 @@ class ErrorCodes(msgspec.Struct, frozen=True):
     refuse: frozenset[str] = frozenset()
     phrases: dict[str, str] = {}
 
-    def code_of(self, error: RemoteError) -> str:
-        """Return the code of an error, ``""`` if it has none."""
-        text = str(error).lower()
-        return error.code or next((code for phrase, code in self.phrases.items() if phrase in text), "")
-
 
 class PredictionRow(msgspec.Struct, frozen=True):
     """One output row: the id of its record (None if the order of the rows identifies it), and its error, if any."""
@@ -100,7 +95,6 @@ class ServiceAdapter(Protocol):
 
     Attributes:
         output_members: top-level names of an output row; a path that starts with one of them reads the output.
-        error_members: each error row has at least one of these members, as in `RowErrors`.
         id_member: the member with the id of a row's record; None if rows have no id.
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
@@ -110,7 +104,6 @@ class ServiceAdapter(Protocol):
     limits: Limits
     errors: ErrorCodes
     output_members: frozenset[str]
-    error_members: frozenset[str]
     id_member: str | None
     example_parameters: Mapping[str, Any]
     batch_path: str
@@ -137,17 +130,19 @@ class ServiceAdapter(Protocol):
         The function raises RecordRejected for a record without the model's input.
         """
 
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of the lines of `request_line`, to convert whole blocks at once; None if it has none."""
+    def content_reader(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes], bytes]:
+        """Return the function from a record to JSON text of what the model reads of it, for its content key.
+
+        The function raises RecordRejected for a record that `request_line` rejects.
+        """
+
+    def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
+        """Return the form of what `content_reader` reads, to read many records at once; None if it has none."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path, in an output row, of the prediction for input `number` (None: the only input).
-
-        Raises:
-            ConfigError: there is no such input.
-        """
+        """Return a prediction's path in an output row (None: the only input's); raise ConfigError for no such input."""
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
         """Return the job's name at the service, which differs for each submission of the job in this folder."""
@@ -194,11 +189,7 @@ class ServiceClient(Protocol):
         """Return the `remote_job` of an orphan (an accepted job whose response was lost), None if there is none."""
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the current `remote_job` of a job from the service.
-
-        Raises:
-            NotFound: the service does not know the job.
-        """
+        """Return the current `remote_job` of a job; raise NotFound if the service does not know it."""
 
     def stop(self, record: JobRecord) -> None:
         """Cancel a job, unless it has ended."""
@@ -225,8 +216,8 @@ def check_connector(adapter: ServiceAdapter, connector: Mapping[str, Any]) -> No
 
 def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:
     """Convert a service's error to a `BatchError`: throttled, already submitted, temporary, or misconfigured."""
-    codes = adapter.errors
-    code = codes.code_of(error)
+    codes, text = adapter.errors, str(error).lower()
+    code = error.code or next((code for phrase, code in codes.phrases.items() if phrase in text), "")
     if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):
         return Throttled(str(error))
     if code in codes.exists:

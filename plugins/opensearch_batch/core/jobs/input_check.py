@@ -25,10 +25,7 @@ def check_input(objects: Objects, record: JobRecord) -> None:
 
 
 def checked_end(objects: Objects, record: JobRecord, end: End) -> End:
-    """Return the end of a job: UNUSABLE instead of COMPLETED if its input changed while the job could read it.
-
-    A deleted input does not prove a change.
-    """
+    """Return the end of a job: UNUSABLE instead of COMPLETED if its input changed (not: was deleted) while it ran."""
     if end.state != "COMPLETED" or not record.input_etag:
         return end
     current = objects.head(record.input)

@@ -34,13 +34,13 @@ SubmitDecision = Literal["submit", "resubmit", "recover", "reattach", "reuse", "
 def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision:
     """Decide what an attempt to submit does, given the stored record.
 
-    submit: there was no submission, or the service refused it. resubmit: a user requested another one. recover: the
-    record is only an intent, so search for an orphan. reattach: the job runs. reuse: the job completed. refuse: the
-    job ended badly.
+    submit: there was no submission, or the service refused it. resubmit: a user requested another one, or retention
+    removed the output. recover: the record is only an intent, so search for an orphan. reattach: the job runs. reuse:
+    the job completed. refuse: the job ended badly.
     """
     if record is None or record.refused is not None:
         return "submit"
-    if request.is_new_to(record, request.force):
+    if request.is_new_to(record, request.force) or record.removed_at is not None:
         return "resubmit"
     if record.end is None:
         return "reattach" if record.status == "submitted" else "recover"
@@ -134,13 +134,13 @@ def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:
     return {name: int(count) for name, count in (remote_job.get("request_counts") or {}).items()}
 
 
-def bad_end_message(record: JobRecord) -> str:
+def bad_end_message(record: JobRecord, remedy: str = CLEAR_TO_PAY) -> str:
     """Return the error message for a job that ended badly: its end, and the remedy."""
     end = record.end
     if end is None:
         return f"job {record.name} has not ended"
     reason = f": {end.reason}" if end.reason else ""
-    return f"{_name(record)} ended {end.state}{reason}; {CLEAR_TO_PAY}"
+    return f"{_name(record)} ended {end.state}{reason}; {remedy}"
 
 
 def _name(record: JobRecord) -> str:

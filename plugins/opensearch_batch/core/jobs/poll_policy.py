@@ -21,14 +21,11 @@ class JobStatus(msgspec.Struct, frozen=True):
 
 
 class PollPolicy(msgspec.Struct, frozen=True):
-    """Decides after each poll whether the wait continues, and when the next poll is due.
+    """Decides after each poll whether the wait continues, and when the next poll is due. Times are epoch seconds.
 
-    Args:
-        started_at: epoch seconds.
-        poll_every_s: the first interval; it grows with the job's age, to at most `poll_at_most_s`.
-        deadline_at: epoch seconds after which the wait fails, or None for no deadline.
-        patience_s: how long polls may fail in a row, so that a restart of the cluster does not end the wait.
-        failing_since: epoch seconds of the first poll of an uninterrupted series of failures, or None.
+    The interval grows from `poll_every_s` with the job's age, to at most `poll_at_most_s`. Polls may fail in a row for
+    `patience_s`, so that a restart of the cluster does not end the wait; `failing_since` is the first of these
+    failures.
     """
 
     started_at: float
@@ -59,12 +56,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
         return min(self.poll_at_most_s, max(self.poll_every_s, (now - self.started_at) / 10))
 
     def next_poll_at(self, *, now: float, jitter: float) -> float:
-        """Return when the next poll is due: after the interval plus or minus a tenth, but not after the deadline.
-
-        Args:
-            now: epoch seconds.
-            jitter: a random number from 0 to 1.
-        """
+        """Return when the next poll is due, but at the deadline; `jitter` (0 to 1) varies the interval by a tenth."""
         at = now + self.pause_s(now=now) * (1 - JITTER + 2 * JITTER * jitter)
         return at if self.deadline_at is None or self.deadline_at <= now else min(at, self.deadline_at)
 

@@ -1,7 +1,7 @@
 """Limits the jobs in flight across runs and restarts: a job acquires a slot before it is submitted.
 
-Slots are objects below ``<work_prefix>/<pipeline>/slots/<service and model>/``, acquired by conditional writes. A slot
-whose job is no longer in flight is taken over, so nothing has to be cleaned up after a process dies.
+Slots are objects below ``<work_prefix>/<pipeline>/slots/<digest of service and model>/``, acquired by conditional
+writes. A slot whose job is no longer in flight is taken over, so nothing has to be cleaned up after a process dies.
 """
 
 from __future__ import annotations
@@ -21,22 +21,14 @@ STALL_MARGIN_S = 3600.0
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """The holder of a slot (the folder of a job, empty if the slot is free), and since when (epoch seconds)."""
+    """The holder of a slot (the folder of a job; empty: free), and when it acquired or renewed it (epoch seconds)."""
 
     holder: str = FREE
     at: float = 0.0
 
 
 class Slots:
-    """The slots of one pipeline and model.
-
-    Args:
-        objects: the store.
-        folder: the folder of the slots.
-        max_slots: the number of slots.
-        is_in_flight: returns whether the job of a slot's holder is in flight; None if the job is not submitted yet.
-        clock: epoch seconds.
-    """
+    """The slots of one pipeline and model; `is_in_flight` returns None for a job that is not submitted yet."""
 
     def __init__(
         self,
@@ -75,7 +67,7 @@ class Slots:
                 slot.swap(Slot(), etag=stored.etag)
 
     def held(self) -> list[tuple[str, Slot]]:
-        """Return the locations and contents of the slots that are held."""
+        """Return the URIs and contents of the slots that are held."""
         slots = ((document.uri, document.read()) for document in self._slots)
         return [(uri, slot) for uri, slot in slots if slot is not None and self._is_held(slot)]
 
@@ -85,7 +77,7 @@ class Slots:
         return len(held) == len(self._slots) and max(slot.at for _, slot in held) <= self._clock() - after_s
 
     def holders(self) -> str:
-        """Return a text that names the slots that are held and their holders."""
+        """Return the held slots and their holders as a text for messages."""
         return "; ".join(f"{uri} is held by {slot.holder}" for uri, slot in self.held())
 
     def _is_held(self, slot: Slot) -> bool:

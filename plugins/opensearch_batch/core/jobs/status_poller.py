@@ -25,11 +25,7 @@ RemoteStatus = dict[str, Any]
 
 
 class StatusPoller:
-    """Runs polls in threads: at most `max_polls` at once, plus one at its deadline; starts at most `polls_per_s`.
-
-    Args:
-        clock: epoch seconds.
-    """
+    """Runs polls in threads: at most `max_polls` at once, plus one at its deadline; starts at most `polls_per_s`."""
 
     def __init__(
         self,
@@ -48,10 +44,7 @@ class StatusPoller:
     ) -> RemoteStatus:
         """Call `fetch` in a thread when the poll is due and a lane is free; return its result.
 
-        Args:
-            fetch: requests the job's status.
-            poll_at: when the poll is due, in epoch seconds.
-            deadline_at: epoch seconds from which the poll uses the separate lane, or None.
+        From `deadline_at` on, the poll uses the separate lane.
         """
         await asyncio.sleep(max(0.0, poll_at - self._clock()))
         lane = await self._enter(deadline_at)
@@ -80,12 +73,7 @@ class StatusPoller:
 
 
 def remote_status(ml: MLCommons, ml_task_id: str, adapter: ServiceAdapter) -> RemoteStatus:
-    """Return the status of a job, which ML Commons requests from the AI service.
-
-    Raises:
-        NotFound: ML Commons does not know the task, or cannot load its model.
-        Throttled, RetriableError, ConfigError: as `explain` converts an error of the service.
-    """
+    """Return the status that ML Commons requests from the service; raise NotFound, or what `explain` returns."""
     try:
         return ml.task(ml_task_id).get("remote_job") or {}
     except RemoteError as error:

@@ -58,14 +58,8 @@ class Submitter(Protocol):
 class Submission(msgspec.Struct, frozen=True):
     """Submits the job of one job key, or finds the submitted job, with at most one paid call.
 
-    Args:
-        job_records: the record of the job key.
-        submitter: submits jobs, and finds orphans.
-        clock: epoch seconds.
-        sleep: waits that many seconds.
-        intent_grace_s: how old an intent of another attempt must be to count as abandoned; longer than a paid call
-            can take.
-        check: raises if the job must not be paid for; called before anything is staged or written.
+    An intent of another attempt counts as abandoned after `intent_grace_s`, which is longer than a paid call can take.
+    `check` raises if the job must not be paid for; it is called before anything is staged or written.
     """
 
     job_records: JobRecords
@@ -78,11 +72,8 @@ class Submission(msgspec.Struct, frozen=True):
     def run(self, draft: Callable[[int], JobRecord], request: ResubmitRequest) -> tuple[SubmitDecision, JobRecord]:
         """Submit once, or find what was submitted; return the decision and the record.
 
-        The decision is "refuse" if the job ended badly.
-
-        Args:
-            draft: creates the record of the submission with this number.
-            request: the user's request to submit again, if any.
+        The decision is "refuse" if the job ended badly. `draft` creates the record of the submission with a given
+        number.
 
         Raises:
             Throttled: the service throttles; nothing was submitted.
@@ -205,13 +196,7 @@ class Submission(msgspec.Struct, frozen=True):
 class MLCommonsSubmitter(msgspec.Struct, frozen=True):
     """Submits jobs through ML Commons, and uploads the input files that a service stores itself.
 
-    Args:
-        ml: ML Commons.
-        adapter: the adapter of the AI service.
-        client: calls the API of the service.
-        model: the model, and its connector's parameters.
-        overrides: parameters that override the connector's.
-        inputs: the paths that the model reads.
+    `overrides` are parameters that override the connector's. `inputs` are the paths that the model reads.
     """
 
     ml: MLCommons
@@ -227,15 +212,12 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
         return {**self.model.parameters, **self.overrides}
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file if the service stores input files; return the identifiers of the upload."""
         return self.client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
-        """Delete the file that `stage` uploaded."""
         self.client.unstage(record.staged)
 
     def submit(self, record: JobRecord) -> Accepted:
-        """Submit the job: the paid call."""
         job_parameters = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
         try:
             return self.ml.batch_predict(record.model_id, {**self.overrides, **job_parameters})
@@ -243,7 +225,6 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
             raise explain(self.adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Find a job that was submitted but not recorded: its ML Commons task, else the job at the service."""
         for task in self.ml.tasks(record.model_id):
             if self.adapter.is_job(record, task.get("remote_job") or {}):
                 return Accepted(task["task_id"], task["remote_job"])

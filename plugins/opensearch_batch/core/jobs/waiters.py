@@ -22,10 +22,7 @@ EXPIRES_AFTER_S = 1800.0
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """A run that waits for a job, or is about to; `ml_task_id` is None if ML Commons does not know the job.
-
-    `refreshed_at` is in epoch seconds.
-    """
+    """A run that waits for a job, or is about to; `ml_task_id` is None if ML Commons does not know the job."""
 
     dag_id: str
     run_id: str
@@ -62,13 +59,7 @@ def pause_s(jitter: float) -> float:
 
 
 class Waiters:
-    """The waiters of one job.
-
-    Args:
-        objects: the store of the job's folder.
-        folder: the job's folder.
-        clock: epoch seconds.
-    """
+    """The waiters of the job whose record is in a folder."""
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float]) -> None:
         self._objects = objects

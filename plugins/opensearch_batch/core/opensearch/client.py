@@ -54,11 +54,7 @@ class Signing(msgspec.Struct, frozen=True):
 
 
 def address_of(url: str) -> Address:
-    """Return the address in a URL.
-
-    Raises:
-        ConfigError: the URL is not http or https, or contains a user or password; the message never shows them.
-    """
+    """Return the address in a URL; raise ConfigError, without quoting them, for other schemes, users or passwords."""
     # Any @ is refused: urlsplit finds no user in a URL without a scheme or with a / in the password.
     if "@" in url:
         raise ConfigError("the URL contains a user or password, which all users of this machine can see in `ps`")
@@ -79,8 +75,6 @@ def opensearch_client(
     password: str | None = None,
     signing: Signing | None = None,
     tls: Tls | None = None,
-    timeout_s: float = TIMEOUT_S,
-    pool_size: int = POOL_SIZE,
 ) -> OpenSearch:
     """Return an opensearch-py client that does not retry; raise ConfigError if the CA file does not exist."""
     from opensearchpy import OpenSearch, Urllib3HttpConnection
@@ -92,9 +86,9 @@ def opensearch_client(
         hosts=[{"host": address.host, "port": port}],
         use_ssl=address.use_ssl,
         url_prefix=address.url_prefix,
-        timeout=timeout_s,
+        timeout=TIMEOUT_S,
         max_retries=0,
-        pool_maxsize=pool_size,
+        pool_maxsize=POOL_SIZE,
         # With `requests`, the environment variable REQUESTS_CA_BUNDLE would override ca_certs.
         connection_class=Urllib3HttpConnection,
         **(_tls(tls or Tls()) if address.use_ssl else {}),

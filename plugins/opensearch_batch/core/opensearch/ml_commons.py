@@ -27,7 +27,7 @@ SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
 COMPARED_MEMBERS = ("name", "version", "protocol", "parameters", "actions")
-# An update is repeated if the model was deployed again after it was undeployed: by a query, or by its registration.
+# An update is retried if a query, or the registration of the model, has deployed the model again in the meantime.
 UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 15, 2.0
 HASH_MARK = " (key "
 HASH_ROUNDS, HASH_BYTES = 100_000, 8
@@ -68,14 +68,9 @@ class MLCommons:
     def ensure_model(self, name: str, connector: Mapping[str, Any], *, conn_id: str = "") -> Model:
         """Return the deployed model of a connector body; create connector and model if they are missing.
 
-        A stored connector is used if its name, its content and the connection of its credential are equal. ML Commons
-        never returns the credential, so the description contains its hash. A changed credential is replaced in the
-        stored connector; with a second connector, the tasks of running jobs would keep the old credential.
-
-        Args:
-            name: the model's name.
-            connector: the connector's body with its credential.
-            conn_id: the connection of the credential.
+        A stored connector is reused if name, content and the connection of its credential (`conn_id`) are equal.
+        ML Commons never returns the credential, so the description contains its hash. A changed credential is replaced
+        in the stored connector; with a second connector, the tasks of running jobs would keep the old credential.
         """
         body = {**connector, "description": _description(connector, conn_id)}
         connector_id = self._find_connector(body)
@@ -101,18 +96,19 @@ class MLCommons:
         return str(max(hits, key=lambda hit: hit["_source"].get("created_time", 0))["_id"])
 
     def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
-        """Submit a batch job: the paid call.
+        """Submit a batch job; the AI service charges for this call.
 
         Raises:
-            RemoteError: the service refuses the request, throttles, or fails.
-            RetriableError: the response was lost. Throttled: ML Commons has too many batch jobs.
+            RemoteError: the AI service refuses the request, throttles, or fails.
+            Throttled: ML Commons has too many batch jobs; nothing was submitted.
+            RetriableError: the response was lost; the job may have been submitted.
         """
         path = f"{ML}/models/{model_id}/_batch_predict"
         response = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
         return Accepted(response["task_id"], response.get("remote_job") or {})
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
-        """Return a task; for a batch job ML Commons asks the AI service, whose response is in `remote_job`."""
+        """Return a task; for a batch job, ML Commons queries the AI service and puts the response into `remote_job`."""
         task: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
         return task
 
@@ -136,8 +132,8 @@ class MLCommons:
     def cancel(self, ml_task_id: str) -> None:
         """Cancel a batch job at the service if it has not ended.
 
-        The task's state decides whether this succeeded, not the response: 3.6.0 answers 400 ("Unsupported response
-        type") to SageMaker's empty response although the job is stopping. Only 2.17.0 has ``_cancel_batch``.
+        After an error, the task's state decides whether this succeeded: 3.6.0 returns 400 ("Unsupported response type")
+        for SageMaker's empty response although the job is stopping. Only 2.17.0 has ``_cancel_batch``.
         """
         first_error: BatchError | None = None
         for route in ("_cancel", "_cancel_batch"):
@@ -164,9 +160,10 @@ class MLCommons:
         return min((str(hit["_id"]) for hit in hits), default=None)
 
     def _replace_credential(self, connector_id: str, body: Mapping[str, Any]) -> None:
-        """Replace a connector's credential, which ML Commons refuses while a model of the connector is deployed.
+        """Replace a connector's credential.
 
-        So the models are undeployed first. A model keeps the connector that it was deployed with.
+        ML Commons refuses the update while a model of the connector is deployed, so the models are undeployed first and
+        deployed again afterwards.
         """
         deployed = set[str]()
         change = {key: body[key] for key in ("credential", "description")}
@@ -212,7 +209,7 @@ class MLCommons:
         try:
             hits: list[dict[str, Any]] = self._cluster.call("POST", f"{ML}/{kind}/_search", query)["hits"]["hits"]
         except NotFound:
-            # The index does not exist until the first connector, model or task.
+            # The index does not exist until the first connector, model or task is stored.
             return []
         return hits
 
@@ -245,19 +242,19 @@ def _description(connector: Mapping[str, Any], conn_id: str) -> str:
     """
     credential = connector.get("credential", {})
     values = msgspec.json.encode(credential, order="deterministic")
-    # A slow hash: every user who may read connectors sees it, and a key may be short.
+    # A slow hash, because every user who may read connectors sees it, and a key may be short.
     hashed = hashlib.pbkdf2_hmac("sha256", values, str(connector["name"]).encode(), HASH_ROUNDS, HASH_BYTES).hex()
     connection = f"{conn_id}: " if conn_id else ""
     return f"{connector.get('description', '')} ({connection}{', '.join(sorted(credential))}){HASH_MARK}{hashed})"
 
 
 def _without_hash(description: object) -> str:
-    """Return a stored description without the hash of the credential, ``""`` for one without a hash."""
+    """Return a stored description without the hash of the credential; ``""`` if it has no hash."""
     return str(description or "").rpartition(HASH_MARK)[0]
 
 
 def _normalized(value: object) -> object:
-    """Return a value to compare: ML Commons stores nested values as JSON text, action types in capitals, no nulls."""
+    """Normalize a value to compare it: ML Commons stores nested values as JSON, action types in capitals, no nulls."""
     if isinstance(value, str):
         try:
             decoded = msgspec.json.decode(value)

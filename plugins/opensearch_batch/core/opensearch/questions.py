@@ -67,16 +67,9 @@ def ask(cluster: Cluster, question: Question, *, size: int) -> list[Answer]:
 
 
 def fields_to_ask(cluster: Cluster, index: str, field_map: Mapping[str, Any], text_path: str | None) -> tuple[str, str]:
-    """Return the vector field and the text field of an index that a pipeline writes.
+    """Return the vector field and the text field of an index that a pipeline writes; `text_path` is the model's input.
 
-    Args:
-        cluster: the cluster of the index.
-        index: the name of the index.
-        field_map: the pipeline's field map, empty if the pipeline has none.
-        text_path: the path of the model's input in a record.
-
-    Raises:
-        ConfigError: the index does not exist, or has no vector field or no text field.
+    Raise ConfigError if the index does not exist, or lacks one of them.
     """
     stored = cluster.index(index)
     if stored is None:

@@ -16,7 +16,7 @@ from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.pipeline import lint
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
-from opensearch_batch.core.pipeline.rules import glob_over_runs
+from opensearch_batch.core.pipeline.rules import glob_over_runs, mode_of
 from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
@@ -46,15 +46,16 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 class CheckResult(msgspec.Struct, frozen=True):
     """Result of checking one file.
 
-    Each of the `mistakes` names file and line. `estimate` is set if a listing was passed. A Data Prepper file has
-    `pipelines` instead of source, service and index. `remarks`, and the `findings` on a Data Prepper file, are not
-    mistakes.
+    `mode` tells what absence from the source means, and why. Each of the `mistakes` names file and line. `estimate`
+    is set if a listing was passed. A Data Prepper file has `pipelines` instead of source, service and index.
+    `remarks`, and the `findings` on a Data Prepper file, are not mistakes.
     """
 
     file: str
     source: str = ""
     service: str = ""
     index: str = ""
+    mode: str = ""
     tests: int = 0
     mistakes: list[str] = []
     estimate: Estimate | None = None
@@ -70,7 +71,14 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
     except ConfigError as error:
         return CheckResult(str(path), mistakes=str(error).splitlines())
     spec = file.spec
-    checked = CheckResult(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
+    checked = CheckResult(
+        str(path),
+        spec.source.uri,
+        spec.batch_predict.service,
+        spec.ingest.index,
+        "mode {}: {}".format(*mode_of(spec)),
+        len(spec.tests),
+    )
     try:
         adapter, index_body = adapter_of(spec.batch_predict.service), file.body("ingest", "index_body")
         mistakes = [str(file.error(keys, text)) for keys, text in lint.mistakes(spec, adapter, index_body)]

@@ -1,4 +1,4 @@
-"""Reads a pipeline file. Every error names file, line, cause and remedy: ``books.yaml:14 ingest.index: …``.
+"""Reads a pipeline file. Errors state file, line, cause and, if known, the remedy: ``books.yaml:14 ingest.index: …``.
 
 `core.pipeline.rules` checks what the types cannot express.
 """
@@ -22,6 +22,7 @@ from opensearch_batch.core.config.annotations import (
     struct_at,
     unknown_key,
 )
+from opensearch_batch.core.config.option_types import cause_of
 from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, Keys, YamlFile, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import AdapterOf
@@ -39,15 +40,9 @@ def pipeline_files(folder: Path) -> list[Path]:
 
 
 class PipelineFile:
-    """A pipeline file, read and checked.
+    """A YAML file of ``include/pipelines/``, read and checked.
 
-    Args:
-        path: a YAML file of ``include/pipelines/``.
-        adapter_of: returns the adapter of a service by name.
-
-    Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or violates the schema or a rule; or its name is not a
-            valid DAG id.
+    ConfigError is raised if the file cannot be read, violates the schema or a rule, or its name is no valid DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
@@ -58,11 +53,9 @@ class PipelineFile:
         self.spec = self._read()
         errors: dict[str, ConfigError] = {}
         for keys, check in rules(self.spec, adapter_of):
-            try:
-                check()
-            except ConfigError as error:
+            if (cause := cause_of(check)) is not None:
                 # Two rules may report the same mistake.
-                errors.setdefault(str(error), self.error(keys, str(error)))
+                errors.setdefault(cause, self.error(keys, cause))
         if errors:
             raise _combined(errors.values())
 
@@ -72,10 +65,9 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the content of the connector or index body file that the value at `keys` names; None without a value.
+        """Return the JSON document that the option at `keys` names, None if it is not set.
 
-        Raises:
-            ConfigError: the file does not exist, or is not valid JSON.
+        Raise ConfigError if the file is missing or is not valid JSON.
         """
         kind = keys[-1]
         folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
@@ -129,7 +121,7 @@ class PipelineFile:
                 return spec
 
     def _located(self, message: str) -> tuple[Keys, ConfigError]:
-        """Convert msgspec's message to the keys of the invalid or missing value, and an error with line and remedy."""
+        """Convert msgspec's message to the keys of the invalid or missing value, and an error with its line."""
         cause, keys = split_message(message)
         field = field_at(PipelineSpec, keys)
         located_keys = keys
@@ -166,12 +158,3 @@ def _member(value: object, key: str | int) -> object:
     if isinstance(value, dict):
         return value.get(key, _ABSENT)
     return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else _ABSENT
-
-
-def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
-    """Read a pipeline file.
-
-    Raises:
-        ConfigError: as in `PipelineFile`.
-    """
-    return PipelineFile(path, adapter_of).spec

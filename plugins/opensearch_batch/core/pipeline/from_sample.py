@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.transform.json_path import PlainPath
 
 VECTOR = "embedding"
 ID_NAMES = ("_id", "id", "uuid", "guid", "key", "doc_id", "document_id")
@@ -59,11 +60,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: DraftSettings) -> PipelineDraft:
-    """Draft the files of a pipeline.
-
-    Raises:
-        ConfigError: no record has a string, or none has one at `settings.input`.
-    """
+    """Draft the files of a pipeline; raise ConfigError if no record has a string, or one at `settings.input`."""
     values = _values_by_path(records)
     texts = [path for path, at_path in values.items() if all(isinstance(value, str) for value in at_path)]
     if settings.input is not None and settings.input not in texts:
@@ -168,12 +165,12 @@ def _test(records: Sequence[Mapping[str, Any]], field_map: Mapping[str, str]) ->
     """Return a test with the records that have the most fields, and of these the shortest."""
 
     def rank(record: object) -> tuple[int, int]:
-        return -sum(_value_at(record, path) is not None for path in field_map.values()), len(str(record))
+        return -sum(PlainPath.parse(path).look_up(record) is not None for path in field_map.values()), len(str(record))
 
     selected = sorted((_shortened(record) for record in records), key=rank)[:TEST_RECORDS]
     documents = []
     for record in selected:
-        document = {name: _value_at(record, path) for name, path in field_map.items()}
+        document = {name: PlainPath.parse(path).look_up(record) for name, path in field_map.items()}
         if "_id" in document:
             document["_id"] = str(document["_id"])
         documents.append({**document, VECTOR: [0.6, 0.8]})
@@ -191,13 +188,6 @@ def _shortened(value: object) -> object:
     if isinstance(value, list):
         return [_shortened(member) for member in value]
     return value[:TEST_CHARS] if isinstance(value, str) else value
-
-
-def _value_at(record: object, path: str) -> object:
-    value = record
-    for name in path.split(".")[1:]:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _pipeline(settings: DraftSettings, input_path: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:

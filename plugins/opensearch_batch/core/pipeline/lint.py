@@ -9,9 +9,11 @@ from typing import Any
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import did_you_mean
 from opensearch_batch.core.ingest.prediction_map import reads_prediction
+from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.pipeline.rules import variables_of
 from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.core.sharding.document_ids import unknown_id_reason
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.json_path import PlainPath, is_plain
 
@@ -40,6 +42,7 @@ def mistakes(
 ) -> Iterator[tuple[Keys, str]]:
     """Yield the mistakes of a pipeline, each with the keys of the value to correct."""
     yield from _location_mistakes(spec)
+    yield from _removal_mistakes(spec, adapter)
     for text in body_mistakes(index_body or {}):
         yield ("ingest", "index_body"), f"{spec.ingest.index_body}.json: {text}"
     if spec.ingest.processors is None:
@@ -60,6 +63,19 @@ def remarks(spec: PipelineSpec, index_body: Mapping[str, Any] | None) -> Iterato
             yield ("ingest", "field_map", name), f"not a field of the index body.{hint}"
 
 
+def _removal_mistakes(spec: PipelineSpec, adapter: ServiceAdapter) -> Iterator[tuple[Keys, str]]:
+    """Yield settings that delete documents whose ids are not known from their records."""
+    request = IngestRequest(
+        spec.ingest.index, spec.field_map, routing=spec.ingest.routing, processors=spec.ingest.processors
+    )
+    reason = unknown_id_reason(request, adapter)
+    if reason is None or "_id" not in spec.field_map:
+        return
+    for key, is_set in (("on_removed", spec.source.on_removed == "delete"), ("deleted", spec.source.deleted)):
+        if is_set:
+            yield ("source", key), f"needs the id of each document in its record, but {reason}"
+
+
 def _location_mistakes(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
     locations: dict[Keys, str | None] = {
         ("source", "uri"): spec.source.uri,
@@ -78,13 +94,7 @@ def _location_mistakes(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
 def _field_map_mistakes(
     spec: PipelineSpec, adapter: ServiceAdapter, types: Mapping[str, str] | None
 ) -> Iterator[tuple[Keys, str]]:
-    """Yield the mistakes of a field map.
-
-    Args:
-        spec: the pipeline; the records of its tests are the samples.
-        adapter: the adapter of its service.
-        types: the types of the fields in the index body; None without a body.
-    """
+    """Yield the mistakes of a field map; `types` are those of the fields in the index body, None without a body."""
     paths = {name: path for name, path in spec.field_map.items() if isinstance(path, str)}
     predicted = {name for name, path in paths.items() if reads_prediction(path, adapter)}
     if not predicted and not any(reads_prediction(str(path), adapter) for path in spec.ingest.ingest_fields):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from opensearch_batch.core.config.option_types import Rule, refuse_if
+from opensearch_batch.core.config.option_types import Rule
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
 from opensearch_batch.core.jobs.contract import AdapterOf
+from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
-from opensearch_batch.core.pipeline.spec_schedule import Schedule
+from opensearch_batch.core.pipeline.spec_parts import Schedule
 from opensearch_batch.core.sharding.listing import refuse_overlap
 from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.objects import split_uri
@@ -51,15 +52,27 @@ def glob_over_runs(uri: str) -> str:
     return f"{glob}**" if glob != uri and glob.endswith("/") else glob
 
 
+def mode_of(spec: PipelineSpec) -> tuple[Mode, str]:
+    """Return what absence from a pipeline's source means, and why."""
+    if spec.source.mode is not None:
+        return spec.source.mode, "source.mode"
+    if spec.when.partitions or is_template(spec.source.uri):
+        return "append", "each run reads a partition or date of its own"
+    if spec.when.new_objects:
+        return "append", "runs are started by new objects"
+    return "snapshot", "each run reads the whole source"
+
+
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     """Yield the checks, each with the keys that its error names."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     if not is_template(spec.source.uri):
         yield ("source", "uri"), lambda: refuse_overlap(spec.source.uri, spec.work_prefix)
+    yield from _removal_rules(spec)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work_prefix",), lambda: split_uri(spec.work_prefix)
-    both_ids = spec.id is not None and "_id" in spec.ingest.field_map
-    yield from refuse_if(wrong=both_ids, keys=("id",), cause="ingest.field_map also maps _id; keep one of them")
+    if spec.id is not None and "_id" in spec.ingest.field_map:
+        yield ("id",), "ingest.field_map also maps _id; keep one of them"
     yield ("batch_predict", "service"), lambda: adapter_of(spec.batch_predict.service)
     for name, model in spec.batch_predict.models.items():
         keys: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
@@ -69,27 +82,47 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
     yield from _document_rules(spec)
     for number, test in enumerate(spec.tests):
-        both_or_none = (test.predictions is None) == (test.outputs is None)
-        yield from refuse_if(
-            wrong=both_or_none, keys=("tests", number), cause="set exactly one of predictions and outputs"
-        )
+        if (test.predictions is None) == (test.outputs is None):
+            yield ("tests", number), "set exactly one of predictions and outputs"
+
+
+def _removal_rules(spec: PipelineSpec) -> Iterator[Rule]:
+    source, deleted = spec.source, spec.source.deleted
+    deletes, no_id = source.on_removed == "delete", "the documents to delete are not known; write id: $.id"
+    mode, why = mode_of(spec)
+    if deletes and mode == "append":
+        cause = f"in mode append ({why}) no record counts as removed; write mode: snapshot, or remove on_removed"
+        yield ("source", "on_removed"), cause
+    has_id = "_id" in spec.field_map
+    if deletes and not has_id:
+        yield ("source", "on_removed"), f"without _id {no_id}"
+    if deleted is None:
+        return
+    yield ("source", "deleted", "path"), lambda: PlainPath.parse(deleted.path)
+    if not has_id:
+        yield ("source", "deleted"), f"without _id {no_id}"
+    if not source.prepare:
+        cause = "an object is submitted unchanged, with its deleted records; remove prepare: false or deleted"
+        yield ("source", "deleted"), cause
 
 
 def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:
     ingest = spec.ingest
     if ingest.processors is None:
-        missing, cause = not (ingest.field_map or ingest.ingest_fields), f"write {_FIELD_MAP}, or processors"
-        yield from refuse_if(wrong=missing, keys=("ingest",), cause=f"field_map is missing; {cause}")
+        if not (ingest.field_map or ingest.ingest_fields):
+            yield ("ingest",), f"field_map is missing; write {_FIELD_MAP}, or processors"
         yield ("ingest", "field_map"), lambda: _compile_field_map(spec)
         yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _compile_field_map(spec).fields)
-        cause = "when works only with processors; replace field_map with processors, or remove when"
-        yield from refuse_if(wrong=ingest.when is not None, keys=("ingest", "when"), cause=cause)
+        if ingest.when is not None:
+            cause = "when works only with processors; replace field_map with processors, or remove when"
+            yield ("ingest", "when"), cause
         return
     for name in ("field_map", "ingest_fields", "on_missing"):
-        cause = "cannot be combined with processors; keep one of them"
-        yield from refuse_if(wrong=bool(getattr(ingest, name)), keys=("ingest", name), cause=cause)
-    cause = "with processors, a record without a prediction always becomes a dead letter; remove on_unmatched"
-    yield from refuse_if(wrong=ingest.on_unmatched != "dead_letter", keys=("ingest", "on_unmatched"), cause=cause)
+        if getattr(ingest, name):
+            yield ("ingest", name), "cannot be combined with processors; keep one of them"
+    if ingest.on_unmatched != "dead_letter":
+        cause = "with processors, a record without a prediction always becomes a dead letter; remove on_unmatched"
+        yield ("ingest", "on_unmatched"), cause
     yield ("ingest", "when"), lambda: _check_condition(ingest.when)
     yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
     yield ("id",), lambda: _check_member(spec.id, "id")

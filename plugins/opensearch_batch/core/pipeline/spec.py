@@ -19,55 +19,23 @@ from opensearch_batch.core.ingest.request import (
     OnUnmatched,
     OpType,
 )
-from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, JsonPath, Percent, Seconds, about
-from opensearch_batch.core.pipeline.spec_schedule import Schedule
+from opensearch_batch.core.pipeline.spec_parts import (
+    S3_PREFIX,
+    Count,
+    JsonPath,
+    Percent,
+    Schedule,
+    Seconds,
+    SourceSpec,
+    about,
+)
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
-from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
-from opensearch_batch.core.types.formats import Format
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, REPAIR_AT_MOST
 from opensearch_batch.core.types.job import DEADLINE_S
 
 
 class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a pipeline file."""
-
-
-class SourceSpec(SpecStruct, frozen=True):
-    """Location and format of the documents."""
-
-    uri: Annotated[
-        str,
-        about(
-            "S3 prefix that ends in `/`, a glob, or one object. `{{ ds }}` is the date of the run, `{{ ds_nodash }}` "
-            "the same without hyphens, `{{ partition_key }}` its partition.",
-            "s3://documents/dt={{ ds }}/",
-        ),
-    ]
-    include: Annotated[
-        list[str],
-        about(
-            "Globs; an object is read only if its name below the prefix matches one. `*` and `?` do not match `/`, "
-            "`**` does; a glob without `/` matches in every folder.",
-            ["*.jsonl", "*.jsonl.gz"],
-        ),
-    ] = []
-    exclude: Annotated[list[str], about("Globs; objects whose name matches one are skipped.", ["*.tmp"])] = []
-    format: Annotated[
-        Format | None,
-        about(
-            "`jsonl`: one JSON object per line. `json`: one JSON object, or an array of objects. `csv`: with a header; "
-            "all values are strings. `parquet`. Default: by file extension, else JSON in the layout of the object's "
-            "first bytes, so one prefix may mix formats. Objects may be compressed (`.gz`, `.zst`).",
-            "csv",
-        ),
-    ] = None
-    prepare: Annotated[
-        bool,
-        about("`false`: each object is service-ready input and is submitted as one job, unchanged and not copied."),
-    ] = True
-    on_empty: Annotated[
-        Literal["fail", "skip"],
-        about("What a run does when the source has no objects, such as a partition without documents."),
-    ] = "fail"
 
 
 class ModelSpec(SpecStruct, frozen=True):
@@ -116,9 +84,21 @@ class BatchPredict(ModelSpec, frozen=True, kw_only=True):
         600.0
     )
     retry_interval_s: Annotated[Seconds, about("Interval between retries of a throttled submission.")] = 60.0
-    repair_rounds: Annotated[
-        Annotated[int, Meta(ge=0)], about("How many times failed records are resubmitted, in smaller jobs.")
-    ] = 2
+    repair_at_most: Annotated[
+        Percent,
+        about(
+            "Share of the records that a run paid for that may be without a prediction; they are submitted once more, "
+            f"in one smaller job. With more, and more than {MIN_FAILED} records, the run fails. `0%` allows none.",
+            "20%",
+        ),
+    ] = REPAIR_AT_MOST
+    predictions: Annotated[
+        Literal["own", "shared"],
+        about(
+            "`shared`: pipelines with the same `work_prefix` share their predictions, so that none pays for a text "
+            "that another has paid for."
+        ),
+    ] = "own"
     poll_every_s: Annotated[Seconds, about("First polling interval of a job; it grows with the job's age.")] = 30.0
     poll_at_most_s: Annotated[Seconds, about("Longest polling interval.")] = 300.0
     deadline_s: Annotated[
@@ -290,14 +270,15 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     retention_days: Annotated[
         Count | None,
         about(
-            "Inputs, outputs and uploaded files are deleted this many days after the last successful run that used "
-            "them; `null`: never."
+            "Files of jobs and runs, and predictions that the ledger no longer names, are deleted after this many "
+            "days; `null`: never."
         ),
     ] = 30
     max_dead_letters: Annotated[
         Percent,
         about(
-            "Share of records that may become dead letters. With more, the run fails, if possible before any job.",
+            f"Share of records that may become dead letters; {MIN_FAILED} records may, if they are not more than half. "
+            "With more, the run fails, if possible before any job. `0%` allows none.",
             "5%",
         ),
     ] = MAX_DEAD_LETTERS

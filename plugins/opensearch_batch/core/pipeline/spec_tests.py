@@ -6,37 +6,32 @@ processors make documents, which are compared with the expected documents.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ingest.documents import DocumentStream, Reading
+from opensearch_batch.core.errors import FatalError, RecordRejected
+from opensearch_batch.core.ingest.composed_rows import ERROR_ROWS, error_row, row_composer
+from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.ingest.shard_ingest import ShardRows, with_strict_vectors
 from opensearch_batch.core.ingest.sinks.base import Item
-from opensearch_batch.core.ingest.sinks.bulk import fields_of
-from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
-from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
+from opensearch_batch.core.ingest.staged_ingest import with_vector_policy
+from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.ledger.answers import AnswerForm
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.pipeline.spec import PipelineSpec, SpecTest
-from opensearch_batch.core.sharding.cut import ShardLimits
-from opensearch_batch.core.sharding.listing import list_source
-from opensearch_batch.core.sharding.shard_writer import ShardWriter
-from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.sharding.document_ids import document_ids, ids_reader
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.json_path import PlainPath
-from opensearch_batch.core.types.manifest import PreparedShard
-from opensearch_batch.core.types.rows import Rejected, Source
+from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.core.types.rows import Rejected, Row, Source
 
-SAMPLES = "s3://samples/"
-WORK = "s3://work"
+SAMPLES = "s3://samples/records.jsonl"
 SHOWN_CHARS = 200
 
 
@@ -67,14 +62,7 @@ def differences(spec: PipelineSpec, test: SpecTest, result: SpecTestResult) -> I
 
 
 class SpecRun:
-    """Runs the tests of one pipeline.
-
-    Args:
-        spec: the pipeline.
-        adapter: the adapter of its AI service.
-        parameters: the parameters of the connector, overridden by those of the pipeline.
-        index_body: the body of the index, if known.
-    """
+    """Runs the tests of one pipeline. `parameters` are the connector's, overridden by those of the pipeline."""
 
     def __init__(
         self,
@@ -97,8 +85,13 @@ class SpecRun:
             processors=spec.ingest.processors,
             when=spec.ingest.when,
         )
-        mapped = with_source_paths(request, adapter, parameters, spec.batch_predict.inputs)
-        self._request = with_strict_vectors(vector_fields((index_body or {}).get("mappings", {})), mapped)
+        inputs = tuple(spec.batch_predict.inputs)
+        mapped = with_source_paths(request, adapter, parameters, inputs)
+        self._request = with_vector_policy(vector_fields((index_body or {}).get("mappings", {})), mapped)
+        self._read_ids = ids_reader(document_ids(request, adapter))
+        self._request_line = adapter.request_line(parameters, inputs)
+        self._form = AnswerForm(adapter, parameters)
+        self._compose = row_composer(adapter, parameters, inputs, self._form)
 
     @property
     def fields(self) -> list[str]:
@@ -106,59 +99,37 @@ class SpecRun:
         return written_fields(self._request, self._adapter, self._parameters, self._spec.batch_predict.inputs)
 
     def run(self, test: SpecTest) -> SpecTestResult:
-        """Run a test.
-
-        Raises:
-            BatchError: the records do not form a shard, or the number of predictions is wrong.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            objects = LocalFiles(Path(folder))
-            lines = b"".join(msgspec.json.encode(record) + b"\n" for record in test.records)
-            objects.write(f"{SAMPLES}records.jsonl", lines)
-            prepared, reasons = self._prepare(objects)
-            if not prepared:
-                return SpecTestResult([], reasons)
-            output = self._write_output(objects, test, prepared[0])
-            return self._map(objects, prepared[0], output, reasons)
-
-    def _prepare(self, objects: LocalFiles) -> tuple[list[PreparedShard], list[str]]:
-        adapter, inputs = self._adapter, self._spec.batch_predict.inputs
-        limits = adapter.limits
-        with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
-            writer = ShardWriter(
-                objects,
-                Layout(WORK, "tests"),
-                limits=ShardLimits(limits.max_records, limits.max_bytes, limits.max_record_bytes),
-                request_line=adapter.request_line(self._parameters, inputs),
-                keeps_records=not contains_record(adapter, self._parameters),
-                job_key=job_keys(adapter, self._parameters, inputs),
-                dead=dead,
-            )
+        """Run a test; raise BatchError if the number of predictions is wrong."""
+        answers = test.outputs if test.outputs is not None else test.predictions or []
+        if len(answers) != len(test.records):
+            raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")
+        rows, reasons = dict[str, Row](), list[str]()
+        for number, (record, answer) in enumerate(zip(test.records, answers, strict=True), 1):
+            content = msgspec.json.encode(record)
             try:
-                prepared, _ = writer.run(list_source(objects, SAMPLES), source_format="jsonl")
-            except FatalError:
-                if not dead.count:
-                    raise
-                prepared = []
-        parts = list_parts(objects, dead.prefix)
-        return prepared, [letter.reason for part in parts for letter in read_letters(objects, part)]
+                name, _ = self._read_ids(content, SAMPLES, number)
+                # Of records with the same id, the last one wins.
+                rows.pop(name, None)
+                line = self._request_line(content, record_id(len(rows)))
+            except RecordRejected as error:
+                reasons.append(str(error))
+                continue
+            output = self._output(msgspec.json.decode(line), answer, is_row=test.outputs is not None)
+            rows[name] = Row(0, SAMPLES, number, 0, self._composed(content, output, len(rows)))
+        reading = Reading(LocalFiles(Path()), lambda *_: iter(rows.values()), ERROR_ROWS)
+        entries = list(self._documents([Source(SAMPLES, ())], reading))
+        documents = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
+        return SpecTestResult(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
 
-    def _write_output(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
-        """Write simulated output rows; return the URI of the object."""
-        lines = [each.first_line + offset for each in prepared.source_ranges for offset in range(each.records)]
-        results = test.outputs if test.outputs is not None else test.predictions or []
-        if len(results) != len(test.records):
-            raise FatalError(f"{len(test.records)} records, but {len(results)} predictions; write one for each record")
-        selected = [results[line - 1] for line in lines]
-        with objects.open(prepared.shard.input) as stream:
-            inputs = [msgspec.json.decode(line) for line in stream]
-        if test.outputs is None:
-            rows = [self._row(*pair) for pair in zip(inputs, selected, strict=True)]
-        else:
-            rows = [{**row, **self._id(line)} for row, line in zip(selected, inputs, strict=True)]
-        uri = f"{WORK}/output.out"
-        objects.write(uri, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-        return uri
+    def _output(self, line: dict[str, Any], answer: Any, *, is_row: bool) -> bytes:  # noqa: ANN401 - any prediction
+        """Return the simulated output row for an input line."""
+        return msgspec.json.encode({**answer, **self._id(line)} if is_row else self._row(line, answer))
+
+    def _composed(self, record: bytes, output: bytes, position: int) -> bytes:
+        """Return the row that an ingest would compose of a record and its output row."""
+        if error := self._adapter.row(output).error:
+            return error_row(record, error)
+        return self._compose(record, self._form.split(output), position)
 
     def _row(self, line: dict[str, Any], prediction: object) -> object:
         """Return the simulated output row for one input line."""
@@ -177,14 +148,7 @@ class SpecRun:
         name = self._adapter.id_member
         return {name: line[name]} if name else {}
 
-    def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> SpecTestResult:
-        row_matching = self._adapter.row_matching(self._parameters)
-        rows = ShardRows(objects, self._adapter, row_matching, prepared, [JobOutput([output])])
-        entries = list(self._documents(rows.sources(), rows.reading))
-        documents = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
-        return SpecTestResult(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
-
-    def _documents(self, sources: Sequence[Source], reading: Reading) -> DocumentStream:
+    def _documents(self, sources: Sequence[Source], reading: Reading) -> SourceRows:
         if self._request.processors is not None:
             from opensearch_batch.core.ingest.row_documents import row_documents
 

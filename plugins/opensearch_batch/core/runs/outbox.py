@@ -2,8 +2,8 @@
 
 The counts of one attempt do not show whether an event is due. If an attempt dies after its last document, the retry
 finds all documents indexed. If a run fails after its ingest, the next run finds nothing to do. So `ingest` adds an
-entry before it writes, and `publish` deletes the entry after it has emitted the event. An event may be emitted twice,
-but is never lost.
+entry before it writes, and `publish` deletes it as its last step. Airflow emits the event when `publish` succeeds, so
+an event may be emitted twice; it is lost if the worker dies between these two, and the retry has nothing else to emit.
 """
 
 from __future__ import annotations

@@ -21,10 +21,14 @@ from opensearch_batch.core.types.manifest import Manifest, PrepareCounts
 from opensearch_batch.core.types.rows import Row, Source
 
 SAMPLE_ROWS, SHOWN_CHARS = 1_000, 200
+CLASSES = ("new", "input_changed", "other_changed", "unchanged", "duplicate", "tombstone")
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """The shards and jobs of a source: `jobs` must be paid for; `done`, `running` and `failed` jobs exist already."""
+    """What a run would do: the counts of its source, and its shards with `bytes` of input.
+
+    `jobs` must be paid for; `done`, `running` and `failed` jobs exist already. `stored` records have a prediction.
+    """
 
     source: str
     counts: PrepareCounts
@@ -34,33 +38,45 @@ class RunPlan(msgspec.Struct, frozen=True):
     done: int = 0
     running: int = 0
     failed: int = 0
+    stored: int = 0
+    remarks: list[str] = []
 
     @classmethod
     def of(cls, objects: Objects, layout: Layout, manifest: Manifest) -> RunPlan:
         """Return the plan of a manifest, given the stored job records."""
-        stored = [JobRecords(objects, layout.job(prepared.shard.job)).read() for prepared in manifest.shards]
+        jobs = [shard for shard in manifest.shards if shard.job]
+        stored = [JobRecords(objects, layout.job(shard.job)).read() for shard in jobs]
         records = [record for record in stored if record and record.refused is None]
         ends = [record.end for record in records]
         return cls(
             manifest.source,
             manifest.counts,
             len(manifest.shards),
-            sum(prepared.shard.bytes for prepared in manifest.shards),
+            sum(shard.bytes for shard in jobs),
             jobs=len(stored) - len(records),
             done=sum(end is not None and end.state not in BAD_ENDS for end in ends),
             running=sum(end is None for end in ends),
             failed=sum(end is not None and end.state in BAD_ENDS for end in ends),
+            stored=sum(shard.documents for shard in manifest.shards if not shard.job),
+            remarks=manifest.remarks,
         )
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the log."""
         counts = self.counts
-        yield f"{self.source}: {counts.read:,} records, {counts.dead_letters:,} of them dead letters"
+        yield (
+            f"{self.source}: {counts.read:,} records read, {counts.dead_letters:,} of them dead letters; "
+            f"{counts.opened:,} of {counts.objects:,} objects changed"
+        )
+        classes = [f"{getattr(counts, name):,} {name.replace('_', ' ')}" for name in CLASSES]
+        yield f"{', '.join(classes)}; {counts.removed:,} of {counts.before:,} documents removed"
+        yield f"{counts.paid:,} records to pay for; {self.stored:,} have a stored prediction, {counts.waiting:,} wait"
         yield f"{self.shards:,} shards, {self.bytes:,} bytes"
         yield (
             f"{self.jobs:,} jobs to pay for; {self.done:,} done, {self.running:,} running, {self.failed:,} failed; "
             "for those that failed, clear batch_predict"
         )
+        yield from self.remarks
 
 
 def dead_letter_lines(letters: Sequence[DeadLetter]) -> Iterator[str]:

@@ -1,164 +1,152 @@
-"""Retention: deletes inputs, outputs and uploaded files, which contain users' data, some time after their last use.
+"""Retention: deletes answers and rows that no ledger names, and old files of jobs and runs: they contain users' data.
 
-Files are deleted `keep_s` after the last successful run that used them, but not while a run has them in use
-(``in_use.json``) or their job is in flight. The job's record is kept, so the job is not paid for again. The record of
-its outputs is kept too (``removed.json``), so that a later run recognises its work as done. A run that needs the rows
-again must pay for the job again, with `force`.
+Answers are in the prediction store, so the input and the output of a job are not needed any more when the store has
+closed the job's shard. The job's record is kept: a later submission of the same records has another number, and so
+another name at the service. Of a run, the manifest, the account and the dead letters are kept.
 
-Only files below the work prefix's own ``jobs/``, and outputs that their job's record names, are deleted. If a record of
-use names other files, this package did not write it, and the files are kept.
+A pipeline deletes the files of the jobs that it submitted, and only objects that the job's record names.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import RemovedOutputs, UsedJobs, removed_uri
-from opensearch_batch.core.storage.in_use import IN_USE, LastUse
-from opensearch_batch.core.storage.json_document import JsonDocument, save
+from opensearch_batch.core.ledger.head import Head, ScopeHead
+from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 log = logging.getLogger(__name__)
-USED = "used.json"
-KEPT_NAMES = ("job.json", "read.json", "removed.json", IN_USE, USED)
-# The last use of files that a pipeline without retention keeps: the last second that datetime can represent.
-NEVER_EXPIRES = 253_402_300_799.0
-_STAMP = "%Y%m%dT%H%M%S"
+# Inputs that were never submitted may belong to another pipeline, which has not run for long.
+UNSUBMITTED_S = 90 * 86_400.0
+# The files of a run that are kept for ever.
+KEPT_OF_RUN = ("manifest.json", "run.json", "dead_letters/")
 
 
-class RunUse(msgspec.Struct, frozen=True):
-    """The jobs that a successful run used, and when it ended (epoch seconds)."""
+class Retention(msgspec.Struct, frozen=True):
+    """Deletes the expired files of one pipeline.
 
-    at: float
-    jobs: list[UsedJobs]
-
-
-def record_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
-    """Record which jobs a successful run used, and when; `for_ever` exempts their files from retention."""
-    uris = [layout.used_jobs(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
-    jobs = [used for uri in uris if (used := JsonDocument(objects, uri, UsedJobs).read()) is not None]
-    if not for_ever:
-        stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
-        save(objects, f"{layout.retention()}{stamp}-{manifest.run_key}.json", RunUse(now, jobs))
-    for folder in _folders(jobs):
-        # Another pipeline may share the job, and keep its files longer.
-        used_at = max(NEVER_EXPIRES if for_ever else now, _last_use(objects, folder, USED))
-        save(objects, f"{folder}/{USED}", LastUse(used_at))
-
-
-def delete_expired(
-    objects: Objects, layout: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]
-) -> int:
-    """Delete files that no successful run has used for `keep_s`; return the number of jobs whose files were deleted.
-
-    Files in use are left for the retention of a later run.
-
-    Args:
-        objects: the store.
-        layout: builds the paths below the work prefix.
-        keep_s: how long files are kept.
-        now: epoch seconds.
-        unstage: deletes the files of a job that were uploaded to its service.
+    `outputs` returns the locations of the output of a job, given its record and a response of its service; `unstage`
+    deletes the files of a job that were uploaded to its service.
     """
-    deleted, since = 0, now - keep_s
-    for document, use in _run_uses(objects, layout):
-        if use.at > since:
-            # The records of use are listed by time.
-            break
-        in_use = []
-        for used in use.jobs:
-            folders = list(_folders([used]))
-            if any(_last_use(objects, folder, USED) > since for folder in folders):
-                # The latest use decides when the files expire.
-                continue
-            if any(_is_in_use(objects, folder, since=since) for folder in folders):
-                in_use.append(used)
-            else:
-                deleted += _delete(objects, used, now=now, unstage=unstage)
-        if not in_use:
-            objects.delete(document.uri)
-        elif len(in_use) < len(use.jobs):
-            document.write(RunUse(use.at, in_use))
-    return deleted
 
+    objects: Objects
+    layout: Layout
+    store: PredictionStore
+    outputs: Callable[[JobRecord, dict[str, object]], list[str]]
+    unstage: Callable[[JobRecord], None]
 
-def _run_uses(objects: Objects, layout: Layout) -> Iterator[tuple[JsonDocument[RunUse], RunUse]]:
-    """Yield the records of use by time; skip those that cannot be read, or that name folders of another prefix."""
-    for item in list(objects.list(layout.retention())):
-        document = JsonDocument(objects, item.uri, RunUse)
-        try:
-            use = document.read()
-        except FatalError as error:
-            log.warning("skipped: %s", error)
-            continue
-        if use is None:
-            continue
-        if foreign := [folder for folder in _folders(use.jobs) if not _is_own(layout, folder)]:
-            log.warning("skipped %s: %s is not a job of this work prefix", item.uri, foreign[0])
-        else:
-            yield document, use
+    def run(self, keep_s: float | None, *, now: float) -> int:
+        """Delete what has not been needed for `keep_s` (None: nothing); return the number of jobs."""
+        # Other pipelines that share the store keep the answers that this ledger names, and vice versa.
+        head = self.store.register(self.layout.scopes())
+        if keep_s is None:
+            return 0
+        unread_before = now - max(keep_s, MIN_RETENTION_S)
+        scopes = {ledger: scopes_of(self.objects, ledger) for ledger in head.ledgers}
+        self.store.collect(live_segments(chain.from_iterable(scopes.values())), retention_s=keep_s)
+        own = scopes[self.layout.scopes()]
+        self._delete_rows(own, unread_before)
+        self._delete_run_files(own, now - keep_s, unfinished_before=unread_before)
+        removed = 0
+        for folder, items in list_folders(self.objects, self.layout.job("")):
+            is_open = folder.rpartition("/")[2] in head.open
+            before = unread_before if is_open else now - keep_s
+            removed += self._delete_job(folder, items, is_open=is_open, now=now, before=before)
+        return removed
 
-
-def _is_own(layout: Layout, folder: str) -> bool:
-    key = folder.rpartition("/")[2]
-    return key not in {"", ".", ".."} and folder == layout.job(key)
-
-
-def _is_recorded(uri: str, folders: Sequence[str], records: Sequence[JobRecord]) -> bool:
-    """Return whether an output is in a folder or location of its jobs, or is a service's file that a record names."""
-    locations = [*folders, *(record.output.rstrip("/") for record in records if record.output)]
-    if any(uri == location or uri.startswith(f"{location}/") for location in locations):
-        return "/../" not in uri
-    responses = [record.remote_job for record in records]
-    responses += [past.get("remote_job") or {} for record in records for past in record.history]
-    scheme, _, name = uri.partition("://")
-    return scheme != "s3" and any(name in response.values() for response in responses)
-
-
-def _is_in_use(objects: Objects, folder: str, *, since: float) -> bool:
-    """Return whether a run that has not ended may need a job's files: it marked them, or the job ran recently."""
-    if _last_use(objects, folder, IN_USE) > since:
+    def _delete_job(
+        self, folder: str, items: Sequence[ObjectInfo], *, is_open: bool, now: float, before: float
+    ) -> bool:
+        """Delete the files of a job of this pipeline that ended before a time."""
+        records, newest = JobRecords(self.objects, folder), max(item.modified for item in items)
+        files = [item.uri for item in items if item.uri != records.uri]
+        # Each run that needs the job writes its input again.
+        if not files or newest > before:
+            return False
+        stored = records.load()
+        if stored is None:
+            # A run wrote the input and did not submit it. If its shard is not open, nobody knows whose it is.
+            if not is_open and newest > now - UNSUBMITTED_S:
+                return False
+        elif not _is_removable(stored.value, self.layout.pipeline, before) or not records.write(
+            msgspec.structs.replace(stored.value, removed_at=now), etag=stored.etag
+        ):
+            return False
+        if is_open:
+            # First, because an open shard needs its input.
+            self.store.drop(folder.rpartition("/")[2])
+            log.info("%s: no run read the output of this job; its records are paid for again if needed", folder)
+        if stored is not None:
+            self.unstage(stored.value)
+            files += self._outputs(stored.value, folder)
+        for uri in files:
+            self.objects.delete(uri)
         return True
-    record = JobRecords(objects, folder).read()
-    if record is None or record.refused is not None:
-        return False
-    return record.end is None or record.end.at > since
+
+    def _outputs(self, record: JobRecord, folder: str) -> Iterator[str]:
+        """Yield the outputs of all submissions outside the folder of their job; they are single objects."""
+        for response in (record.remote_job, *(past.get("remote_job") or {} for past in record.history)):
+            if response:
+                uris = self.outputs(record, response)
+                yield from (uri for uri in uris if not uri.endswith("/") and not uri.startswith(f"{folder}/"))
+
+    def _delete_rows(self, scopes: Sequence[Scope], before: float) -> None:
+        """Delete old rows that no head names."""
+        for scope in scopes:
+            # A run that has claimed the scope may be about to name files that it has found.
+            if scope.head.claim.version == scope.head.committed:
+                named = {scope.head_uri, *(entry.rows for entry in scope.head.objects.values())}
+                for item in scope.items:
+                    if item.uri not in named and item.modified <= before:
+                        self.objects.delete(item.uri)
+
+    def _delete_run_files(self, scopes: Sequence[Scope], before: float, *, unfinished_before: float) -> None:
+        heads = [scope.head for scope in scopes]
+        # The next run needs what a run has left that failed.
+        named = {entry.rows for head in heads for entry in head.objects.values()} | {head.deletions for head in heads}
+        unfinished = {self.layout.run(head.claim.run_key) for head in heads if head.claim.version != head.committed}
+        for folder, items in list_folders(self.objects, self.layout.run("")):
+            names = {item.uri.removeprefix(f"{folder}/") for item in items}
+            if "manifest.json" not in names or folder in unfinished:
+                continue
+            if max(item.modified for item in items) <= (before if "run.json" in names else unfinished_before):
+                for name in names:
+                    if not name.startswith(KEPT_OF_RUN) and f"{folder}/{name}" not in named:
+                        self.objects.delete(f"{folder}/{name}")
 
 
-def _delete(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
-    """Delete the files of a shard's jobs; return the number of jobs."""
-    folders = list(_folders([used]))
-    # Recorded first: after a crash in between, the output must count as removed, not as lost.
-    save(objects, removed_uri(folders[0]), RemovedOutputs(now, used))
-    records = [record for folder in folders if (record := JobRecords(objects, folder).read())]
-    for output in used.objects:
-        if _is_recorded(output.uri, folders, records):
-            objects.delete(output.uri)
-        else:
-            log.warning("kept %s: no record of its job names it", output.uri)
-    for record in records:
-        unstage(record)
-    for folder in folders:
-        for item in list(objects.list(f"{folder}/")):
-            if item.uri.removeprefix(f"{folder}/") not in KEPT_NAMES:
-                objects.delete(item.uri)
-    return len(folders)
+class Scope(NamedTuple):
+    """A scope of a record ledger: its head, and all objects in its folder."""
+
+    head_uri: str
+    head: Head
+    items: Sequence[ObjectInfo]
 
 
-def _folders(jobs: Sequence[UsedJobs]) -> Iterator[str]:
-    for used in jobs:
-        yield from (job_output.folder for job_output in used.job_outputs)
+def scopes_of(objects: Objects, ledger: str) -> list[Scope]:
+    """Return the scopes in the folder of a record ledger."""
+    scopes = []
+    for folder, items in list_folders(objects, ledger):
+        uri = f"{folder}/head.json"
+        scopes.append(Scope(uri, ScopeHead(objects, uri).load(), items))
+    return scopes
 
 
-def _last_use(objects: Objects, folder: str, name: str) -> float:
-    used = JsonDocument(objects, f"{folder}/{name}", LastUse).read()
-    return 0.0 if used is None else used.at
+def live_segments(scopes: Iterable[Scope]) -> set[str]:
+    """Return the segments that the heads of scopes name."""
+    return {name for scope in scopes for entry in scope.head.objects.values() for name in entry.segments}
+
+
+def _is_removable(record: JobRecord, pipeline: str, before: float) -> bool:
+    """Return whether a pipeline submitted this job, and it ended, or was refused, before that time."""
+    ended_at = record.intended_at if record.end is None else record.end.at
+    return record.pipeline == pipeline and ended_at <= before and (record.end or record.refused) is not None

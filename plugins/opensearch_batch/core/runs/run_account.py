@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.verdicts import ShardReport
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
-from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.types.manifest import DELETIONS, Manifest, Shard
 
 # A work item is read once for each sink, so these counts are taken from the report of the first sink only.
 _READ = ("read", "unrouted", "dropped", "superseded")
@@ -39,15 +40,50 @@ class RunCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, total: Counter[str]) -> Self:
-        """Return the totals that this type counts."""
+        """Return the counts of this type; names that it does not have are ignored."""
         return cls(**{name: total[name] for name in cls.__struct_fields__})
 
 
 class ShardRunCounts(RunCounts, frozen=True):
-    """Counts of a run of shards; the source ranges of `superseded` records were written by a newer run."""
+    """Counts of a run of a source. Only the `opened` ones of its `objects` were read.
 
+    ``read == indexed + unchanged + duplicates + tombstones + superseded + filtered + unrouted + dropped + dead_letters
+    + waiting``. Another record with the same id wins over each of the `duplicates`; `tombstones` delete their document;
+    a newer run wrote the documents of `superseded` records; `waiting` records are left to the next run.
+    ``before == kept + removed`` counts documents of earlier runs; `deleted` documents were deleted from the index.
+    `paid` records had no prediction in the store.
+    """
+
+    objects: int = 0
+    opened: int = 0
     shards: int = 0
+    duplicates: int = 0
+    tombstones: int = 0
     superseded: int = 0
+    waiting: int = 0
+    before: int = 0
+    kept: int = 0
+    removed: int = 0
+    deleted: int = 0
+    paid: int = 0
+
+    def reconcile(self, location: str) -> None:
+        """Check that every record that was read, and every earlier document, is counted exactly once.
+
+        Args:
+            location: the beginning of the error message.
+
+        Raises:
+            FatalError: a sum is wrong.
+        """
+        accounted = self.indexed + self.unchanged + self.duplicates + self.tombstones + self.superseded
+        accounted += self.filtered + self.unrouted + self.dropped + self.dead_letters + self.waiting
+        if self.read != accounted:
+            raise FatalError(f"{location}: read {self.read} records, but {accounted} are accounted for")
+        if self.before != self.kept + self.removed:
+            raise FatalError(
+                f"{location}: there were {self.before} documents, but {self.kept} are kept and {self.removed} removed"
+            )
 
 
 class RunAccount(msgspec.Struct, frozen=True):
@@ -75,14 +111,15 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
 
     source: str
     counts: ShardRunCounts
+    remarks: list[str] = []
 
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the event and the text of each alert about a successful run."""
         yield from super().alerts()
-        # Some unrouted records are normal: `when` excludes them on purpose.
-        if self.all_unrouted:
+        # `when` may exclude all records of one new object on purpose, so alert only if every object was read.
+        if self.all_unrouted and self.counts.opened == self.counts.objects:
             unrouted = self.counts.unrouted
-            yield "unrouted", f"{unrouted} records unrouted, all of them: ingest.when holds for none; correct it"
+            yield "unrouted", f"all {unrouted} records are unrouted, because ingest.when is true for none; correct it"
 
 
 def add_up(items: Iterable[Iterable[IngestReport]]) -> tuple[Counter[str], list[str]]:
@@ -96,29 +133,81 @@ def add_up(items: Iterable[Iterable[IngestReport]]) -> tuple[Counter[str], list[
     return total, dead_letters
 
 
-def reconcile(objects: Objects, layout: Layout, manifest: Manifest) -> ShardRunAccount:
-    """Add up the counts of prepare and of the ingests of all shards.
+def shard_reports(
+    objects: Objects, layout: Layout, manifest: Manifest, shards: Iterable[Shard]
+) -> Iterator[tuple[Shard, ShardReport]]:
+    """Yield the shards of a run with the reports of their ingests.
 
     Raises:
-        FatalError: a shard has no report, or a record is not accounted for.
+        FatalError: a report is missing, does not count all staged records, or belongs to an earlier prepare.
     """
-    reports = [_report(objects, layout, manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
-    prepared, (total, dead_letters) = manifest.counts, add_up([report] for report in reports)
-    accounted = sum(report.counts.sources[0].read for report in reports) + prepared.dead_letters
-    if accounted != prepared.read:
-        raise FatalError(f"{manifest.source}: read {prepared.read} records, but {accounted} are accounted for")
-    total["read"], total["shards"] = prepared.read, len(reports)
-    total["dead_letters"] += prepared.dead_letters
+    for shard in shards:
+        uri = layout.ingest_report(manifest.run_key, shard.id)
+        absent = FatalError(f"{uri}: shard {shard.id} has no report; clear its ingest")
+        report = JsonDocument(objects, uri, ShardReport).require(absent)
+        if report.verdicts.shard_digest != manifest.shard_digest(shard):
+            raise FatalError(f"{uri}: the report of shard {shard.id} belongs to an earlier prepare; clear its ingest")
+        verdicts = report.counts.read + report.verdicts.unanswered
+        if verdicts != shard.documents:
+            raise FatalError(f"{uri}: {shard.documents} records were staged, but {verdicts} have a verdict")
+        yield shard, report
+
+
+def written_shards(objects: Objects, layout: Layout, manifest: Manifest, repaired: Sequence[Shard] = ()) -> list[Shard]:
+    """Return the shards whose reports together have a verdict for each staged record.
+
+    `repaired` are the shards that `repair` returned; they are ignored if no shard has unanswered records.
+
+    Raises:
+        FatalError: a shard has no report, or records without a prediction were not repaired.
+    """
+    reports = shard_reports(objects, layout, manifest, manifest.shards)
+    unanswered = sum(report.verdicts.unanswered for _, report in reports)
+    if unanswered and unanswered != sum(shard.documents for shard in repaired):
+        raise FatalError(
+            f"{manifest.source}: {unanswered} records have no prediction and were not repaired; clear repair"
+        )
+    return [*manifest.shards, *(repaired if unanswered else ())]
+
+
+def reconcile(objects: Objects, layout: Layout, manifest: Manifest, shards: Iterable[Shard]) -> ShardRunAccount:
+    """Add up the counts of prepare and of the ingests of all shards, which `written_shards` returns.
+
+    Raises:
+        FatalError: a record is not accounted for.
+    """
+    total, prepared = Counter[str](), manifest.counts
+    prepared.reconcile(manifest.source)
+
+    def reports() -> Iterator[list[IngestReport]]:
+        for shard, report in shard_reports(objects, layout, manifest, shards):
+            if shard.id == DELETIONS:
+                total["deleted"] += report.counts.indexed
+            else:
+                yield [report]
+
+    written, dead_letters = add_up(reports())
+    # `prepared.read` excludes the `promoted` records, which were read from objects that did not change.
+    written["read"] = prepared.read + prepared.promoted
+    total.update(
+        written,
+        unchanged=prepared.unchanged,
+        duplicates=prepared.duplicate,
+        tombstones=prepared.tombstone,
+        dead_letters=prepared.dead_letters,
+        shards=len(manifest.shards),
+        **{
+            name: getattr(prepared, name)
+            for name in ("objects", "opened", "waiting", "before", "kept", "removed", "paid")
+        },
+    )
+    counts = ShardRunCounts.of(total)
+    counts.reconcile(manifest.source)
     return ShardRunAccount(
         manifest.pipeline,
         manifest.run_key,
-        counts=ShardRunCounts.of(total),
+        counts=counts,
         dead_letters=[manifest.dead_letters, *dead_letters] if manifest.dead_letters else dead_letters,
         source=manifest.source,
+        remarks=manifest.remarks,
     )
-
-
-def _report(objects: Objects, layout: Layout, run_key: str, shard: str) -> IngestReport:
-    uri = layout.ingest_report(run_key, shard)
-    absent = FatalError(f"{uri}: shard {shard} has no report; clear its ingest")
-    return JsonDocument(objects, uri, IngestReport).require(absent)

@@ -1,244 +1,296 @@
-"""Cuts records into shards so that a change in the source moves few cuts.
+"""Cuts the new and changed records of a run into shards, and stages them.
 
-The job of an unchanged shard is reused. If shards ended only when full, one new object would shift every later cut, and
-all later jobs would be paid for again. So a shard that is at least half full also ends after an object that is selected
-by its name and size; after an object as large as a shard, a shard ends if it is a tenth full. After such a cut, the
-shards are the same as before the change.
+A shard with a job has records whose prediction has to be paid for; it is filled to the limits of a job, with one line
+for each distinct content key. Records of which another run is getting the prediction go to a shard of that job.
+Records whose prediction is stored go to shards without a job.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Iterator
-from typing import IO
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 
-from opensearch_batch.core.sharding.blocks import Block
-from opensearch_batch.core.storage.temporary import Spool
-from opensearch_batch.core.types.manifest import SourceRange
-from opensearch_batch.core.types.record_ids import RECORD_LINE
-from opensearch_batch.core.types.rows import Row, RowLimit
+from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError, ObjectChanged
+from opensearch_batch.core.jobs.contract import RequestLine
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.ledger.predictions import NewShard
+from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
+from opensearch_batch.core.ledger.store_head import ABSENT, Located
+from opensearch_batch.core.sharding.changed_records import ChangedObject, RecordKeys, absent_codes
+from opensearch_batch.core.sharding.record_reader import RecordReader
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.temporary import CollectedSpool
+from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.core.types.rows import Row
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
-IN_MEMORY_BYTES = 32 << 20
-BLOCK_BYTES = 256 << 10
-# The fill level from which a shard may end after an object, and how much it then still grows on average.
-MIN_FILL, MEAN_EXTRA_FILL = 0.5, 0.25
-# The fill level from which a shard ends after an object as large as a full shard.
-MIN_FILL_AFTER_LARGE = 0.1
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-
-class ShardLimits(msgspec.Struct, frozen=True):
-    """The limits of a shard, of one record, and the minimum number of records of a job."""
-
-    max_records: int
-    max_bytes: int
-    max_record_bytes: int
-    min_records: int = 1
-
-    @property
-    def row_limit(self) -> RowLimit:
-        """The maximum size of a record, and the reason for rejecting a longer one."""
-        return RowLimit(self.max_record_bytes, f"longer than {self.max_record_bytes} bytes, the limit of the service")
-
-    def fill(self, records: float, size_bytes: float) -> float:
-        """Return the fill level of a shard, 1 if it is full."""
-        return max(records / self.max_records, size_bytes / self.max_bytes)
+# The maximum number of records of a shard without a job.
+STORED_RECORDS = 50_000
 
 
-def ends_after(uri: str, *, fill: float, share: float) -> bool:
-    """Return whether a shard ends after an object.
-
-    Args:
-        uri: the object.
-        fill: the fill level of the shard.
-        share: the size of the object, as a share of a full shard.
-    """
-    if share >= 1:
-        return fill >= MIN_FILL_AFTER_LARGE
-    # A number in [0, 1) that depends only on the URI.
-    number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) / (1 << 32)
-    return fill >= MIN_FILL and number < share / MEAN_EXTRA_FILL
-
-
-class Lines:
-    """Lines in memory, or in a temporary file if they are large, with their digest."""
-
-    def __init__(self) -> None:
-        self.size_bytes = 0
-        self._digest = hashlib.sha256()
-        self._buffer: list[bytes] = []
-        self._buffer_bytes = 0
-        self._blocks: list[bytes] = []
-        self._file: IO[bytes] | None = None
-
-    def add(self, *pieces: bytes) -> None:
-        """Add pieces of lines, line ends included."""
-        for piece in pieces:
-            self._buffer.append(piece)
-            self._buffer_bytes += len(piece)
-            self.size_bytes += len(piece)
-        if self._buffer_bytes >= BLOCK_BYTES:
-            self._flush()
-
-    def digest(self) -> str:
-        """Return the digest of all lines."""
-        self._flush()
-        return self._digest.hexdigest()
-
-    def open(self) -> IO[bytes]:
-        """Return the lines as a file."""
-        self._flush()
-        if self._file is None:
-            return io.BytesIO(b"".join(self._blocks))
-        self._file.seek(0)
-        return self._file
-
-    def close(self) -> None:
-        """Close the temporary file."""
-        self._blocks.clear()
-        if self._file is not None:
-            self._file.close()
-
-    def _flush(self) -> None:
-        """Digest and store the buffered pieces together; one by one would be slow."""
-        block = b"".join(self._buffer)
-        self._buffer.clear()
-        self._buffer_bytes = 0
-        self._digest.update(block)
-        if self._file is None and self.size_bytes > IN_MEMORY_BYTES:
-            self._file = Spool(memory_bytes=1)
-            self._file.writelines(self._blocks)
-            self._blocks.clear()
-        if self._file is None:
-            self._blocks.append(block)
-        else:
-            self._file.write(block)
-
-
-class Draft:
-    """A shard that is being filled: its input, its kept records if any, and the source ranges of its records.
-
-    `first` contains the first records, which move to the previous shard if this shard has too few records for a job.
-    """
-
-    def __init__(self, *, keep_first: int, keeps_records: bool) -> None:
-        self.input = Lines()
-        self.kept_records = Lines() if keeps_records else None
-        self.records = 0
-        self.first: list[Row] = []
-        self._keep_first = keep_first if keep_first > 1 else 0
-        self._ranges: list[SourceRange] = []
-        self._range = ("", 0, 0)
-
-    def room(self, limits: ShardLimits) -> tuple[int, int]:
-        """Return how many more records and bytes fit."""
-        return limits.max_records - self.records, limits.max_bytes - self.input.size_bytes
-
-    def fits(self, line: bytes, limits: ShardLimits) -> bool:
-        """Return whether a line fits; the first line always fits."""
-        records, size_bytes = self.room(limits)
-        return self.records == 0 or (records > 0 and len(line) + 1 <= size_bytes)
-
-    def add(self, record: Row, line: bytes) -> None:
-        """Add a record with its line for the service."""
-        self.input.add(line, b"\n")
-        if self.kept_records is not None:
-            self.kept_records.add(RECORD_LINE % (self.records, record.content))
-        if self.records < self._keep_first:
-            self.first.append(record)
-        self.records += 1
-        self._extend_ranges(record.uri, record.line, 1)
-
-    def add_block(self, block: Block) -> int:
-        """Add a block's records; return the bytes of their lines."""
-        lines = block.service_lines(self.records)
-        self.input.add(lines)
-        if self.kept_records is not None:
-            self.kept_records.add(block.records(self.records))
-        self.records += block.count
-        self._extend_ranges(block.source, block.line, block.count)
-        return len(lines)
-
-    def source_ranges(self) -> list[SourceRange]:
-        """Return the source ranges of the records."""
-        source, first, count = self._range
-        return [*self._ranges, SourceRange(source, first, count)] if count else self._ranges
-
-    def close(self) -> None:
-        """Close the temporary files."""
-        for lines in (self.input, self.kept_records):
-            if lines is not None:
-                lines.close()
-
-    def _extend_ranges(self, source: str, line: int, count: int) -> None:
-        previous, first, length = self._range
-        if previous == source and first + length == line:
-            self._range = (source, first, length + count)
-            return
-        self._ranges = self.source_ranges()
-        self._range = (source, line, count)
-
-
-class Cutter:
-    """Cuts a stream of records into drafts; the caller closes the drafts that it receives.
+class CutOptions(NamedTuple):
+    """How shards are cut.
 
     Args:
         limits: the limits of a shard.
-        keeps_records: whether a draft stores the records beside the service-ready lines.
+        request_line: turns a record and its id in the shard into its service-ready line.
+        job_key: computes the job key from the content digest of a shard.
+        passthrough: each object that has a new content key is submitted unchanged.
+        pays: False to leave records without a prediction to the next run.
+        writes: False for a dry run, which returns the same shards and counts, but writes nothing.
     """
 
-    def __init__(self, limits: ShardLimits, *, keeps_records: bool) -> None:
-        self._limits = limits
-        self._keeps_records = keeps_records
-        self._previous: Draft | None = None
-        self.draft = self._new()
-        self._object = (0, 0)
+    limits: ShardLimits
+    request_line: RequestLine
+    job_key: Callable[[str], str]
+    passthrough: bool = False
+    pays: bool = True
+    writes: bool = True
 
-    def cut(self) -> Iterator[Draft]:
-        """End the current draft and start the next; yield the previous one.
 
-        The ended draft is held back, because the next may be the last one and have too few records for a job.
+class ShardCut:
+    """One attempt to cut the records of a run.
+
+    Attributes:
+        new: the shards to pay for, with their content keys.
+        unread: the objects none of whose records were staged.
+        waiting: the objects and lines of other records that were not staged.
+        unstaged: the number of all records that were not staged.
+        too_few: the number of these that are too few for a job.
+    """
+
+    def __init__(
+        self, objects: Objects, layout: Layout, run_key: str, *, located: Located, options: CutOptions
+    ) -> None:
+        import numpy as np
+
+        self.new: list[NewShard] = []
+        self.unread: list[str] = []
+        self.waiting: list[tuple[str, int]] = []
+        self.unstaged = self.too_few = 0
+        self._objects = objects
+        self._layout = layout
+        self._run_key = run_key
+        self._located = located
+        self._options = options
+        self._staged = StagedShards()
+        self._codes, self._unpaid = absent_codes(located)
+        # The number of the shard that pays for each distinct absent key.
+        self._payers = np.full(self._unpaid, -1, np.int64)
+        self._shards: list[Shard | None] = []
+        self._documents = Counter[int]()
+        self._draft: _Draft | None = None
+        self._stored = -1
+        self._numbers: dict[str, int] = {}
+
+    def run(self, reader: RecordReader, changed: Iterable[ChangedObject]) -> list[NewShard]:
+        """Read the records of objects, and write the inputs of new jobs; return the shards to pay for.
+
+        Raises:
+            AnswersUnusable: the input of a job that has to be submitted is missing.
+            FatalError: records of an object are not found again.
         """
-        if self._previous is not None:
-            yield self._previous
-        self._previous, self.draft = self.draft, self._new()
+        position = 0
+        for each in changed:
+            end = position + len(each.lines)
+            records = RecordKeys(each.lines, each.keys, self._located.source[position:end], self._codes[position:end])
+            if self._options.passthrough and self._options.pays and self._lacks_payer(records):
+                self._submit_object(reader, each, records)
+            else:
+                self._stage_object(reader, each.item, records.select(each.is_changed))
+            position = end
+        self._end_draft()
+        return self.new
 
-    def add(self, record: Row, line: bytes) -> None:
-        """Add a record that fits into the current draft."""
-        self.draft.add(record, line)
-        self._count_in_object(1, len(line) + 1)
+    def shards(self) -> list[Shard]:
+        """Return all shards."""
+        return [
+            replace(shard, documents=self._documents[number])
+            for number, shard in enumerate(self._shards)
+            if shard is not None
+        ]
 
-    def add_block(self, block: Block) -> None:
-        """Add records that fit into the current draft."""
-        self._count_in_object(block.count, self.draft.add_block(block))
+    def write(self) -> None:
+        """Write the staged files."""
+        self._staged.write(self._objects, {at: shard.staged for at, shard in enumerate(self._shards) if shard})
 
-    def end_object(self, uri: str) -> Iterator[Draft]:
-        """End the current object; also end the draft if a shard ends after this object."""
-        records, size_bytes = self._object
-        self._object = (0, 0)
-        draft, limits = self.draft, self._limits
-        if draft.records < limits.min_records:
+    def _stage_object(self, reader: RecordReader, item: ObjectInfo, records: RecordKeys) -> None:
+        """Stage the records of an object."""
+        read, left = 0, list[int]()
+        for row in self._rows(reader, item, records.lines):
+            if not self._stage(row, records, read):
+                left.append(int(records.lines[read]))
+            read += 1
+        self._leave(item.uri, [*left, *records.lines[read:].tolist()], len(records.lines))
+
+    def _rows(self, reader: RecordReader, item: ObjectInfo, lines: npt.NDArray[np.uint32]) -> Iterator[Row]:
+        """Yield the records of an object until it changes."""
+        read = 0
+        # An object whose ETag is not known has changed since its records were read.
+        if not item.etag:
             return
-        fill = limits.fill(draft.records, draft.input.size_bytes)
-        if ends_after(uri, fill=fill, share=limits.fill(records, size_bytes)):
-            yield from self.cut()
+        try:
+            for row in reader.records(self._objects, item, lines):
+                yield row
+                read += 1
+        except ObjectChanged:
+            return
+        except ConfigError:
+            # Access may be denied, which is no change.
+            if self._objects.head(item.uri) is not None:
+                raise
+            return
+        if read < len(lines):
+            raise FatalError(
+                f"{item.uri}: {len(lines) - read} of {len(lines)} records were not found when the object was read "
+                "again, though its ETag is the same; write the object again, and run again"
+            )
 
-    def rest(self) -> tuple[Draft | None, Draft]:
-        """Return the previous draft, if there is one, and the current draft; the caller closes both."""
-        previous, self._previous = self._previous, None
-        return previous, self.draft
+    def _submit_object(self, reader: RecordReader, each: ChangedObject, records: RecordKeys) -> None:
+        """Stage the records of an object that is submitted as it is."""
+        number, digest, size_bytes, read = self._add_shard(), hashlib.sha256(), 0, 0
+        for row in self._rows(reader, each.item, records.lines):
+            digest.update(row.content + b"\n")
+            size_bytes += len(row.content) + 1
+            if each.is_changed[read]:
+                self._add(number, row, records.key(read))
+            read += 1
+        if read < len(records.lines):
+            self._shards[number] = None
+            left = records.lines[each.is_changed].tolist()
+            self._leave(each.item.uri, left, len(left))
+            return
+        self._payers[records.codes[records.codes >= 0]] = number
+        shard = Shard("", self._options.job_key(digest.hexdigest()), each.item.uri, read, size_bytes)
+        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys.tobytes())
 
-    def close(self) -> None:
-        """Close the drafts that were not returned."""
-        self.draft.close()
-        if self._previous is not None:
-            self._previous.close()
+    def _stage(self, row: Row, records: RecordKeys, at: int) -> bool:
+        """Stage a record; return False if it is left to the next run."""
+        source, code = int(records.sources[at]), int(records.codes[at])
+        if source >= 0:
+            if self._stored < 0 or self._documents[self._stored] == STORED_RECORDS:
+                self._stored = self._add_shard()
+            number = self._stored
+        elif source < ABSENT:
+            number = self._number_of(self._located.shards[-2 - source])
+        elif self._payers[code] >= 0:
+            number = int(self._payers[code])
+        elif not self._options.pays:
+            return False
+        else:
+            number = self._payers[code] = self._add_line(row, records.key(at))
+            self._unpaid -= 1
+        self._add(number, row, records.key(at))
+        draft = self._draft
+        if draft is not None and draft.number == number and len(draft.keys) < self._options.limits.min_records:
+            draft.origins.append((row.uri, int(records.lines[at])))
+        return True
 
-    def _new(self) -> Draft:
-        return Draft(keep_first=self._limits.min_records, keeps_records=self._keeps_records)
+    def _add(self, number: int, row: Row, key: bytes) -> None:
+        self._documents[number] += 1
+        if self._options.writes:
+            self._staged.add(number, StagedRecord(row.uri, row.line, row.offset, row.content, key))
 
-    def _count_in_object(self, records: int, size_bytes: int) -> None:
-        before_records, before_bytes = self._object
-        self._object = (before_records + records, before_bytes + size_bytes)
+    def _add_line(self, row: Row, key: bytes) -> int:
+        """Add the line of a record to the current draft, or to the next if it is full; return its number."""
+        draft = self._draft or _Draft(self._add_shard())
+        line = self._options.request_line(row.content, record_id(len(draft.keys)))
+        if not self._fits(draft, line):
+            self._end_draft()
+            draft = _Draft(self._add_shard())
+            line = self._options.request_line(row.content, record_id(0))
+        self._draft = draft
+        draft.add(line, key)
+        return draft.number
+
+    def _fits(self, draft: _Draft, line: bytes) -> bool:
+        """Return whether a line fits into a draft; the last records of a run fit if they are too few for a job."""
+        limits = self._options.limits
+        if not draft.keys or self._unpaid < limits.min_records:
+            return True
+        return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
+
+    def _end_draft(self) -> None:
+        draft, self._draft = self._draft, None
+        if draft is None:
+            return
+        if len(draft.keys) < self._options.limits.min_records:
+            self._shards[draft.number] = None
+            self.waiting += draft.origins
+            self.unstaged += len(draft.origins)
+            self.too_few += len(draft.origins)
+        else:
+            key = self._options.job_key(draft.digest.hexdigest())
+            uri = f"{self._layout.job(key)}/input.jsonl"
+            if self._options.writes:
+                draft.input.seek(0)
+                # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
+                self._objects.upload(uri, draft.input)
+            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), draft.size_bytes), b"".join(draft.keys))
+
+    def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
+        self._shards[number] = self._named(number, shard)
+        self.new.append(NewShard(shard.job, keys))
+
+    def _number_of(self, job: str) -> int:
+        """Return the number of the shard of another run's job."""
+        if job not in self._numbers:
+            record = JobRecords(self._objects, self._layout.job(job)).read()
+            uri = f"{self._layout.job(job)}/input.jsonl" if record is None else record.input
+            stored = self._objects.head(uri)
+            if stored is None and (record is None or record.removed_at is not None):
+                raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
+            records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
+            shard = Shard("", job, uri, records, size_bytes)
+            self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
+        return self._numbers[job]
+
+    def _add_shard(self, shard: Shard = Shard("")) -> int:  # noqa: B008 - it is frozen
+        self._shards.append(self._named(len(self._shards), shard))
+        return len(self._shards) - 1
+
+    def _named(self, number: int, shard: Shard) -> Shard:
+        name = f"{number:04d}"
+        return replace(shard, id=name, staged=self._layout.staged(self._run_key, name))
+
+    def _lacks_payer(self, records: RecordKeys) -> bool:
+        return bool((self._payers[records.codes[records.codes >= 0]] < 0).any())
+
+    def _leave(self, uri: str, lines: Sequence[int], count: int) -> None:
+        """Leave records of an object to the next run; `count` is the number of its new and changed records."""
+        self.unstaged += len(lines)
+        if lines and len(lines) == count:
+            self.unread.append(uri)
+        else:
+            self.waiting += [(uri, line) for line in lines]
+
+
+class _Draft:
+    """A shard with a job that is being filled; `origins` are those of its first records."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.input = CollectedSpool()
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+        self.keys: list[bytes] = []
+        self.origins: list[tuple[str, int]] = []
+
+    def add(self, line: bytes, key: bytes) -> None:
+        """Add a line without its end."""
+        line += b"\n"
+        self.input.write(line)
+        self.digest.update(line)
+        self.size_bytes += len(line)
+        self.keys.append(key)

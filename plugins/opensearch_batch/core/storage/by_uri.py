@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, cast
+from typing import IO
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.objects import CompressedObjects, Objects, Stored
+from opensearch_batch.core.storage.objects import Objects, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 # The scheme of local files; a local path may omit it.
@@ -17,16 +17,9 @@ LOCAL = "file"
 
 
 class Scheme(msgspec.Struct, frozen=True):
-    """The store of one scheme.
-
-    Args:
-        make: creates the store.
-        compressed: whether the store can decompress its objects (`CompressedObjects`).
-        bare_id: a regular expression for ids of this scheme that are written without ``scheme://``.
-    """
+    """The store of one scheme; `bare_id` is a regular expression for ids that are written without ``scheme://``."""
 
     make: Callable[[], Objects]
-    compressed: bool = False
     bare_id: str | None = None
 
 
@@ -38,44 +31,31 @@ class Stores:
         self._stores: dict[str, Objects] = {}
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix."""
         return self._store(uri).list(uri, include=include, exclude=exclude)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return the metadata of an object."""
         return self._store(uri).head(uri)
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a small object."""
         return self._store(uri).read(uri)
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object."""
         self._store(uri).write(uri, content)
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write an object if it is absent."""
         return self._store(uri).create(uri, content)
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object if it still has this ETag."""
         return self._store(uri).replace(uri, content, etag=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
-        """Write an object from an open file."""
         self._store(uri).upload(uri, content)
 
     def delete(self, uri: str) -> None:
-        """Delete an object if it exists."""
         self._store(uri).delete(uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming; raise ConfigError for a compression that the store does not support."""
-        if compression is None:
-            return self._store(uri).open(uri, etag=etag)
-        if not self._schemes[self._scheme(uri)].compressed:
-            raise ConfigError(f"{uri}: only S3 objects and local files can be decompressed")
-        return cast("CompressedObjects", self._store(uri)).open(uri, etag=etag, compression=compression)
+        return self._store(uri).open(uri, etag=etag, compression=compression)
 
     def _store(self, uri: str) -> Objects:
         scheme = self._scheme(uri)

@@ -15,15 +15,7 @@ REMEDY = (
 
 
 def require_conditional_writes(objects: Objects, uri: str) -> None:
-    """Test once whether the store of a work prefix implements conditional writes; later calls only read the result.
-
-    Args:
-        objects: the store.
-        uri: the object that records the result.
-
-    Raises:
-        ConfigError: the store ignores the conditions.
-    """
+    """Raise ConfigError if the store ignores conditions of writes; tested once, the object `uri` is the proof."""
     if objects.head(uri) is not None:
         return
     # If-Match first: if the process dies between the two tests, no object claims that the store passed both.

@@ -47,9 +47,10 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `record` is its text, or `record_base64` its bytes if they are not UTF-8. `source` and `line` locate the user's
     document if it is known; `output` and `output_line` locate the service's row in stage ingest. `offset` is the start
-    of the record in the decompressed `output` if set, else in `source`. `id` is the id of the document.
-    `source_number` is the position of the source in the request; `joined` are the record's rows in other sources.
-    `late`: the row was read after its document was written. `status` is the HTTP status of the index operation.
+    of the record in the decompressed `output` if set, else in `source`. `source_number` is the position of the source
+    in the request; `joined` are the record's rows in other sources. `late`: the row was read after its document was
+    written. `status` is the HTTP status of the index operation. `record_hash` is the digest of the user's record in the
+    record ledger (hexadecimal), if `record` is composed of it and of a prediction.
     """
 
     stage: str
@@ -66,6 +67,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int = 0
     late: bool = False
     joined: list[JoinedRow] = []
+    record_hash: str | None = None
 
 
 def dead_letter(content: bytes, *, stage: str, reason: str, source: str, line: int, offset: int = 0) -> DeadLetter:
@@ -97,10 +99,9 @@ def as_bytes(letter: DeadLetter | JoinedRow) -> bytes:
 class DeadLetters:
     """Writes the dead letters of one stage below `prefix`, in numbered parts; writes nothing if there are no letters.
 
-    Args:
-        attempt: prefix of the parts' names, so that two attempts never write the same part; later attempts sort later.
-        parts: for each earlier attempt, the number of its parts that the stage's progress counts.
-        count: the number of letters in those parts.
+    The parts of an `attempt` begin with its id, so that two attempts never write the same part; later ids sort later.
+    `parts` has the number of parts that the stage's progress counts, by attempt, and `count` the number of letters in
+    them.
     """
 
     def __init__(
@@ -209,10 +210,15 @@ def most_common_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple
     letters = chain.from_iterable(read_letters(objects, part) for part in parts)
     counts, first = Counter[str](), dict[str, DeadLetter]()
     for letter in islice(letters, MAX_COUNTED_LETTERS):
-        kind = _VARYING.sub("", letter.reason)
+        kind = kind_of(letter.reason)
         counts[kind] += 1
         first.setdefault(kind, letter)
     return [(first[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without numbers and quoted values, which vary between records."""
+    return _VARYING.sub("", reason)
 
 
 def refuse_dead_letters(

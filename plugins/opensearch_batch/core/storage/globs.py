@@ -23,11 +23,7 @@ Positions = frozenset[int]
 
 
 class Glob:
-    """A compiled glob.
-
-    Raises:
-        ConfigError: the glob is longer than the name of an object can be.
-    """
+    """A compiled glob; one that is longer than the name of an object can be is a ConfigError."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_GLOB_CHARS:
@@ -86,10 +82,8 @@ class Glob:
 class SourceUri:
     """Decides which objects belong to a source URI: one object, a prefix that ends in ``/``, or a glob.
 
-    Args:
-        uri: the source.
-        include: if not empty, the name of an object below the prefix must match one of these globs.
-        exclude: the name must match none of these globs.
+    The name of an object below the prefix must match one of the globs `include`, if there are any, and none of
+    `exclude`.
     """
 
     def __init__(self, uri: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:

@@ -7,12 +7,11 @@ the stored value is a conditional write, so exactly one succeeds; `update` reads
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError
 from opensearch_batch.core.storage.objects import Objects
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -84,23 +83,18 @@ class JsonDocument(Generic[T]):
             return self.create(value)
         return self._objects.replace(self.uri, self._encode(value), etag=etag)
 
-    def update(self, change: Callable[[T | None], T | None], *, attempts: int | None = None) -> T | None:
+    def update(self, change: Callable[[T | None], T | None]) -> T | None:
         """Replace the value by the result of `change` and return it; None if nothing was written.
 
         Args:
             change: gets the value (None if the document is absent) and returns the new one, or None to write nothing;
                 called again with the newer value when another process has changed the document.
-            attempts: the maximum number of attempts, or None for no limit.
-
-        Raises:
-            RetriableError: other processes changed the document at every attempt.
         """
-        for _ in count() if attempts is None else range(attempts):
+        while True:
             stored = self.load()
             value = change(None if stored is None else stored.value)
             if value is None or self.swap(value, etag=None if stored is None else stored.etag):
                 return value
-        raise RetriableError(f"{self.uri}: other runs changed this document at every attempt; run again")
 
     def _encode(self, value: T) -> bytes:
         content = msgspec.json.encode(value)

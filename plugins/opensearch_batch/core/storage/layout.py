@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.manifest import SourceRange
 
 
 class Layout:
@@ -34,13 +31,9 @@ class Layout:
         """Return the path of the record of a watched source's state at its last `prepare`."""
         return f"{self._folder}/source_states/{digest(source)}.json"
 
-    def scan_state(self) -> str:
-        """Return the path of the scan state of a Data Prepper pipeline."""
-        return f"{self._folder}/scan_state.json"
-
-    def done(self, work_item: str) -> str:
-        """Return the path of the marker of a finished work item of a scan."""
-        return f"{self._folder}/done/{work_item}.json"
+    def scan_head(self) -> str:
+        """Return the path of the head of a Data Prepper pipeline."""
+        return f"{self._folder}/scan/head.json"
 
     def output_writer(self, folder: str = "") -> str:
         """Return the path of the record of the job that writes to an output folder.
@@ -53,9 +46,21 @@ class Layout:
         """Return the folder, shared by all runs, of a work item's progress in one sink."""
         return f"{self._folder}/written/{number}/{work_item}"
 
-    def retention(self) -> str:
-        """Return the folder of the lists of jobs that successful runs used, named by time."""
-        return f"{self._folder}/retention/"
+    def scopes(self) -> str:
+        """Return the folder of the record ledger, which has a folder for each scope."""
+        return f"{self._folder}/ledger/"
+
+    def scope_head(self, scope: str) -> str:
+        """Return the path of the head of a scope of the record ledger."""
+        return f"{self.scopes()}{scope}/head.json"
+
+    def scope_rows(self, scope: str) -> str:
+        """Return the folder of the committed rows of a scope."""
+        return f"{self.scopes()}{scope}/rows"
+
+    def predictions(self, *, shared: bool = False) -> str:
+        """Return the folder of the prediction store: the pipeline's own, or the one that pipelines share on request."""
+        return f"{self.root if shared else self._folder}/predictions"
 
     def outbox(self) -> str:
         """Return the folder of index writes whose asset event has not been emitted yet."""
@@ -69,13 +74,25 @@ class Layout:
         """Return the path of a run's account."""
         return f"{self.run(run_key)}/run.json"
 
-    def repair_account(self, run_key: str, shard_id: str) -> str:
-        """Return the path of the account of `repair` for one shard of a run."""
-        return f"{self.run(run_key)}/repair/{shard_id}.json"
-
     def manifest(self, run_key: str) -> str:
         """Return the path of a run's manifest."""
         return f"{self.run(run_key)}/manifest.json"
+
+    def run_ledger(self, run_key: str) -> str:
+        """Return the path of what a run will commit to the record ledger."""
+        return f"{self.run(run_key)}/ledger.json"
+
+    def run_rows(self, run_key: str) -> str:
+        """Return the folder of a run's pending rows of the record ledger."""
+        return f"{self.run(run_key)}/rows"
+
+    def staged(self, run_key: str, shard_id: str) -> str:
+        """Return the path of the staged records, or deletions, of one shard of a run."""
+        return f"{self.run(run_key)}/staged/{shard_id}.parquet"
+
+    def unanswered(self, run_key: str, shard_id: str) -> str:
+        """Return the path of the staged records of one shard for which its job returned no prediction."""
+        return f"{unanswered_beside(self.manifest(run_key))}{shard_id}.parquet"
 
     def dead_letters(self, run_key: str, stage: str, shard_id: str | None = None) -> str:
         """Return the folder of a stage's dead letters."""
@@ -86,31 +103,19 @@ class Layout:
         """Return whether a source is the folder of dead letters that `prepare` wrote in a run of this pipeline."""
         return source.startswith(f"{self._folder}/") and f"{source.rstrip('/')}/".endswith("/dead_letters/prepare/")
 
+    def repair_job(self, run_key: str) -> str:
+        """Return the path of the record of the job that `repair` reserved keys for."""
+        return f"{self.run(run_key)}/repair.json"
+
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
 
-    def used_jobs(self, run_key: str, shard_id: str) -> str:
-        """Return the path of the list of jobs whose outputs `ingest` read for one shard of a run."""
-        return f"{self.run(run_key)}/ingest/{shard_id}-jobs.json"
+    def ingested(self, run_key: str, shard_id: str) -> str:
+        """Return the folder of the ingest state of one shard of a run."""
+        return f"{self.run(run_key)}/ingest/{shard_id}"
 
-    def range_key(self, index: str, source_ranges: Sequence[SourceRange]) -> str:
-        """Return the key of a shard's records in an index, the same in all runs of the pipeline.
 
-        The key depends on where the shard starts in the source, not on its content. So newer content of a range
-        replaces older content, and changes in earlier objects do not change the key.
-        """
-        first = source_ranges[0]
-        return digest(index, first.source, str(first.first_line))
-
-    def ingested(self, range_key: str) -> str:
-        """Return the folder, shared by all runs, of the ingest state of one range."""
-        return f"{self._folder}/ingested/{range_key}"
-
-    def progress(self, range_key: str) -> str:
-        """Return the path of the ingest progress of one range."""
-        return f"{self.ingested(range_key)}/progress.json"
-
-    def source_ranges(self, index: str, scope: str) -> str:
-        """Return the path of the ranges that the last `prepare` of a scope covered."""
-        return f"{self._folder}/source_ranges/{digest(index, scope)}.json"
+def unanswered_beside(manifest: str) -> str:
+    """Return the folder of the unanswered records of the run with this manifest."""
+    return f"{manifest.rpartition('/')[0]}/unanswered/"

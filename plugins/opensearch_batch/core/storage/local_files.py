@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
@@ -50,7 +50,6 @@ class LocalFiles:
             return _info(uri, path) if path.exists() else None
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a small file, None if it is absent."""
         with _errors(uri):
             path = self._path(uri)
             try:
@@ -60,11 +59,9 @@ class LocalFiles:
                 return None
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file; overwrite an existing one."""
         self.upload(uri, io.BytesIO(content))
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write a file if it is absent; return False if it exists."""
         with _errors(uri), self._temporary_file(uri, io.BytesIO(content)) as (temporary, path):
             try:
                 os.link(temporary, path)
@@ -73,7 +70,6 @@ class LocalFiles:
             return True
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write a file if it still has this ETag; return False if it changed."""
         if self.head(uri) is None:
             return False
         with _errors(uri), _locked(self._path(uri).parent):
@@ -89,22 +85,19 @@ class LocalFiles:
             temporary.replace(path)
 
     def delete(self, uri: str) -> None:
-        """Delete a file if it exists."""
         with _errors(uri):
             self._path(uri).unlink(missing_ok=True)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
         """Open a file for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raises:
-            ConfigError: the file is missing, or access is denied.
-            FatalError: the file has changed since `etag`.
+        Raise ConfigError if the file is missing, or access is denied; ObjectChanged if its ETag is not `etag`.
         """
         with _errors(uri):
             file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)
             if etag is not None and _etag(os.fstat(file.fileno())) != etag:
                 file.close()
-                raise FatalError(f"{uri} changed while it was being read; run again")
+                raise ObjectChanged(f"{uri} changed while it was being read; run again")
             return decompressed(file, uri, compression)
 
     def _path(self, uri: str) -> Path:
@@ -143,7 +136,7 @@ def _raise_unless_absent(error: OSError) -> None:
 
 def _info(uri: str, path: Path) -> ObjectInfo:
     status = path.stat()
-    return ObjectInfo(uri, status.st_size, _etag(status))
+    return ObjectInfo(uri, status.st_size, _etag(status), status.st_mtime)
 
 
 def _etag(status: os.stat_result) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import IO, Protocol
 
 import msgspec
@@ -69,19 +70,11 @@ class Objects(Protocol):
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its extension.
-
-        Raises:
-            FatalError: the object no longer has this `etag`.
-        """
-
-
-class CompressedObjects(Objects, Protocol):
-    """A store whose objects can be opened with a given compression."""
-
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed as `compression`; by default, its extension decides."""
+        """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
+
+        Raise FatalError if the object no longer has this `etag`.
+        """
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -114,6 +107,16 @@ def list_objects(
         if not any(folder in f"/{item.uri[source.name_offset :]}" for folder in own_folders)
         and source.contains(item.uri)
     ]
+
+
+def list_folders(objects: Objects, parent: str) -> Iterator[tuple[str, Sequence[ObjectInfo]]]:
+    """Yield each folder in `parent`, which ends with a slash, with all objects below it."""
+
+    def folder_of(item: ObjectInfo) -> str:
+        return parent + item.uri.removeprefix(parent).partition("/")[0]
+
+    for folder, items in groupby(list(objects.list(parent)), folder_of):
+        yield folder, list(items)
 
 
 def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
@@ -184,10 +187,7 @@ def ends_in_cr(stream: IO[bytes]) -> bool:
 
 
 class _CrAsLf(RawStream):
-    """A stream with each CR replaced by LF.
-
-    JSON values contain no raw CR, so only a line break inside a CSV value changes with the ends of lines.
-    """
+    """A stream with each CR replaced by LF, which changes only line breaks: JSON contains no raw CR."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

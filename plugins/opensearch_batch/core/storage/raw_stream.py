@@ -17,7 +17,6 @@ class RawStream(io.RawIOBase):
         """Return the next bytes, preferably about `size`; ``b""`` only at the end."""
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, split_uri
@@ -68,12 +68,7 @@ class S3Objects:
         self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix in key order; globs match the part of the key after the prefix's last ``/``.
-
-        Raises:
-            ConfigError: the bucket is missing, or access is denied.
-            RetriableError: the store does not answer.
-        """
+        """Yield the objects below a prefix in key order; globs match the key after the prefix's last ``/``."""
         bucket, prefix = split_uri(uri)
         folder = prefix.rpartition("/")[0]
         with self._errors(uri):
@@ -85,7 +80,6 @@ class S3Objects:
                         yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), modified)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return the metadata of an object, None if it is absent."""
         with self._errors(uri):
             response = self._call(self._client.head_object, uri, _ABSENT)
         if response is None:
@@ -94,13 +88,11 @@ class S3Objects:
         return ObjectInfo(uri, response["ContentLength"], response["ETag"].strip('"'), modified)
 
     def read(self, uri: str) -> Stored | None:
-        """Return the content of a small object, None if it is absent."""
         with self._errors(uri):
             response = self._call(self._client.get_object, uri, _ABSENT)
             return Stored(response["Body"].read(), response["ETag"].strip('"')) if response else None
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object; overwrite an existing one."""
         # A browser displays plain text; it downloads an object without a content type.
         headers: dict[str, Any] = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
         with self._errors(uri):
@@ -121,17 +113,14 @@ class S3Objects:
             self._client.upload_fileobj(content, bucket, key)
 
     def delete(self, uri: str) -> None:
-        """Delete an object if it exists."""
         with self._errors(uri):
             self._call(self._client.delete_object, uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raises:
-            ConfigError: the object is missing, or access is denied.
-            FatalError: the object has changed since `etag`; also while reading.
-            RetriableError: the download failed at every attempt; also while reading.
+        Raise ConfigError if the object is missing, or access is denied. Also while reading, raise ObjectChanged if the
+        object has changed since `etag`, and RetriableError if the download failed at every attempt.
         """
         body = _Body(self._range, uri, self._range(uri, 0, etag), self._sleep)
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
@@ -155,7 +144,7 @@ class S3Objects:
         with self._errors(uri):
             response = self._call(self._client.get_object, uri, _PRECONDITION_FAILED if etag else _NONE, **arguments)
         if response is None or (etag and response["ETag"].strip('"') != etag):
-            raise FatalError(f"{uri} changed while it was being read; run again")
+            raise ObjectChanged(f"{uri} changed while it was being read; run again")
         if first_byte and not response.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
             raise FatalError(
                 f"{uri}: the download was interrupted at byte {first_byte}, and S3 at {self._client.meta.endpoint_url} "

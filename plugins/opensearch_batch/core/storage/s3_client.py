@@ -18,10 +18,9 @@ def s3_client(
     secret_key: str | None = None,
     session_token: str | None = None,
 ) -> BaseClient:
-    """Return a boto3 S3 client; boto3's default configuration provides missing values.
+    """Return a boto3 S3 client, by default with boto3's configuration.
 
-    Raises:
-        ConfigError: half of a key pair is missing, or the region or endpoint is invalid; the message omits the values.
+    Raise ConfigError, without quoting the values, if half of a key pair is missing, or region or endpoint are invalid.
     """
     import boto3
     from botocore.exceptions import BotoCoreError

@@ -26,12 +26,7 @@ _SINCE = "opensearch_batch_since"
 
 
 class BusyRetries(msgspec.Struct, frozen=True):
-    """A handler of botocore's event ``needs-retry``: it sleeps before the next attempt, until `RETRY_WINDOW_S` is over.
-
-    Args:
-        clock: returns the time in seconds.
-        sleep: waits that many seconds.
-    """
+    """Handles botocore's event ``needs-retry``: sleeps before the next attempt, for `RETRY_WINDOW_S` in all."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], None]

@@ -8,7 +8,6 @@ cramjam and python-snappy do not read this layout, so this module is hand-writte
 
 from __future__ import annotations
 
-import io
 import struct
 from typing import IO
 
@@ -72,7 +71,7 @@ class SnappyReader(RawStream):
         return decompress(block)
 
 
-class SnappyWriter(io.RawIOBase):
+class SnappyWriter:
     """Writes content as a Snappy stream; `close` writes the last block and leaves the underlying file open."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -80,18 +79,13 @@ class SnappyWriter(io.RawIOBase):
         self._buffer = bytearray()
         stream.write(HEADER)
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def write(self, content: bytes) -> int:  # type: ignore[override] # all writers here pass bytes
+    def write(self, content: bytes) -> None:
         """Write the complete blocks; keep the rest."""
         self._buffer += content
         whole = len(self._buffer) - len(self._buffer) % BLOCK_BYTES
         for at in range(0, whole, BLOCK_BYTES):
             self._block(self._buffer[at : at + BLOCK_BYTES])
         del self._buffer[:whole]
-        return len(content)
 
     def _block(self, content: bytearray) -> None:
         import pyarrow as pa
@@ -101,10 +95,9 @@ class SnappyWriter(io.RawIOBase):
 
     def close(self) -> None:
         """Write the last block."""
-        if not self.closed and self._buffer:
+        if self._buffer:
             self._block(self._buffer)
             self._buffer.clear()
-        super().close()
 
 
 def decompress(block: bytes) -> bytes:

@@ -41,6 +41,13 @@ class Spool(tempfile.SpooledTemporaryFile[bytes]):
             super().flush()
 
 
+class CollectedSpool(Spool):
+    """A spool that is closed when nothing refers to it any more, for files whose last use is not known."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @contextmanager
 def _full_disk_errors() -> Iterator[None]:
     try:

@@ -21,12 +21,8 @@ INPUT = 0
 class Enrich:
     """Merges members of a record into the event of its output row.
 
-    Args:
-        flow_before: the processors before s3_enrich.
-        correlation: the key whose value is the same in a row and its record.
-        merged: the keys to copy from the record.
-        condition: a function that returns whether to enrich an event.
-        tags_on_failure: tags for an event that has no record, or to which the members cannot be copied.
+    The value of the key `correlation` is the same in a row and its record. The tags mark an event that has no record,
+    or to which the members cannot be copied.
     """
 
     def __init__(
@@ -45,11 +41,7 @@ class Enrich:
         self._tags = tags_on_failure
 
     def key(self, event: Event) -> str:
-        """Return the correlation value of an event.
-
-        Raises:
-            RecordRejected: the event has no string, number or boolean at the key.
-        """
+        """Return the correlation value; raise RecordRejected if it is not a string, number or boolean."""
         node = event.find(self._correlation)
         try:
             value = None if node is MISSING else value_of(node)

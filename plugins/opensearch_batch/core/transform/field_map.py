@@ -15,7 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_number_text, number_text_decoder
-from opensearch_batch.core.transform.json_path import RowReader, Text, Values
+from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
 from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
 from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
 from opensearch_batch.core.types.vector_field import VectorField
@@ -23,6 +23,8 @@ from opensearch_batch.core.types.vector_field import VectorField
 MAX_ID_BYTES = 512
 OnMissing = Literal["null", "omit", "dead_letter"]
 ANY_FIELD = "*"
+# Most ids need no decoding: characters of ASCII without escapes.
+_PLAIN_ID = re.compile(rb'"[ !#-\[\]-~]{1,%d}"' % MAX_ID_BYTES)
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -47,21 +49,12 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class FieldMap:
-    """A compiled field map.
+    """A compiled field map, with the path of each field; ``_id`` is the document id (one path, or one for each source).
 
-    Args:
-        field_map: the path of each field by field name; ``_id`` is the document id (one path, or one for each source).
-        ingest_fields: paths that are mapped to the fields that their last names name; as in ML Commons, they override
-            `field_map`.
-        sources: the number of sources of the request; rows of several sources are joined by ``_id``.
-        vectors: the vector fields of the index; documents with values that do not fit are rejected before sending.
-        on_missing: the policy for a missing value by field name; the name ``*`` sets the default (``null`` if not set).
-        routing: the path of the routing value.
-        joined_by: the path of the join key in each source, if the join key is not the document id; ``_id`` may then be
-            read from any source.
-
-    Raises:
-        ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.
+    The last names of `ingest_fields` name their fields; as in ML Commons, they override `field_map`. Rows of several
+    sources are joined by ``_id``. Documents with values that do not fit the `vectors` of the index are rejected before
+    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set). ConfigError is
+    raised if a path is invalid or names a source that does not exist, or no field is mapped.
     """
 
     def __init__(
@@ -73,7 +66,6 @@ class FieldMap:
         vectors: Sequence[VectorField] = (),
         on_missing: Mapping[str, OnMissing] | None = None,
         routing: str | None = None,
-        joined_by: Sequence[str] = (),
     ) -> None:
         self.sources = sources
         fields = {name: paths_of(f"field_map.{name}", path, sources) for name, path in field_map.items()}
@@ -88,24 +80,25 @@ class FieldMap:
         if not all(map(str.strip, fields)):
             raise ConfigError("field_map: a field name is empty; OpenSearch requires one")
         self.fields = list(fields)
-        self.id_paths: list[str | None] = list(joined_by) or id_path_of_each_source(ids, sources)
-        self._joined_by = bool(joined_by)
+        self.id_paths = id_path_of_each_source(ids, sources)
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
+        # By the name of the path of a field.
+        self.vectors = {locations[name]: by_name[name] for name in self.fields if name in by_name}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         routing_paths = paths_of("routing", routing, sources) if routing is not None else []
         located_fields = list(zip(locations.values(), fields.values(), strict=True))
-        self._compile(located_fields, ids if joined_by else [], routing_paths)
+        self._compile(located_fields, routing_paths)
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
         self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
-        # The pieces of a document without absent fields; `_complete` replaces every second piece with a value.
+        # The pieces of a document without absent fields; `complete` replaces every second piece with a value.
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
         for source, paths in enumerate(self._paths_of):
-            if not paths and not joined_by:
+            if not paths:
                 raise ConfigError(
                     f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or drop the source"
                 )
@@ -115,20 +108,17 @@ class FieldMap:
         """Whether each row has a join key (see `key`); only a map of one source may have none."""
         return self.id_paths != [None]
 
-    def read(self, source: int, row: bytes) -> Values:
-        """Return the mapped values of a row.
+    @property
+    def routes(self) -> bool:
+        """Whether documents have a routing value."""
+        return bool(self._routing_slots)
 
-        Raises:
-            RecordRejected: the row is not a JSON object.
-        """
+    def read(self, source: int, row: bytes) -> Values:
+        """Return the mapped values of a row; raise RecordRejected if the row is not a JSON object."""
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:
-        """Return the join key of a row: the document id unless `joined_by` is set; None without an id path.
-
-        Raises:
-            RecordRejected: the id is missing or invalid.
-        """
+        """Return the id by which rows are joined, None without an id path; raise RecordRejected for an invalid id."""
         slot = self._id_slot_of.get(source)
         return None if slot is None else document_id(values[slot])
 
@@ -136,16 +126,10 @@ class FieldMap:
         """Return the document that consists of the values of one row, or of all rows with the same key.
 
         If several sources have a value for a field, the values are merged in source order: objects are merged
-        recursively, and any other value is overwritten.
-
-        Args:
-            parts: the values of the rows.
-            partial: whether the document updates an existing document, whose other fields remain unchanged.
-
-        Raises:
-            RecordRejected: a vector does not fit the index, or a required field is missing.
+        recursively, and any other value is overwritten. A `partial` document updates an existing one, whose other
+        fields remain unchanged. Raise RecordRejected if a vector does not fit, or a required field is missing.
         """
-        if self.sources == 1 and len(parts) == 1 and (whole := self._complete(parts[0].values)):
+        if self.sources == 1 and len(parts) == 1 and (whole := self.complete(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
         nulls = 0
         pieces: list[Text] = []
@@ -164,28 +148,16 @@ class FieldMap:
         pieces.append(b"}" if pieces else b"{}")
         return Document(tuple(pieces), nulls, self._routing(parts))
 
-    def id_of(self, parts: Sequence[Part], key: str) -> str | None:
-        """Return the document id: `key`, unless `joined_by` is set; then the value of ``_id``, or None if not mapped.
+    def complete(self, values: Values) -> tuple[Text, ...] | None:
+        """Return the pieces of a document without routing if one row of one source has every field, else None.
 
-        Raises:
-            RecordRejected: the id is missing or invalid.
-        """
-        if not self._document_id_slots:
-            return None if self._joined_by else key
-        return document_id(_first(parts, self._document_id_slots))
-
-    def _complete(self, values: Values) -> tuple[Text, ...] | None:
-        """Return the pieces of a document if one row has every field, else None.
-
-        Nearly all rows of a single source have every field, so this is the fast path.
-
-        Raises:
-            RecordRejected: a vector does not fit the index.
+        Nearly all rows of a single source have every field, so this is the fast path. As `document`, raise
+        RecordRejected if a vector does not fit.
         """
         texts = [values[slot] for slot in self._slot_of]
         if None in texts:
             return None
-        for position, check in self._checked:
+        for position, check in () if type(values) is CheckedValues else self._checked:
             text = bytes(texts[position])  # type: ignore[arg-type] # no value is None
             if text == b"null":
                 return None
@@ -199,9 +171,7 @@ class FieldMap:
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(
-        self, fields: Sequence[tuple[str, list[SourcePath]]], ids: list[SourcePath], routing: list[SourcePath]
-    ) -> None:
+    def _compile(self, fields: Sequence[tuple[str, list[SourcePath]]], routing: list[SourcePath]) -> None:
         """Create one reader per source, and assign each path a slot in the values of its source."""
         located: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
 
@@ -213,11 +183,11 @@ class FieldMap:
             return slots
 
         self._slots = [slots_of(location, paths) for location, paths in fields]
+        self.named_paths = located
         self._paths_of = [[path for _, path in pairs] for pairs in located]
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
         self._id_slot_of = dict(slots_of(f"field_map.{ID_FIELD}", keys))
         self._routing_slots = slots_of("routing", routing)
-        self._document_id_slots = slots_of(f"field_map.{ID_FIELD}", ids)
         self._readers = [RowReader(pairs) for pairs in located]
 
     def _value(self, position: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
@@ -234,11 +204,7 @@ class FieldMap:
         return merged, has_row
 
     def _replacement(self, position: int, value: Text | None) -> bytes | None:
-        """Return the value to index for a missing value, or None to omit the field.
-
-        Raises:
-            RecordRejected: the field is required.
-        """
+        """Return the value to index for a missing one, None to omit it; raise RecordRejected if it is required."""
         policy = self._missing[position]
         if policy == "dead_letter":
             if self._checks[position]:
@@ -267,15 +233,13 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | No
 
 
 def document_id(json_text: Text | None, *, what: str = "id") -> str:
-    """Convert a JSON value to a document id: the characters of a string, or the JSON text of another scalar.
-
-    Raises:
-        RecordRejected: the value is absent, null, empty, too long for OpenSearch, or an array or object.
-    """
+    """Convert a JSON string or scalar to a document id; raise RecordRejected for any other, empty or too long value."""
     value = b"null" if json_text is None else bytes(json_text)
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
     first = value[:1]
+    if _PLAIN_ID.fullmatch(value):
+        return value[1:-1].decode()
     if first in b"[{":
         raise RecordRejected(f"the {what} is an array or object; map one string or number")
     try:
@@ -291,10 +255,8 @@ def document_id(json_text: Text | None, *, what: str = "id") -> str:
 def merge(older: bytes, newer: bytes) -> bytes:
     """Merge two JSON values, as OpenSearch merges a partial document into a document.
 
-    Objects are merged member by member; any other newer value replaces the older value.
-
-    Raises:
-        RecordRejected: the values are nested too deeply, or contain a number with too many digits.
+    Objects are merged member by member; any other newer value replaces the older value. Raise RecordRejected for values
+    that are nested too deeply, or contain a number with too many digits.
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer

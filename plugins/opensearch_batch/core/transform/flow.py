@@ -22,12 +22,9 @@ MAX_REASONS = 100
 
 
 class Flow:
-    """The processors and routes of one pipeline.
+    """The processors and routes of one pipeline, each with its name; a processor drops an event by returning False.
 
-    Args:
-        processors: the name and function of each processor, in order; a function drops the event by returning False.
-        routes: the name and condition of each route.
-        sinks: the route names of each sink; a sink without route names receives all events.
+    `sinks` has the route names of each sink; a sink without route names receives all events.
     """
 
     def __init__(

@@ -29,12 +29,9 @@ _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
 
 
 def jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
-    """Return a function that evaluates a path with jsonpath-ng.
+    """Return a function that evaluates a path with jsonpath-ng; raise ConfigError if it is not a JSONPath.
 
     The function returns the JSON text of a list of matches, or of one value if the path can match only one value.
-
-    Raises:
-        ConfigError: the path is not a JSONPath.
     """
     from jsonpath_ng.exceptions import JSONPathError
     from jsonpath_ng.ext.parser import parse

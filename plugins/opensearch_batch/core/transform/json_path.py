@@ -24,6 +24,14 @@ Extractor = Callable[[bytes], bytes | None]
 # The JSON text of a value, if possible as a view of the row instead of a copy.
 Text = bytes | msgspec.Raw
 Values = list[Text | None]
+
+
+class CheckedValues(Values):
+    """Values of which those that are mapped to vector fields are known to fit them."""
+
+    __slots__ = ()
+
+
 # Paths with other characters in names are evaluated by jsonpath-ng.
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
@@ -37,11 +45,7 @@ class PlainPath(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> PlainPath:
-        """Parse a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
-
-        Raises:
-            ConfigError: the string is not a JSONPath, or has wildcards, slices or filters.
-        """
+        """Parse a path like ``$.a[0]``, ``$['a b'].c`` or ``a.b``; raise ConfigError if it is not plain."""
         path = text if text.startswith("$") else f"$.{text}"
         steps: list[Step] = []
         offset = 1
@@ -80,66 +84,76 @@ class PlainPath(msgspec.Struct, frozen=True):
         return read
 
 
+def plain_steps(path: str) -> tuple[Step, ...] | None:
+    """Return the steps of a plain path, None for any other path."""
+    try:
+        return PlainPath.parse(path).steps
+    except ConfigError:
+        return None
+
+
 def is_plain(path: object) -> bool:
     """Return whether a value of a field map is a plain path in a record."""
-    if not isinstance(path, str) or not path.startswith("$"):
-        return False
-    try:
-        PlainPath.parse(path)
-    except ConfigError:
-        return False
-    return True
+    return isinstance(path, str) and path.startswith("$") and plain_steps(path) is not None
 
 
 class RowReader:
-    """Reads the values of several paths from a row in one pass.
-
-    Args:
-        paths: pairs of a name for error messages and a JSONPath.
-
-    Raises:
-        ConfigError: a path is not a JSONPath.
-    """
+    """Reads the values of paths, each with a name, from a row in one pass; an invalid path is a ConfigError."""
 
     def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
-        plain = [_plain_steps(path) for _, path in paths]
+        plain = [_named_steps(path) for _, path in paths]
         tree = _Node.of(steps for steps in plain if steps)
-        self._decode = msgspec.json.Decoder(tree.struct()).decode
+        decoder = msgspec.json.Decoder(tree.struct())
+        self._decode, self._decode_lines = decoder.decode, decoder.decode_lines
+        self.is_plain = all(plain)
         self._from_decoded = [
             tree.getter(steps) if steps else jsonpath_reader(name, path)
             for (name, path), steps in zip(paths, plain, strict=True)
         ]
+        # Reads all values at once if each path is one name.
+        self._members = tree.members([steps or () for steps in plain])
         # If a value in a row has another type than the paths expect, plain paths are read one by one from the row.
         self._from_row = [
             _row_reader(steps) if steps else read for steps, read in zip(plain, self._from_decoded, strict=True)
         ]
 
     def values(self, row: bytes) -> Values:
-        """Return the JSON text of each value in the order of the paths, or None for a missing value.
-
-        Raises:
-            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8), or is nested too deeply.
-        """
+        """Return the JSON text at each path, None if missing; raise RecordRejected if the row is not an object."""
         try:
-            return self._values(row)
-        except RecursionError:
-            raise RecordRejected(TOO_DEEP) from None
-
-    def _values(self, row: bytes) -> Values:
-        check_text(row)
-        try:
+            if not row.isascii():
+                check_text(row)
             decoded = self._decode(row)
+            if self._members is not None:
+                return [value or None for value in self._members(decoded)]
+            return [read(decoded, row) for read in self._from_decoded]
         except msgspec.ValidationError:
             # A value has another type than the paths expect, as in a row with an error.
             return self._values_one_by_one(row)
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
-        return [read(decoded, row) for read in self._from_decoded]
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
+
+    def columns(self, block: bytes) -> list[Values] | None:
+        """Return the values of each path in all rows of JSON Lines, as `values` does for one row.
+
+        None if a path is not plain (`is_plain`), or if the values of some row can only be read from that row alone.
+        """
+        if not self.is_plain:
+            return None
+        try:
+            decoded = self._decode_lines(check_text(block))
+            return [[read(row, b"") for row in decoded] for read in self._from_decoded]
+        except (msgspec.DecodeError, RecordRejected, RecursionError):
+            return None
 
     def _values_one_by_one(self, row: bytes) -> Values:
         if check_json(row).lstrip()[:1] != b"{":
             raise RecordRejected("the row is JSON, but not an object")
-        return [read(None, row) for read in self._from_row]
+        try:
+            return [read(None, row) for read in self._from_row]
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
 
 
 class _Node:
@@ -188,6 +202,13 @@ class _Node:
             return self.struct()
         element: Any = msgspec.Raw if self.element.is_leaf else self.element.type() | None
         return list.__class_getitem__(element)
+
+    def members(self, paths: Sequence[tuple[Step, ...]]) -> Callable[[object], tuple[msgspec.Raw, ...]] | None:
+        """Return a function that reads members of a decoded row; None for a single path, or one with several steps."""
+        names = list(self.names)
+        if len(paths) <= 1 or not all(len(steps) == 1 and self.names[str(steps[0])].is_leaf for steps in paths):
+            return None
+        return attrgetter(*(f"f{names.index(str(steps[0]))}" for steps in paths))
 
     def getter(self, steps: tuple[Step, ...]) -> Callable[[object, bytes], Text | None]:
         """Return a function that reads the text of the value at a path from the decoded row."""
@@ -282,10 +303,7 @@ def _extractor(step: Step) -> Extractor:
     return extract
 
 
-def _plain_steps(path: str) -> tuple[Step, ...] | None:
+def _named_steps(path: str) -> tuple[Step, ...] | None:
     """Return the steps of a plain path that starts with a name, or None if the path requires jsonpath-ng."""
-    try:
-        steps = PlainPath.parse(path).steps
-    except ConfigError:
-        return None
+    steps = plain_steps(path)
     return steps if steps and isinstance(steps[0], str) else None

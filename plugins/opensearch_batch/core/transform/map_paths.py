@@ -7,8 +7,10 @@ import re
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.json_path import plain_steps
 
 ID_FIELD = "_id"
+_FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
 # Text before the $ of a path, outside quotes and filters, which is probably a misspelled source[N].
@@ -27,6 +29,21 @@ def last_name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
+def first_name(path: str) -> str | None:
+    """Return the name of the member with which a path starts, None if it starts in another way."""
+    match = _FIRST_NAME.match(path)
+    return match and (match["quoted"] or match["plain"])
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether the value at one path may be, contain, or be a part of the value at another."""
+    steps, others = plain_steps(one.strip()), plain_steps(other.strip())
+    if steps is None or others is None:
+        return True
+    common = min(len(steps), len(others))
+    return steps[:common] == others[:common]
+
+
 def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
     """Return the paths of a field, at most one for each source; as in ML Commons, the last path of a source is used."""
     listed = paths if isinstance(paths, list) and paths else [paths]
@@ -35,12 +52,7 @@ def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
 
 
 def _path(location: str, path: object, sources: int) -> SourcePath:
-    """Return a path and its source.
-
-    Raises:
-        ConfigError: the path is not a string, or names a source that does not exist, or names no source although the
-            request has several sources.
-    """
+    """Return a path and its source; raise ConfigError if the path is no string, or the source is unknown."""
     if not isinstance(path, str) or not path.strip():
         raise ConfigError(f"{location}: expected a path like $.text, got {path!r}")
     prefix = _SOURCE.match(path)
@@ -64,11 +76,7 @@ def _path(location: str, path: object, sources: int) -> SourcePath:
 
 
 def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return the id path of each source; a source without an id path uses the path of all other sources.
-
-    Raises:
-        ConfigError: a source has no id path, and the id paths of the other sources are missing or differ.
-    """
+    """Return the id path of each source; one without uses that of the others, or is a ConfigError."""
     by_source = {path.source: path.path for path in ids}
     if sources == 1:
         return [by_source.get(0)]

@@ -7,12 +7,7 @@ from typing import Any
 
 
 def prediction_fields(processors: Iterable[tuple[str, Any]], members: Container[str]) -> list[str]:
-    """Return the fields to which processors copy predictions.
-
-    Args:
-        processors: the name and options of each processor.
-        members: the members of output rows that hold predictions.
-    """
+    """Return the fields to which processors copy the members of output rows that hold predictions."""
     fields = set[str]()
     for name, options in processors:
         if name in ("copy_values", "rename_keys"):

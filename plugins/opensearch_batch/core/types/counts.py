@@ -1,4 +1,4 @@
-"""Row counts of an ingest, the ingest report, and the version of a run."""
+"""Row counts of an ingest, and the ingest report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,28 @@ from opensearch_batch.core.errors import FatalError
 
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 # The default of `max_dead_letters`, and the value with which a run fails only if all records are dead letters.
-MAX_DEAD_LETTERS, ALL = "5%", "100%"
+MAX_DEAD_LETTERS, MAX_REMOVED, REPAIR_AT_MOST, ALL = "5%", "20%", "20%", "100%"
 PERCENT = r"^\d{1,3}(\.\d+)?%$"
+# So many documents may be removed, and so many records may fail, whatever their share: it says little about a few.
+MIN_REMOVED, MIN_FAILED = 100, 10
+
+
+def exceeds(count: int, total: int, max_share: str, *, at_least: int) -> bool:
+    """Return whether a count is more than a share of a total, such as ``5%``, and more than a number.
+
+    With ``0%``, any count is too many.
+    """
+    percent = float(max_share.removesuffix("%"))
+    return count > (at_least if percent else 0) and count * 100 > total * percent
 
 
 def too_many_dead_letters(dead_letters: int, *, read: int, max_share: str) -> bool:
-    """Return whether dead letters exceed a share of the records, such as ``5%``, or are all of the records."""
-    return dead_letters > 0 and (dead_letters >= read or dead_letters * 100 > read * float(max_share.removesuffix("%")))
+    """Return whether dead letters exceed a share of the records and are not few, or are all of the records.
+
+    Few are `MIN_FAILED`, and at most half of the records.
+    """
+    few = min(MIN_FAILED, read // 2)
+    return dead_letters >= max(read, 1) or exceeds(dead_letters, read, max_share, at_least=few)
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
@@ -59,14 +74,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
     sources: list[SourceCounts] = []
 
     def reconcile(self, location: str) -> None:
-        """Check that every row that was read is counted exactly once.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            FatalError: `read` differs from the sum of the other counts.
-        """
+        """Raise FatalError, which begins with `location`, unless every row that was read is counted exactly once."""
         counted = self.indexed + self.unchanged + self.dead_letters + self.joined + self.filtered
         counted += self.unrouted + self.dropped + self.elsewhere + self.superseded
         if self.read != counted:
@@ -85,17 +93,3 @@ class IngestReport(msgspec.Struct, frozen=True):
     counts: IngestCounts
     dead_letters: str | None = None
     remarks: list[str] = []
-
-
-class RunVersion(msgspec.Struct, frozen=True):
-    """The version of a run. `at` is the time at which the run listed its source (epoch seconds).
-
-    Only versions of the same `scope` can be compared.
-    """
-
-    at: float
-    scope: str
-
-    def is_before(self, other: RunVersion | None) -> bool:
-        """Return whether the other version is known to be newer."""
-        return other is not None and other.scope == self.scope and other.at > self.at

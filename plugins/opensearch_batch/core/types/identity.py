@@ -8,12 +8,7 @@ KEY_HEX_DIGITS = 32
 
 
 def run_key(dag_id: str, run: str) -> str:
-    """Return the key of a run.
-
-    Args:
-        dag_id: the DAG of the run.
-        run: the partition key of the run, else its logical date, else its run id.
-    """
+    """Return the key of a run, which is identified by its partition key, else its logical date, else its run id."""
     return digest(dag_id, run)
 
 

@@ -34,6 +34,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     means that this file may have caused the refusal, so the next attempt uploads it again. `consumed_requests` are the
     keys of the resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input
     if that is the user's own object. `region` is the region of the connector, empty for a service without regions.
+    `pipeline` drafted the submission. `removed_at` is when retention removed the input and the output (epoch seconds),
+    after which a run that needs the records submits the job again.
     """
 
     job: str
@@ -54,6 +56,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     history: list[dict[str, Any]] = []
     input_etag: str = ""
     region: str = ""
+    pipeline: str = ""
+    removed_at: float | None = None
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:
@@ -61,6 +65,11 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.end is not None:
             return "ended"
         return "submitted" if self.ml_task_id or self.remote_job else "intent"
+
+    def submission_of(self, ml_task_id: str | None) -> int:
+        """Return the number of the submission with this task; the newest one if no earlier one has it."""
+        earlier = (past["submission"] for past in self.history if ml_task_id and past["ml_task_id"] == ml_task_id)
+        return self.submission if ml_task_id == self.ml_task_id else next(earlier, self.submission)
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
 """The manifest of a run: its source, shards and counts. A run fails if its counts do not reconcile.
 
-The files of a run have the prefix ``<work_prefix>/<pipeline>/<run_key>/``: prepare writes `manifest.json`, ingest
-writes ``ingest/<shard>.json``, and both write to ``dead_letters/``. All runs share the files below
-``<work_prefix>/jobs/`` (`core.jobs.job_records`), ``<work_prefix>/<pipeline>/ingested/`` and ``source_ranges/``.
+The files of a run have the prefix ``<work_prefix>/<pipeline>/<run_key>/``; `core.storage.layout` names all of them.
+All pipelines share the files below ``<work_prefix>/jobs/`` (`core.jobs.job_records`), and all runs of a pipeline share
+its record ledger and its prediction store.
 """
 
 from __future__ import annotations
@@ -12,100 +12,123 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.types.counts import RunVersion
+from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.vector_field import VectorField
 
 # Placeholder in a shard's `output` for the name of its job.
 JOB_NAME = "<job>"
-
-
-class SourceRange(msgspec.Struct, frozen=True, array_like=True):
-    """A range of consecutive lines of one source object, which became consecutive records of a shard."""
-
-    source: str
-    first_line: int
-    records: int
+# The id of the shard that has the deletions of a run.
+DELETIONS = "deletions"
+# The id of the shard that has the records without a prediction, which `repair` stages again.
+REPAIR = "repair"
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """One input file in the format of the AI service. Each shard has one batch job and one ingest task.
+    """What one ingest task writes, and the batch job that it needs.
 
-    `id` is the position of the shard in the run, `job` is the key of its job, and `bytes` is the size of `input`.
-    `source` is a file with the records as ``{"record_id": …, "record": …}``; it is empty if the service's output rows
-    contain the records. `output` is the configured location of the job's output, with `JOB_NAME` for the name of the
-    job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is the
-    user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
+    `id` is the position of the shard in the run, `DELETIONS`, `REPAIR`, or the id of a work item of a Data Prepper
+    scan. `job` is the key of its job, empty if no record needs one. `input` is the input file of the job, with
+    `records` lines and `bytes` bytes. `staged` is the file of the `documents` records, or deletions, that the ingest
+    writes; a scan stages nothing. `output` is the configured location of the job's output, with `JOB_NAME` for the name
+    of the job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is
+    the user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
     """
 
     id: str
-    input: str
-    job: str
-    records: int
-    bytes: int
-    source: str = ""
+    job: str = ""
+    input: str = ""
+    records: int = 0
+    bytes: int = 0
+    staged: str = ""
+    documents: int = 0
     output: str = ""
     etag: str = ""
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):
-    """Counts of the source lines: ``read == records + dead_letters``. `read` does not include `blank` lines."""
+    """Counts of a run's source: objects, lines and classes of records.
 
+    `objects` are listed; the `opened` ones of them changed, and were read. ``read == records + dead_letters``; `read`
+    does not include `blank` lines. ``records + promoted`` is the sum of the classes `new`, `input_changed`,
+    `other_changed`, `unchanged`, `duplicate` and `tombstone`; the `promoted` records are in objects that did not
+    change. ``before == kept + removed`` counts documents of the ledger. `deleted` counts all staged deletions, also
+    those of changed routings and of an earlier run that failed. `paid` counts the predictions to pay for. New or
+    changed records are staged, except those `waiting` for a later run: their object changed meanwhile, they are too few
+    for a job, or a `rebuild` found no prediction for them.
+    """
+
+    objects: int = 0
+    opened: int = 0
     read: int = 0
     records: int = 0
     dead_letters: int = 0
     blank: int = 0
+    new: int = 0
+    input_changed: int = 0
+    other_changed: int = 0
+    unchanged: int = 0
+    duplicate: int = 0
+    tombstone: int = 0
+    promoted: int = 0
+    removed: int = 0
+    kept: int = 0
+    before: int = 0
+    deleted: int = 0
+    paid: int = 0
+    waiting: int = 0
 
     def reconcile(self, location: str) -> None:
-        """Check that every line that was read is a record of a shard or a dead letter.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            FatalError: `read` differs from the sum of `records` and `dead_letters`.
-        """
-        counted = self.records + self.dead_letters
-        if self.read != counted:
-            raise FatalError(f"{location}: read {self.read} lines, but counted {counted} records and dead letters")
-
-
-class PreparedShard(msgspec.Struct, frozen=True):
-    """A shard with the source ranges of its records."""
-
-    shard: Shard
-    source_ranges: list[SourceRange]
+        """Raise FatalError, which begins with `location`, unless every line and earlier document is counted once."""
+        classes = self.new + self.input_changed + self.other_changed + self.unchanged + self.duplicate + self.tombstone
+        if self.read != self.records + self.dead_letters or self.records + self.promoted != classes:
+            raise FatalError(
+                f"{location}: read {self.read} lines, but counted {self.records} records, {self.dead_letters} dead "
+                f"letters, {self.promoted} promoted records and {classes} records in classes"
+            )
+        if self.before != self.kept + self.removed:
+            raise FatalError(
+                f"{location}: the ledger had {self.before} documents, but {self.kept} are kept and {self.removed} are "
+                "removed"
+            )
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class ScopeClaim(msgspec.Struct, frozen=True):
+    """A run's claim on its scope. `version` is the external version of its deletions; documents have the next one."""
+
+    version: int
+    run_key: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The shards and counts of one run of prepare.
 
+    `scope` names the part of the pipeline that only one run writes at a time. `claim` is None for a trial run, which
+    deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
-    those of the pipeline. `inputs` are the paths of the model's inputs. `run_version` is None if the run read only a
-    part of the source; such a run is neither newer nor older than other runs.
+    those of the pipeline. `inputs` are the paths of the model's inputs.
     """
 
     pipeline: str
     run_key: str
     source: str
+    scope: str
     service: str
     model_id: str
-    counts: PrepareCounts
-    shards: list[PreparedShard]
+    index: str
+    index_uuid: str = ""
+    fingerprint: str = ""
+    counts: PrepareCounts = PrepareCounts()
+    shards: list[Shard] = []
     dead_letters: str | None = None
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
-    run_version: RunVersion | None = None
+    claim: ScopeClaim | None = None
+    version: int = 0
+    # The folder of the prediction store.
+    predictions: str = ""
+    remarks: list[str] = []
 
-    def origin(self, shard: Shard) -> list[SourceRange]:
-        """Return the source ranges of one shard.
-
-        Raises:
-            FatalError: prepare ran again after the source changed, so the manifest no longer contains the shard.
-        """
-        for prepared in self.shards:
-            if prepared.shard == shard:
-                return prepared.source_ranges
-        raise FatalError(
-            f"shard {shard.id}: prepare ran again and created different shards; clear batch_predict to process them"
-        )
+    def shard_digest(self, shard: Shard) -> str:
+        """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""
+        return digest(shard.staged, shard.job, str(self.version))

@@ -12,10 +12,7 @@ OutputCompression = Literal["none", "gzip", "snappy"]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One object of a listing.
-
-    `etag` changes when the content of the object changes. `modified` is the time of the last change (epoch seconds).
-    """
+    """One object of a listing; `etag` changes with its content, last at `modified` (epoch seconds)."""
 
     uri: str
     size_bytes: int

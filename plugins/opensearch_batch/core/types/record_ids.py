@@ -7,10 +7,6 @@ RECORD_ID = "record_id"
 RECORD, OUTPUT = "record", "output"
 # Amazon Bedrock requires record ids of eleven letters and digits.
 _DIGITS = 10
-# Bytes format that produces the same ids as `record_id`; its argument is the position.
-ID_FORMAT = b"r%%0%dd" % _DIGITS
-# Bytes format of a line in a shard's record file; its arguments are the position and the record.
-RECORD_LINE = b'{"%b":"%b","%b":%%b}\n' % (RECORD_ID.encode(), ID_FORMAT, RECORD.encode())
 
 
 def record_id(position: int) -> str:

@@ -10,10 +10,8 @@ import msgspec
 class RowErrors(msgspec.Struct, frozen=True):
     """Detects rows in which an AI service reports an error.
 
-    Args:
-        find: returns the error message of a row that has an error instead of a prediction, None for any other row.
-        members: names of top-level members. An error row has at least one of these members, and its value is not an
-            array of numbers. Rows without these members are not decoded.
+    `find` returns the error message of such a row. It has at least one of these top-level `members`, whose value is not
+    an array of numbers; rows without these members are not decoded.
     """
 
     find: Callable[[bytes], str | None]

@@ -13,7 +13,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a source.
 
     `source` is the position of the source in the request. The row starts at `line` (from 1) and at `offset` (in bytes)
-    of the object `uri`. `content` is the text of the row.
+    of the object `uri`. `content` is the text of the row. If the row is composed when it is needed (`RowComposer`), the
+    content is the user's record, and `answer` is its prediction, or the reason why there is none.
     """
 
     source: int
@@ -21,13 +22,11 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     line: int
     offset: int
     content: bytes
+    answer: object = None
 
 
 class KeyedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row with its join key.
-
-    `values` are the values that the caller extracted from the row, or None if the row was spilled to disk.
-    """
+    """A row with its join key; `values` are what the caller extracted from it, None if the row was spilled to disk."""
 
     key: str
     row: Row
@@ -113,9 +112,11 @@ class Unchanged(msgspec.Struct, frozen=True):
 class Filtered(msgspec.Struct, frozen=True, gc=False):
     """Rows of one event that routes or processors exclude from an index.
 
-    `sources` has the source of each row. `why` is the field of `IngestCounts` that counts the rows.
+    `sources` has the source of each row. `why` is the field of `IngestCounts` that counts the rows. `origin` is the
+    object and the line of the first row.
     """
 
     sources: tuple[int, ...]
     why: Literal["unrouted", "dropped", "elsewhere"]
     size_bytes: int = 1
+    origin: tuple[str, int] = ("", 0)

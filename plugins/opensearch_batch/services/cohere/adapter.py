@@ -16,8 +16,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.record_ids import RECORD_ID
@@ -51,7 +51,7 @@ class CohereAdapter(BaseAdapter):
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     batch_path = "/embed-jobs"
-    output_members = error_members = frozenset({"embeddings"})
+    output_members = frozenset({"embeddings"})
     id_member: str | None = RECORD_ID
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
     states: ClassVar[Mapping[str, State]] = {
@@ -63,17 +63,14 @@ class CohereAdapter(BaseAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless the model and input make a valid job."""
         need_parameters(parameters, "model", job="an embed job")
         need_inputs("cohere", inputs, most=1)
         _embedding_type(parameters)
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that affect the embeddings."""
         return {name: nested(parameters, name) for name in ("input_type", "embedding_types", "truncate")}
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset does not contain the model
-        """Return the form of a row."""
         return LineForm.of({"text": msgspec.Raw(INPUTS), RECORD_ID: ID}, inputs)
 
     def prediction_path(
@@ -84,7 +81,6 @@ class CohereAdapter(BaseAdapter):
         return f"$.embeddings.{_embedding_type(parameters)}"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the job's name with a digest of the folder and its work prefix."""
         return f"{prefix}-{digest(folder)}-{submission}"
 
     def batch_predict_parameters(
@@ -93,7 +89,6 @@ class CohereAdapter(BaseAdapter):
         parameters: Mapping[str, Any],  # noqa: ARG002 - the connector's own are not overridden
         inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the dataset
     ) -> dict[str, Any]:
-        """Return the uploaded dataset and the job's name."""
         return {DATASET: record.staged[DATASET], "name": record.name}
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
@@ -112,7 +107,6 @@ class CohereAdapter(BaseAdapter):
         return status
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the job contains it
-        """Return the output dataset."""
         dataset = remote_job.get("output_dataset_id")
         return [f"{SCHEME}://{dataset}"] if dataset else []
 

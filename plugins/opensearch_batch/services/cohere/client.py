@@ -37,10 +37,7 @@ def cohere_errors(what: str) -> Iterator[None]:
 
 
 class CohereClient(JobClient):
-    """Uploads shards, which it reads from `objects`, as datasets; finds, describes and stops embed jobs.
-
-    Tests replace `clock` and `sleep`.
-    """
+    """Uploads shards, which it reads from `objects`, as datasets; finds, describes and stops embed jobs."""
 
     live = frozenset({"processing"})
 
@@ -58,11 +55,7 @@ class CohereClient(JobClient):
         self._sleep = sleep
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Upload a shard as a dataset and wait until Cohere has validated it.
-
-        Raises:
-            ConfigError: the dataset is invalid.
-        """
+        """Upload a shard as a dataset and wait until it is validated; raise ConfigError if Cohere rejects it."""
         with local_copy(self._objects, uri) as copy, cohere_errors(f"upload of {uri} to Cohere"):
             created = self._api.datasets.create(
                 name=name, type="embed-input", data=(f"{name}.jsonl", copy), keep_fields=[RECORD_ID]
@@ -78,13 +71,11 @@ class CohereClient(JobClient):
         return staged
 
     def unstage(self, staged: Mapping[str, str]) -> None:
-        """Delete the dataset if it exists."""
         if DATASET in staged:
             with suppress(NotFound), cohere_errors(f"dataset {staged[DATASET]} at Cohere"):
                 self._api.datasets.delete(id=staged[DATASET])
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the job over the record's dataset, None if there is none."""
         if DATASET not in record.staged:
             return None
         with cohere_errors("embed jobs at Cohere"):
@@ -92,13 +83,11 @@ class CohereClient(JobClient):
         return next((_plain(job) for job in jobs if job.input_dataset_id == record.staged[DATASET]), None)
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the embed job."""
         job_id = remote_id(record, "job_id")
         with cohere_errors(f"embed job {job_id} at Cohere"):
             return _plain(self._api.embed_jobs.get(id=job_id))
 
     def cancel(self, record: JobRecord) -> None:
-        """Cancel the embed job."""
         job_id = remote_id(record, "job_id")
         with cohere_errors(f"embed job {job_id} at Cohere"):
             self._api.embed_jobs.cancel(id=job_id)

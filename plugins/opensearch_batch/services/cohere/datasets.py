@@ -38,7 +38,7 @@ class CohereDatasets(ServiceFiles):
         size_bytes = sum(int(getattr(part, "size_bytes", None) or 0) for part in dataset.dataset_parts or [])
         return ObjectInfo(uri, size_bytes, str(dataset.id))
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a dataset never changes
+    def stream(self, uri: str) -> IO[bytes]:
         """Open a dataset's rows as a stream, one JSON object per line.
 
         Raises:
@@ -67,7 +67,6 @@ class CohereDatasets(ServiceFiles):
         return dataset
 
     def delete(self, uri: str) -> None:
-        """Delete a dataset if it exists."""
         with suppress(NotFound), cohere_errors(uri):
             self._api.datasets.delete(id=self.id_of(uri))
 

@@ -18,11 +18,7 @@ CONN_ID = "openai_default"
 
 
 def openai_api(key: str | None = None, base_url: str | None = None) -> OpenAI:
-    """Return an `openai` client; OPENAI_API_KEY and OPENAI_BASE_URL are the defaults.
-
-    Raises:
-        ConfigError: there is no key.
-    """
+    """Return an `openai` client, by default with OPENAI_API_KEY and OPENAI_BASE_URL; raise ConfigError without key."""
     from openai import OpenAI, OpenAIError
 
     try:

@@ -17,8 +17,8 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
-from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_input_number, need_inputs
@@ -42,7 +42,6 @@ class OpenAIAdapter(BaseAdapter):
     )
     batch_path = "/batches"
     output_members = frozenset({"custom_id", "response", "error"})
-    error_members = frozenset({"response", "error"})
     id_member: str | None = "custom_id"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
     states: ClassVar[Mapping[str, State]] = {
@@ -57,7 +56,6 @@ class OpenAIAdapter(BaseAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless the model, endpoint and inputs make a valid batch."""
         need_parameters(parameters, "model", job="a batch")
         endpoint = _endpoint(parameters)
         need_inputs(f"openai {endpoint}", inputs, most=None if endpoint == EMBEDDINGS else 1)
@@ -68,7 +66,6 @@ class OpenAIAdapter(BaseAdapter):
         return {"endpoint": _endpoint(parameters)}
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:
-        """Return the form of a request."""
         endpoint, texts = _endpoint(parameters), msgspec.Raw(INPUTS)
         content = {"input": [texts]} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts}]}
         body = {"model": self.model(parameters), **_extra(parameters), **content}
@@ -77,7 +74,6 @@ class OpenAIAdapter(BaseAdapter):
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the prediction in the response's body."""
         check_input_number(inputs, number)
         if _endpoint(parameters) == EMBEDDINGS:
             return f"$.response.body.data[{number or 0}].embedding"
@@ -93,7 +89,6 @@ class OpenAIAdapter(BaseAdapter):
         parameters: Mapping[str, Any],
         inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the lines of the input
     ) -> dict[str, Any]:
-        """Return the uploaded file and the endpoint."""
         return {FILE: record.staged[FILE], "endpoint": _endpoint(parameters)}
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
@@ -110,7 +105,6 @@ class OpenAIAdapter(BaseAdapter):
         return status
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the job contains them
-        """Return the files of responses and of errors."""
         files = (remote_job.get("output_file_id"), remote_job.get("error_file_id"))
         return [f"{SCHEME}://{file_id}" for file_id in files if file_id]
 

@@ -54,7 +54,6 @@ class OpenAIClient(JobClient):
             return {FILE: self._api.files.create(file=(f"{name}.jsonl", copy), purpose="batch").id}
 
     def unstage(self, staged: Mapping[str, str]) -> None:
-        """Delete the file if it exists."""
         if FILE in staged:
             with suppress(NotFound), openai_errors(f"file {staged[FILE]} at OpenAI"):
                 self._api.files.delete(staged[FILE])
@@ -73,13 +72,11 @@ class OpenAIClient(JobClient):
         return None
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the batch."""
         batch_id = remote_id(record, "id")
         with openai_errors(f"batch {batch_id} at OpenAI"):
             return dict(self._api.batches.retrieve(batch_id).to_dict())
 
     def cancel(self, record: JobRecord) -> None:
-        """Cancel the batch."""
         batch_id = remote_id(record, "id")
         with openai_errors(f"batch {batch_id} at OpenAI"):
             self._api.batches.cancel(batch_id)

@@ -27,7 +27,6 @@ class OpenAIFiles(ServiceFiles):
         self._api = api
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return size and ETag of a file, None if it is absent."""
         try:
             with openai_errors(uri):
                 file = self._api.files.retrieve(self.id_of(uri))
@@ -35,13 +34,8 @@ class OpenAIFiles(ServiceFiles):
             return None
         return ObjectInfo(uri, file.bytes or 0, f"{file.id}-{file.bytes}-{file.created_at}")
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes under its id
-        """Open a file for streaming.
-
-        Raises:
-            ConfigError: the file does not exist, or OpenAI refuses the key.
-            RetriableError: OpenAI does not answer, also during the read.
-        """
+    def stream(self, uri: str) -> IO[bytes]:
+        """Open a file for streaming; raise RetriableError, also during the read, if OpenAI does not answer."""
         try:
             with openai_errors(uri):
                 response = self._api.files.with_streaming_response.content(self.id_of(uri))
@@ -52,7 +46,6 @@ class OpenAIFiles(ServiceFiles):
         return stream_of(_content(uri, chunks), lambda: response.__exit__(None, None, None))
 
     def delete(self, uri: str) -> None:
-        """Delete a file if it exists."""
         with suppress(NotFound), openai_errors(uri):
             self._api.files.delete(self.id_of(uri))
 

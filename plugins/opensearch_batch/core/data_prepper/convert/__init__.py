@@ -18,7 +18,7 @@ from opensearch_batch.core.data_prepper.convert.commented_yaml import Verbatim, 
 from opensearch_batch.core.data_prepper.convert.connections import connections_of
 from opensearch_batch.core.data_prepper.convert.notes import ConversionNotes
 from opensearch_batch.core.data_prepper.convert.refusals import input_bucket, input_uri, refuse
-from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
+from opensearch_batch.core.data_prepper.convert.routes import combined_condition, path_of
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -36,11 +36,7 @@ class Converted(msgspec.Struct, frozen=True):
 
 
 def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Converted]:
-    """Return the pipeline files for a pipeline, one for each index.
-
-    Raises:
-        ConfigError: a pipeline file cannot express the pipeline.
-    """
+    """Return the pipeline files, one for each index; raise ConfigError if they cannot express the pipeline."""
     compiled = CompiledPipeline(file, pipeline)
     refuse(compiled)
     sinks = [sink for _, sink in pipeline.sinks if isinstance(sink, OpenSearchSink)]
@@ -51,16 +47,11 @@ def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Conver
 def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
     if len(sinks) == 1:
         return [name]
-    indexes = [f"{name}-{index_of(sink)}" for sink in sinks]
+    indexes = [f"{name}-{normalized_name(sink, sink.index)}" for sink in sinks]
     if len(set(indexes)) == len(indexes) and all(map(is_dag_id, indexes)):
         return indexes
     numbers = [f"-{at}" for at in range(1, len(sinks) + 1)]
     return [f"{name[: MAX_LENGTH - len(number)]}{number}" for number in numbers]
-
-
-def index_of(sink: OpenSearchSink) -> str:
-    """Return the name of the index of a sink."""
-    return normalized_name(sink.index) if sink.normalize_index else sink.index
 
 
 class _Conversion:
@@ -85,7 +76,7 @@ class _Conversion:
         )
         # `_without_empty` would remove null, which here means that no files are removed.
         members["retention_days"] = None
-        notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
+        notes = ConversionNotes(self._compiled, self._ml, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.omitted_options())
 
     def _schedule(self) -> dict[str, Any] | None:
@@ -102,7 +93,6 @@ class _Conversion:
             "max_jobs_in_flight": settings.max_jobs_in_flight,
             "retry_time_window_s": _plain_number(ml.retry_time_window),
             "retry_interval_s": _plain_number(ml.retry_interval),
-            "repair_rounds": 0,
             "poll_every_s": _plain_number(settings.poll_every_s),
             "deadline_s": _plain_number(settings.deadline_s),
         }
@@ -112,9 +102,9 @@ class _Conversion:
         sink = self._sink
         max_body_bytes = min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES)
         return {
-            "index": index_of(sink),
+            "index": normalized_name(sink, sink.index),
             "processors": Verbatim(self._processors),
-            "when": one_condition(self._compiled.pipeline.routes, sink.routes),
+            "when": combined_condition(self._compiled.pipeline.routes, sink.routes),
             "op_type": None if sink.action == "index" else sink.action,
             "routing": path_of(sink.routing),
             "dead_letters": dead_letters_of(sink),

@@ -12,7 +12,6 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.convert.commented_yaml import COMMAND
 from opensearch_batch.core.data_prepper.convert.refusals import input_bucket
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.options.aws import Aws
 from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, address_of
 
 OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
@@ -34,7 +33,7 @@ def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterat
     aws = connections_of(compiled)["aws"]
     bucket = input_bucket(compiled).name
     owner = compiled.source.owner_of(bucket)
-    extra = _aws_extra(compiled.source.aws)
+    extra = compiled.source.aws.connection_extra()
     if owner and owner.isdigit() and len(owner) == ACCOUNT_DIGITS:
         extra["bucket_owners"] = {bucket: owner}
     yield _command(aws, "aws", extra)
@@ -70,22 +69,13 @@ def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple
     if not roles or set(roles) == {compiled.source.aws.sts_role_arn}:
         return aws, []
     first = next(iter(roles.values()))
-    notes = [_command(SIGNER, "aws", _aws_extra(first))]
+    notes = [_command(SIGNER, "aws", first.connection_extra())]
     if len(roles) > 1:
         text = f"The file uses different roles for model and index ({' and '.join(map(str, roles))})"
         notes.insert(
             0, f"{text}; here one connection is used for both, so its role needs the permissions of both roles."
         )
     return SIGNER, notes
-
-
-def _aws_extra(aws: Aws) -> dict[str, Any]:
-    extra: dict[str, Any] = {"region_name": aws.region} if aws.region else {}
-    if aws.sts_role_arn:
-        extra["role_arn"] = aws.sts_role_arn
-    if aws.sts_external_id:
-        extra["assume_role_kwargs"] = {"ExternalId": aws.sts_external_id}
-    return extra
 
 
 def _command(conn_id: str, kind: str, extra: dict[str, Any], *more: str) -> str:

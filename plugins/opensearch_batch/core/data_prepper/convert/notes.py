@@ -1,4 +1,4 @@
-"""Creates the comments in a converted pipeline file, which compare the behaviour of the file with Data Prepper."""
+"""Creates the comments in a converted pipeline file, which compare its behaviour with that of Data Prepper."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ Note = tuple[Keys, str]
 UNMATCHED, MANIFESTS, ROLE = 1, 5, 10
 _INDEX, _PROCESSORS, _WHEN = ("ingest", "index"), ("ingest", "processors"), ("ingest", "when")
 _NOTES: dict[Keys, str] = {
-    ("source", "uri"): "The bucket with data_selection: metadata_only.",
+    ("source", "uri"): "From the bucket with data_selection: metadata_only.",
     ("source", "on_empty"): "As in Data Prepper, a scan without objects is not a failure.",
     ("batch_predict", "model_id"): "prepare checks the model's connector before a job is paid for. The "
     "connector needs TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource "
     "Input.",
-    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line, "
-    "failed records are sent again and paid for again.",
     _PROCESSORS: "The processors are unchanged. Here they process only output rows of jobs; Data Prepper also sends "
     "bucket, key, time and length of each input through them.",
     (
@@ -36,8 +34,8 @@ _NOTES: dict[Keys, str] = {
         "ingest",
         "dead_letters",
     ): "The dlq of the sink. Dead letters are written in this package's format, for replay, with the AWS connection.",
-    ("retention_days",): "As in Data Prepper, no files are removed. With a number of days, outputs of older jobs are "
-    "removed.",
+    ("retention_days",): "As in Data Prepper, no files are removed. With a number of days, files of older jobs and "
+    "runs are removed.",
 }
 _SCANS = (
     "Data Prepper scans at this interval. Here the source is listed at this interval, and a new or changed object "
@@ -54,17 +52,12 @@ _ROUTES = "The routes of the sink. A row that matches no route is counted as unr
 
 
 class ConversionNotes:
-    """The comments of one converted pipeline.
+    """The comments in the pipeline file of one sink; `names` are the names of the pipelines of all sinks."""
 
-    Args:
-        compiled: the Data Prepper pipeline.
-        sink: the sink of the converted pipeline.
-        number: the number of the sink.
-        names: the names of all converted pipelines, one for each sink.
-    """
-
-    def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
-        self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
+    def __init__(
+        self, compiled: CompiledPipeline, ml: MlInference, sink: OpenSearchSink, number: int, names: list[str]
+    ) -> None:
+        self._compiled, self._ml, self._sink, self._number, self._names = compiled, ml, sink, number, names
         name = compiled.pipeline.name
         this_sink, any_sink = f"{name}.sink[{number}]", f"{name}.sink["
         self._findings: list[Finding] = [
@@ -75,7 +68,7 @@ class ConversionNotes:
         ]
 
     def by_key(self) -> dict[Keys, list[str]]:
-        """Return the comments by key."""
+        """Return the comments by the key to which they belong."""
         notes: dict[Keys, list[str]] = {}
         parts = (self._file_notes(), self._source_notes(), self._job_notes(), _NOTES.items(), self._ingest_notes())
         for keys, text in itertools.chain(*parts):
@@ -110,7 +103,7 @@ class ConversionNotes:
         if len(self._names) > 1:
             text = (
                 f"One of {len(self._names)} files ({', '.join(self._names)}), because a pipeline file writes to one "
-                "index. The pipelines share their jobs below the same work prefix, so each job is paid for once."
+                "index. The pipelines share the jobs below their common work prefix, so each job is paid for once."
             )
             yield (), text
 
@@ -152,8 +145,8 @@ class ConversionNotes:
         prefix = (self._sink.dlq and self._sink.dlq.key_path_prefix) or ""
         if "{" in prefix:
             text = (
-                f"The dlq of the sink has a date in its prefix ({prefix}), so it is omitted: dead letters are written "
-                "below the work prefix. dead_letters names another prefix."
+                f"The dlq of the sink has a placeholder in its prefix ({prefix}), so it is omitted: dead letters are "
+                "written below the work prefix. To change the prefix, set ingest.dead_letters."
             )
             yield ("ingest",), text
 
@@ -162,7 +155,7 @@ class ConversionNotes:
         vectors = f", with {', '.join(fields)} as knn_vector" if fields else ""
         yield (
             f"The index must exist{vectors}, unless index_body names a file in include/indexes/ with which the first "
-            "run creates it. Data Prepper creates an absent index; without a template, no search finds its vectors."
+            "run creates it. Data Prepper creates a missing index; without a template, its vectors are not searchable."
         )
         if sink.template_content:
             yield "Put the template_content in that file:"
@@ -170,8 +163,3 @@ class ConversionNotes:
         for name in ("template_file", "number_of_shards", "number_of_replicas"):
             if value := getattr(sink, name):
                 yield f"Put {name}: {value} in that file."
-
-    @property
-    def _ml(self) -> MlInference:
-        assert self._compiled.ml is not None  # noqa: S101 - `refuse` ran before
-        return self._compiled.ml

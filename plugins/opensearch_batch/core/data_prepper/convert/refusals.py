@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
-from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
+from opensearch_batch.core.data_prepper.convert.routes import combined_condition, path_of
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.file.source import Bucket
-from opensearch_batch.core.data_prepper.options.codecs import NdjsonInput
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.formats.ndjson import Ndjson
 from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, address_of
 from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.transform.events.event import Event
@@ -100,7 +100,7 @@ def _condition_refusals(compiled: CompiledPipeline, text: str) -> Iterator[str]:
 def _source_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     source, s3 = compiled.source, ("source", "s3")
     yield from _input_refusals(compiled)
-    if not isinstance(source.codec, NdjsonInput):
+    if not isinstance(source.codec, Ndjson):
         yield (*s3, "codec"), "a pipeline file reads the outputs of jobs as ndjson"
     if source.compression not in ("none", "automatic"):
         yield (*s3, "compression"), "a pipeline file reads the outputs of jobs without decompression"
@@ -168,7 +168,7 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
         except ConfigError as error:
             yield (name,), str(error)
     try:
-        one_condition(compiled.pipeline.routes, sink.routes)
+        combined_condition(compiled.pipeline.routes, sink.routes)
     except ConfigError as error:
         yield ("routes",), str(error)
     if not _is_one_cluster(compiled, sink):

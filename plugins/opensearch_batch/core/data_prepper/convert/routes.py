@@ -1,4 +1,4 @@
-"""Combines the routes of a sink into one condition, if that condition holds for exactly the same rows.
+"""Combines the routes of a sink into one condition that holds for exactly the same rows, or raises an error.
 
 If a route's condition raises an error, the route does not match; a combined condition would fail as a whole. So only
 conditions that are true or false for every row are combined.
@@ -19,12 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9_~/-]+")
 _ARITHMETIC = frozenset("+-*/%")
 
 
-def one_condition(routes: Sequence[tuple[str, str]], sink_routes: Sequence[str]) -> str | None:
-    """Return the condition for the rows of a sink, or None if it receives all rows.
-
-    Args:
-        routes: the pipeline's routes, each with name and condition.
-        sink_routes: the names of the sink's routes.
+def combined_condition(routes: Sequence[tuple[str, str]], sink_routes: Sequence[str]) -> str | None:
+    """Return the condition for the rows of a sink, or None if it receives all rows; `routes` are (name, condition).
 
     Raises:
         ConfigError: the routes cannot be combined.
@@ -35,9 +31,9 @@ def one_condition(routes: Sequence[tuple[str, str]], sink_routes: Sequence[str])
     if DEFAULT_ROUTE not in sink_routes and len(conditions) == 1:
         return conditions[0]
     for name, text in routes:
-        if not is_decided(grammar.parse(text)):
+        if not never_fails(grammar.parse(text)):
             raise ConfigError(
-                f"the condition of {name} fails for some rows, so it cannot be combined with others; give the sink one "
+                f"the condition of {name} can fail for a row, so it cannot be combined with others; give the sink one "
                 "route"
             )
     if DEFAULT_ROUTE in sink_routes:
@@ -49,14 +45,14 @@ def _any_of(conditions: Sequence[str]) -> str:
     return conditions[0] if len(conditions) == 1 else " or ".join(f"({text})" for text in conditions)
 
 
-def is_decided(node: grammar.Node) -> bool:
-    """Return whether a condition is true or false for every row."""
+def never_fails(node: grammar.Node) -> bool:
+    """Return whether a condition is true or false, and not an error, for every row."""
     if isinstance(node, (grammar.Parenthesized, grammar.Inverted)):
-        return is_decided(node.operand)
+        return never_fails(node.operand)
     if isinstance(node, grammar.Chain):
         operands = [node.first, *(operand for _, operand in node.operations)]
         if any(sign in ("and", "or") for sign, _ in node.operations):
-            return all(is_decided(operand) for operand in operands)
+            return all(never_fails(operand) for operand in operands)
         return all(sign not in _ARITHMETIC and _has_value(operand) for sign, operand in node.operations) and _has_value(
             node.first
         )
@@ -66,28 +62,24 @@ def is_decided(node: grammar.Node) -> bool:
 def _has_value(node: grammar.Node) -> bool:
     if isinstance(node, (grammar.Pointer, grammar.LiteralSet)):
         return True
-    return is_decided(node) or (isinstance(node, grammar.Literal) and not node.too_large)
+    return never_fails(node) or (isinstance(node, grammar.Literal) and not node.too_large)
 
 
 def path_of(text: str | None) -> str | None:
-    """Return the JSONPath of a format that consists of one key; None if there is no format.
-
-    Raises:
-        ConfigError: the format does not consist of one key.
-    """
+    """Return the JSONPath of a format like ``${/id}``, None for None; raise ConfigError if it is not a single key."""
     if text is None:
         return None
     placeholder = _FORMAT.fullmatch(text)
     key = _key(placeholder[1]) if placeholder else None
     if not key:
         raise ConfigError(
-            f"{text!r} is not one key; id and routing of a pipeline file are one path, so write one key, like ${{/id}}"
+            f"{text!r} is not a single key; id and routing of a pipeline file are paths, so use one key, like ${{/id}}"
         )
     return "$" + "".join(_step(name) for name in key)
 
 
 def _key(text: str) -> Key | None:
-    """Return the key if an expression consists of one key, else None."""
+    """Return the key if an expression is a single key, else None."""
     try:
         key = key_of(text)
     except ConfigError:

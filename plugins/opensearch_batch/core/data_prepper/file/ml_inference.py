@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, refuse_if
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between
 from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.data_prepper.options.aws import Dlq, MlAws
 from opensearch_batch.core.data_prepper.options.expressions import Condition, EventKey
@@ -54,18 +54,19 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
-        yield from refuse_if(
-            wrong=self.action_type == "predict",
-            keys=("action_type",),
-            cause="only batch_predict is supported; for online inference use an ingest pipeline of the index",
-        )
-        yield from refuse_if(
-            wrong=self.model_id in BUILT_IN,
-            keys=("model_id",),
-            cause="built-in models do not run through ML Commons; register a model with a Bedrock "
-            "connector and write its id",
-        )
+        if self.action_type == "predict":
+            yield (
+                ("action_type",),
+                "only batch_predict is supported; for online inference use an ingest pipeline of the index",
+            )
+        if self.model_id in BUILT_IN:
+            yield (
+                ("model_id",),
+                (
+                    "built-in models do not run through ML Commons; register a model with a Bedrock "
+                    "connector and write its id"
+                ),
+            )
 
 
 def input_event(item: ObjectInfo) -> Event:

@@ -31,7 +31,7 @@ from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.flow import DEFAULT_ROUTE
 from opensearch_batch.core.transform.processors import PROCESSORS
-from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
+from opensearch_batch.core.transform.processors.unsupported import UNSUPPORTED_PROCESSORS
 
 SETTINGS = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
@@ -66,7 +66,9 @@ _OTHER_SINKS = dict.fromkeys(
     "use opensearch or s3",
 )
 _SOURCE = Plugin("source", {"s3": S3Source}, _OTHER_SOURCES)
-_PROCESSOR = Plugin("processor", {"ml_inference": MlInference, "s3_enrich": S3Enrich, **PROCESSORS}, OTHER_PROCESSORS)
+_PROCESSOR = Plugin(
+    "processor", {"ml_inference": MlInference, "s3_enrich": S3Enrich, **PROCESSORS}, UNSUPPORTED_PROCESSORS
+)
 _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, _OTHER_SINKS)
 
 
@@ -98,10 +100,7 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPrepperFile:
-    """A Data Prepper file and its pipelines. `remarks` contains line and message for each option without effect.
-
-    Args:
-        path: a YAML file for Data Prepper or OpenSearch Ingestion.
+    """A file for Data Prepper or OpenSearch Ingestion. `remarks` has line and message for each option without effect.
 
     Raises:
         ConfigError: the file cannot be read, is not valid YAML, or contains an unknown or unsupported option.

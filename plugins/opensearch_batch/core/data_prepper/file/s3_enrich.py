@@ -1,6 +1,6 @@
-"""Options of s3_enrich, which copies members of an input record to the output row of the record.
+"""Options of s3_enrich, which copies fields of an input record to its output row.
 
-Source: Data Prepper's S3EnrichProcessorConfig (2.17); only its README mentions ``correlation_key``.
+Source: Data Prepper's S3EnrichProcessorConfig (2.17); ``correlation_key`` exists only in its README, not in the code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opensearch_batch.core.data_prepper.options.expressions import Condition, Ev
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-_STREAMED = "the join is streamed and needs no size limit"
+_STREAMED = "the join is streamed and needs neither a cache nor a size limit"
 
 
 def _check_pattern(text: str) -> None:
@@ -29,17 +29,17 @@ def _check_pattern(text: str) -> None:
     except (re.error, OverflowError) as error:
         raise ConfigError(f"{text!r} is not a valid regular expression: {error}") from None
     if not groups:
-        raise ConfigError("the pattern has no group; put parentheses around the name of the input, like ^(.*)\\.out$")
+        raise ConfigError("the pattern has no capturing group; put the input's name in parentheses: ^(.*)\\.out$")
 
 
 class EnrichFilter(Options, frozen=True, kw_only=True):
-    """The prefix of the record objects in their bucket."""
+    """The prefix of the objects with the input records, in their bucket."""
 
     include_prefix: str | None = None
 
 
 class EnrichBucket(Options, frozen=True, kw_only=True):
-    """The bucket of the record objects, without ``s3://``."""
+    """The bucket of the objects with the input records, without ``s3://``."""
 
     name: BucketName
     filter: EnrichFilter | None = None
@@ -70,7 +70,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     tags_on_failure: tuple[str, ...] = ()
 
     def record_object_of(self, item: ObjectInfo) -> str:
-        """Return the URI of the record object for an output of another pipeline's job, derived as in Data Prepper."""
+        """Return the URI of the object with the input records of an output object, derived as in Data Prepper."""
         name = item.uri.rpartition("/")[2]
         match = re.fullmatch(self.s3_object_name_pattern, name)
         prefix = self.bucket.filter.include_prefix if self.bucket.filter else None

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from opensearch_batch.core.config.annotations import not_one_of
-from opensearch_batch.core.config.option_types import CheckedOptions, Rule, Secret, ValueCheck, refuse, refuse_if
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, Secret, ValueCheck, refuse
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
@@ -42,14 +42,6 @@ NO_FORWARD = {"forward_to": "pipelines do not receive rows from sinks; add an s3
 _BY_CONNECTION = "name an Airflow connection in extension.opensearch_batch.connections.opensearch instead"
 _DEPRECATED = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
 
-_REFUSED_VALUES = {
-    "distribution_version": "Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster",
-    "index_type": "index types of traces, logs and metrics are not supported; write custom, or management_disabled if "
-    "the index exists",
-    "bulk_size": "0 allows no document; write a number of MiB, or -1 for no limit",
-    "authentication": "cannot be combined with username and password; keep one",
-}
-
 
 class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     """Options of every sink: its routes (a sink without routes receives all events), and the keys that it writes."""
@@ -62,19 +54,12 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     tags_target_key: EventKey | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
-        yield from refuse_if(
-            wrong=bool(self.include_keys and self.exclude_keys),
-            keys=("exclude_keys",),
-            cause="cannot be combined with include_keys; keep one of them",
-        )
+        if self.include_keys and self.exclude_keys:
+            yield ("exclude_keys",), "cannot be combined with include_keys; keep one of them"
         for name in ("include_keys", "exclude_keys"):
             for number, key in enumerate(getattr(self, name)):
-                yield from refuse_if(
-                    wrong="/" in key,
-                    keys=(name, number),
-                    cause=f"{key!r} contains a /; only top-level keys are supported",
-                )
+                if "/" in key:
+                    yield (name, number), f"{key!r} contains a /; only top-level keys are supported"
 
 
 def _action(text: str) -> str:
@@ -219,15 +204,11 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         return None if self.bulk_size < 0 else self.bulk_size * MIB
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
         yield from self._refused_values()
         for number, host in enumerate(self.hosts):
-            yield from refuse_if(
-                wrong="@" in host,
-                keys=("hosts", number),
-                cause="a host must not contain credentials; write username and password",
-            )
+            if "@" in host:
+                yield ("hosts", number), "a host must not contain credentials; write username and password"
         yield ("index",), self._check_index
         for name in ("document_id", "routing"):
             if (text := getattr(self, name)) is not None:
@@ -272,26 +253,21 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     def _refused_values(self) -> Iterator[Rule]:
         for name in ("aws_region", *_DEPRECATED):
-            conflicts = self.aws is not None and getattr(self, name)
-            yield from refuse_if(
-                wrong=bool(conflicts), keys=(name,), cause="deprecated, and cannot be combined with aws; remove it"
-            )
+            if self.aws is not None and getattr(self, name):
+                yield (name,), "deprecated, and cannot be combined with aws; remove it"
         for name in ("document_id", "routing"):
-            remains = getattr(self, f"{name}_field") is not None
-            yield from refuse_if(
-                wrong=remains,
-                keys=(f"{name}_field",),
-                cause=f"deprecated, and cannot be combined with {name}; remove it",
-            )
-        two_credentials = self.authentication is not None and (self.username or self.password) is not None
-        refused = {
-            "distribution_version": self.distribution_version == "es6",
-            "index_type": self.index_type not in ("custom", "management_disabled"),
-            "bulk_size": self.bulk_size == 0,
-            "authentication": two_credentials,
-        }
-        for name, wrong in refused.items():
-            yield from refuse_if(wrong=wrong, keys=(name,), cause=_REFUSED_VALUES[name])
+            if getattr(self, f"{name}_field") is not None:
+                yield (f"{name}_field",), f"deprecated, and cannot be combined with {name}; remove it"
+        if self.distribution_version == "es6":
+            cause = "Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster"
+            yield ("distribution_version",), cause
+        if self.index_type not in ("custom", "management_disabled"):
+            cause = "index types of traces, logs and metrics are not supported; write custom, or management_disabled"
+            yield ("index_type",), f"{cause} if the index exists"
+        if self.bulk_size == 0:
+            yield ("bulk_size",), "0 allows no document; write a number of MiB, or -1 for no limit"
+        if self.authentication is not None and (self.username or self.password) is not None:
+            yield ("authentication",), "cannot be combined with username and password; keep one"
 
     def _check_index(self) -> None:
         compile_format(self.index)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name, refuse_if
+from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name
 from opensearch_batch.core.config.options import Duration, Options
 from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
 from opensearch_batch.core.data_prepper.options.codecs import InputCodec
@@ -56,12 +56,8 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
         return (self.start_time, self.end_time, self.range) != (None, None, None)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
-        yield from refuse_if(
-            wrong=self.range is not None and (self.start_time, self.end_time) != (None, None),
-            keys=("range",),
-            cause="cannot be combined with start_time and end_time; keep the range or the times",
-        )
+        if self.range is not None and (self.start_time, self.end_time) != (None, None):
+            yield ("range",), "cannot be combined with start_time and end_time; keep the range or the times"
 
 
 class BucketOptions(TimesOptions, frozen=True, kw_only=True):
@@ -103,13 +99,9 @@ class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     scheduling: Scheduling | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
-        yield from refuse_if(
-            wrong=self.scheduling is not None and self.end_time is not None,
-            keys=("end_time",),
-            cause="cannot be combined with scheduling, which has no end; remove end_time or scheduling",
-        )
+        if self.scheduling is not None and self.end_time is not None:
+            yield ("end_time",), "cannot be combined with scheduling, which has no end; remove end_time or scheduling"
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,24 +163,17 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
         return tuple(self._bucket(element.bucket) for element in self.scan.buckets)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the keys of the option that its error refers to."""
-        yield from refuse_if(
-            wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
-            keys=("delete_s3_objects_on_read",),
-            cause="deletion requires acknowledgments; write acknowledgments: true",
-        )
+        if self.delete_s3_objects_on_read and not self.acknowledgments:
+            yield ("delete_s3_objects_on_read",), "deletion requires acknowledgments; write acknowledgments: true"
         for number, element in enumerate(self.scan.buckets):
-            yield from refuse_if(
-                wrong=bool(self.filters) and element.bucket.filter is not None,
-                keys=("scan", "buckets", number, "bucket", "filter"),
-                cause="cannot be combined with filters of the source; keep one of the two",
-            )
+            if bool(self.filters) and element.bucket.filter is not None:
+                yield (
+                    ("scan", "buckets", number, "bucket", "filter"),
+                    "cannot be combined with filters of the source; keep one of the two",
+                )
         for bucket in self.filters:
-            yield from refuse_if(
-                wrong=bucket not in {element.bucket.name for element in self.scan.buckets},
-                keys=("filters", bucket),
-                cause="no bucket of the scan has this name; write the name of a bucket of the scan",
-            )
+            if bucket not in {element.bucket.name for element in self.scan.buckets}:
+                yield ("filters", bucket), "no bucket of the scan has this name; write the name of a bucket of the scan"
 
     def _bucket(self, options: BucketOptions) -> Bucket:
         times = options if options.has_times else self.scan

@@ -6,7 +6,7 @@ Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterC
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -38,6 +38,15 @@ class Aws(Options, frozen=True, kw_only=True):
         """The account of the role, or None without a role."""
         parts = (self.sts_role_arn or "").split(":")
         return parts[4] or None if len(parts) > 4 else None  # noqa: PLR2004 - arn:partition:iam::account:role/name
+
+    def connection_extra(self) -> dict[str, Any]:
+        """Return the region and the role as the extra of an Airflow connection."""
+        extra: dict[str, Any] = {"region_name": self.region} if self.region else {}
+        if self.sts_role_arn:
+            extra["role_arn"] = self.sts_role_arn
+            if self.sts_external_id:
+                extra["assume_role_kwargs"] = {"ExternalId": self.sts_external_id}
+        return extra
 
 
 class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
@@ -83,20 +92,16 @@ class OpenSearchAws(Aws, frozen=True, kw_only=True):
     serverless: bool = False
 
 
-class S3Dlq(Options, frozen=True, kw_only=True):
+class S3Dlq(Aws, frozen=True, kw_only=True):
     """A dead letter queue in S3; `bucket` is stored without ``s3://``."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "force_path_style": "the Airflow connection configures the addressing style",
         "legacy_md5_checksum": "the Airflow connection configures checksums",
     }
-    REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
 
     bucket: BucketName
     key_path_prefix: DatedPrefix | None = None
-    region: Region | None = None
-    sts_role_arn: RoleArn | None = None
-    sts_external_id: ExternalId | None = None
     bucket_owner: AccountId | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The interface between the engine and a sink. The sink returns one `WrittenBody` for each body of items, in order.
 
-A sink never drops an item: each one is written, found unchanged, filtered, or refused with a reason.
+A sink never drops an item: each one is written, found unchanged, filtered, superseded, or refused with a reason.
 """
 
 from __future__ import annotations
@@ -74,30 +74,37 @@ class Body:
         self.size_bytes += size_bytes
 
 
-class WrittenBody(NamedTuple):
-    """The counts of the verdicts of one body, and the refused items.
+class WrittenBody(msgspec.Struct):
+    """The verdicts of the items of one body so far: two counts, and the other items.
 
-    ``len(body.items) == indexed + unchanged + filtered + len(refused)``. An ingest pipeline of the index dropped
-    the `filtered` items.
+    In the end, ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded)``. An ingest
+    pipeline of the index dropped the `filtered` items. The index has newer versions of the documents of the
+    `superseded` items, or a newer run writes them.
     """
 
     body: Body
-    indexed: int
-    unchanged: int
-    refused: list[Refused]
-    filtered: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    refused: list[Refused] = []
+    filtered: list[Item] = []
+    superseded: list[Item] = []
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of documents of each verdict except `refused`, as named in `IngestCounts`."""
+        return {
+            "indexed": self.indexed,
+            "unchanged": self.unchanged,
+            "filtered": len(self.filtered),
+            "superseded": len(self.superseded),
+        }
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt to write the documents of the sources.
+    """One attempt to write the documents of the sources. Ids sort in the order of the attempts.
 
-    Args:
-        id: identifies the attempt; ids sort in the order of the attempts.
-        work_prefix: the prefix of the files that all ingests share.
-        prefix: the prefix of this ingest's own files.
-        content_digest: digest of the sources and the options.
-        sources: the sources to read.
-        resumes: whether this attempt continues an interrupted attempt.
+    `work_prefix` is the prefix of the files that all ingests share, and `prefix` that of this ingest's own files.
+    `content_digest` is a digest of the sources and the options. `still_claimed` returns False when a newer run has
+    superseded the run of this attempt.
     """
 
     id: str
@@ -106,6 +113,7 @@ class Attempt(msgspec.Struct, frozen=True):
     content_digest: str
     sources: Sequence[Source]
     resumes: bool
+    still_claimed: Callable[[], bool] = lambda: True
 
 
 class Sink(Protocol):
@@ -129,25 +137,13 @@ class Sink(Protocol):
         """The vector fields that documents must fit, available after `open`."""
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
-        """Check the target, and create it if it is absent; return a remark for the user.
-
-        Args:
-            sample: makes the first documents; a new target is created with fields that fit them.
-
-        Raises:
-            ConfigError: the target cannot be created, or does not match the request.
-        """
+        """Check the target, or create it with fields that fit the first documents; return a remark for the user."""
 
     def during(self, attempt: Attempt) -> AbstractContextManager[None]:
         """Prepare the target for an attempt; at its end, restore its settings and discard unfinished objects."""
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
-        """Write items, yielding the verdicts of body after body, in the order of the entries.
-
-        Raises:
-            ConfigError: the target does not exist or refuses writes.
-            RetriableError: a server did not respond.
-        """
+        """Write items, yielding the verdicts of body after body, in the order of the entries."""
 
     def finish(self) -> None:
         """Make all written documents visible: refresh the index, or write the open objects.

@@ -18,11 +18,11 @@ from typing import Any, cast
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
-from opensearch_batch.core.ingest.request import Action, IngestRequest
+from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Body, Item, Refused, WrittenBody
+from opensearch_batch.core.ingest.sinks.bulk_lines import is_versioned
 from opensearch_batch.core.ingest.sinks.concurrency import ConcurrencyLimit
 from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
-from opensearch_batch.core.transform.json_path import Text
 
 RETRY_WINDOW_S = 300.0
 # With these statuses the index refuses every write, so no document becomes a dead letter.
@@ -40,15 +40,8 @@ _RESPONSE_FILTER = f"errors,items.*.status,items.*.result,items.update._seq_no,{
 # `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
 _WRITTEN, _SUCCESS = frozenset({"created", "updated", "deleted"}), frozenset({200, 201})
-_ID = b'"_id":'
-# For each action: the bytes before the id and the routing, after them, and after the document.
-_ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
-    "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
-    "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
-    "upsert": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
-    "update": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
-    "delete": (b'{"delete":{' + _ID, b"}}\n", b""),
-}
+# The error of a document whose external version is lower than that of the stored document.
+_VERSION_CONFLICT = "version_conflict_engine_exception"
 
 
 class _ItemError(msgspec.Struct):
@@ -65,50 +58,9 @@ class _Response(msgspec.Struct):
     items: list[dict[str, _Result]]
 
 
-class _BodyVerdicts:
-    """The verdicts of a body so far."""
-
-    def __init__(self) -> None:
-        self.indexed = self.unchanged = self.filtered = 0
-        self.refused: list[Refused] = []
-        self.was_busy = False
-        self.busy_reason = ""
-
-
-def lines_of(
-    id: str,  # noqa: A002 - the field's own name
-    *source: Text,
-    op_type: Action = "index",
-    routing: str | None = None,
-    index: str | None = None,
-) -> tuple[Text, ...]:
-    """Return the lines of one document in a bulk body, in pieces like `source`; a delete has one line.
-
-    If `id` is empty, OpenSearch generates one. `index` overrides the index of the bulk request.
-    """
-    before, after, end = _ACTION_BYTES[op_type]
-    if not id:
-        optional = {"routing": routing, "_index": index}
-        members = msgspec.json.encode({key: value for key, value in optional.items() if value is not None})
-        return (before.removesuffix(_ID) + members[1:-1] + after, *source, end)
-    address = msgspec.json.encode(id)
-    if routing is not None:
-        address += b',"routing":' + msgspec.json.encode(routing)
-    if index is not None:
-        address += b',"_index":' + msgspec.json.encode(index)
-    return (before + address + after, *source, end)
-
-
-def has_document(item: Item) -> bool:
-    """Return whether an item has a document; a delete has none."""
-    return not bytes(item.pieces[0]).startswith(b'{"delete"')
-
-
-def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
-    """Return a document's fields; in an update they are the member ``doc``."""
-    action, _, rest = item.content.partition(b"\n")
-    body = msgspec.json.decode(rest)
-    return body["doc"] if action.startswith(b'{"update"') else body
+class _BulkBody(WrittenBody):
+    was_busy: bool = False
+    busy_reason: str = ""
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
@@ -138,13 +90,9 @@ def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iter
 class BulkWriter:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
-    Args:
-        cluster: the cluster of the index.
-        request: the index, the ingest pipeline, and how to send bodies. `max_body_bytes` is lowered permanently when
-            the server rejects a body as too large (413); `ConcurrencyLimit` finds the best number of bodies in flight,
-            at most `max_in_flight`.
-        retry_window_s: how long to retry a body while the index is busy.
-        clock, sleep: seconds; injected by tests.
+    `max_body_bytes` of the request is lowered permanently when the server rejects a body as too large (413);
+    `ConcurrencyLimit` finds the best number of bodies in flight, at most `max_in_flight`. `still_claimed`, whether no
+    newer run has superseded this run, is asked before a body is sent again.
     """
 
     def __init__(
@@ -153,6 +101,7 @@ class BulkWriter:
         request: IngestRequest,
         *,
         retry_window_s: float = RETRY_WINDOW_S,
+        still_claimed: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -165,6 +114,7 @@ class BulkWriter:
         self._max_in_flight = request.max_in_flight
         self._compress = request.compress
         self._retry_window_s = retry_window_s
+        self._still_claimed = still_claimed
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
@@ -173,11 +123,9 @@ class BulkWriter:
     def write(self, entries: Iterable[Any]) -> Iterator[WrittenBody]:
         """Write documents, yielding the verdicts of body after body, in the order of the documents.
 
-        Raises:
-            ConfigError: the index is missing or blocked, or the user has no permission to write.
-            RetriableError: the cluster was unreachable or busy for the whole retry window.
+        Raise ConfigError if the index refuses every write, RetriableError if it is busy for the whole retry window.
         """
-        in_flight: deque[tuple[Body, Future[_BodyVerdicts]]] = deque()
+        in_flight: deque[tuple[Body, Future[_BulkBody]]] = deque()
         self._stopped.clear()
         with ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="bulk") as pool:
             try:
@@ -190,68 +138,72 @@ class BulkWriter:
                 for _, future in in_flight:
                     future.cancel()
 
-    def _has_room(self, in_flight: deque[tuple[Body, Future[_BodyVerdicts]]], body: Body) -> bool:
+    def _has_room(self, in_flight: deque[tuple[Body, Future[_BulkBody]]], body: Body) -> bool:
         pending = [other for other, future in in_flight if not future.done()]
         if len(in_flight) >= 2 * self._max_in_flight or len(pending) >= self.concurrency.limit:
             return False
         return all(body.ids.isdisjoint(other.ids) for other in pending)
 
     def _settled(
-        self, in_flight: deque[tuple[Body, Future[_BodyVerdicts]]], *, until: Callable[[], bool]
+        self, in_flight: deque[tuple[Body, Future[_BulkBody]]], *, until: Callable[[], bool]
     ) -> Iterator[WrittenBody]:
         """Yield the verdicts at the head of the queue, and wait for more until the condition `until` holds."""
         while True:
             while in_flight and in_flight[0][1].done():
                 body, future = in_flight.popleft()
-                verdict = future.result()
-                if verdict.was_busy:
+                written = future.result()
+                if written.was_busy:
                     self.concurrency.on_busy()
                 elif body.items:
                     self.concurrency.on_done(body.size_bytes, self._clock())
-                yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused, verdict.filtered)
+                yield written
             if until():
                 return
             wait([future for _, future in in_flight if not future.done()], return_when=FIRST_COMPLETED)
 
-    def _write_body(self, body: Body) -> _BodyVerdicts:
-        verdict = _BodyVerdicts()
-        self._write_items(body.items, verdict)
-        return verdict
+    def _write_body(self, body: Body) -> _BulkBody:
+        written = _BulkBody(body)
+        self._write_items(body.items, written)
+        return written
 
-    def _write_items(self, items: Sequence[Item], verdict: _BodyVerdicts) -> None:
+    def _write_items(self, items: Sequence[Item], written: _BulkBody) -> None:
         """Send items until each has a verdict; halve a body that is too large for the server."""
         give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
         while items:
             try:
-                items = self._send(items, verdict)
+                items = self._send(items, written)
             except TooLarge as error:
-                self._halve(items, verdict, error)
+                self._halve(items, written, error)
                 return
             except RetriableError:
-                verdict.was_busy = True
+                written.was_busy = True
                 if self._clock() >= give_up_at or self._stopped.is_set():
                     raise
             if items:
-                verdict.was_busy = True
+                written.was_busy = True
                 if self._clock() >= give_up_at:
                     raise RetriableError(
-                        f"index {self._index} stayed busy for {self._retry_window_s:.0f} s: {verdict.busy_reason}"
+                        f"index {self._index} stayed busy for {self._retry_window_s:.0f} s: {written.busy_reason}"
                     )
                 if self._stopped.is_set():
                     raise RetriableError(f"index {self._index}: writing was stopped")
                 self._sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+                if not self._still_claimed():
+                    # After a deletion the index forgets the document's version, so it may not refuse a late write.
+                    written.superseded += items
+                    return
 
-    def _halve(self, items: Sequence[Item], verdict: _BodyVerdicts, error: BatchError) -> None:
+    def _halve(self, items: Sequence[Item], written: _BulkBody, error: BatchError) -> None:
         if len(items) == 1:
-            verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server accepts: {error}"))
+            written.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server accepts: {error}"))
             return
         half = len(items) // 2
         self._max_body_bytes = max(1, min(self._max_body_bytes, sum(item.size_bytes for item in items) // 2))
-        self._write_items(items[:half], verdict)
-        self._write_items(items[half:], verdict)
+        self._write_items(items[:half], written)
+        self._write_items(items[half:], written)
 
-    def _send(self, items: Sequence[Item], verdict: _BodyVerdicts) -> list[Item]:
+    def _send(self, items: Sequence[Item], written: _BulkBody) -> list[Item]:
         """Send items once, record their verdicts, and return those to retry."""
         try:
             response = self._cluster.call(
@@ -270,11 +222,11 @@ class BulkWriter:
             ) from error
         retried: list[Item] = []
         if _all_written(response, len(items)):
-            verdict.indexed += len(items)
+            written.indexed += len(items)
             return retried
         results = self._results(response, len(items))
         for item, result in zip(items, results, strict=True):
-            self._record(item, result, verdict, retried)
+            self._record(item, result, written, retried)
         return retried
 
     def _results(self, response: object, sent: int) -> list[dict[str, Any]]:
@@ -293,22 +245,24 @@ class BulkWriter:
             raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(converted.items)} returned")
         return cast("dict[str, list[dict[str, Any]]]", response)["items"]
 
-    def _record(self, item: Item, response: dict[str, Any], verdict: _BodyVerdicts, retried: list[Item]) -> None:
+    def _record(self, item: Item, response: dict[str, Any], written: _BulkBody, retried: list[Item]) -> None:
         ((action, result),) = response.items()
         status = result["status"]
         if "error" not in result:
             outcome = result.get("result")
             if outcome == _NOOP and "_seq_no" not in result:
-                verdict.filtered += 1
+                written.filtered.append(item)
             elif outcome in (_NOOP, _NOT_FOUND):
-                verdict.unchanged += 1
+                written.unchanged += 1
             else:
-                verdict.indexed += 1
+                written.indexed += 1
         elif action == "create" and status == CONFLICT:
-            verdict.unchanged += 1
+            written.unchanged += 1
+        elif status == CONFLICT and result["error"].get("type") == _VERSION_CONFLICT and is_versioned(item):
+            written.superseded.append(item)
         elif status in RETRY_STATUSES or status == CONFLICT:
             retried.append(item)
-            verdict.busy_reason = _reason(result["error"])
+            written.busy_reason = _reason(result["error"])
         elif result["error"].get("type") == INDEX_MISSING:
             raise index_deleted(self._index)
         elif status in FORBIDDEN:
@@ -317,7 +271,7 @@ class BulkWriter:
                 "remove the block of the index, or grant the connection's user this permission"
             )
         else:
-            verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
+            written.refused.append(Refused(item, status, _reason(result.get("error", {}))))
 
 
 def _all_written(response: Any, sent: int) -> bool:  # noqa: ANN401 - any JSON

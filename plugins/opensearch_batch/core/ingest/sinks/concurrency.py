@@ -11,11 +11,7 @@ SAMPLES_BEFORE_RETRY = 12
 
 
 class ConcurrencyLimit:
-    """Finds the best number of bodies in flight by trying. The caller passes the time.
-
-    Args:
-        maximum: the highest limit.
-    """
+    """Finds the best number of bodies in flight, up to a maximum, by trying. The caller passes the time."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = max(1, maximum)

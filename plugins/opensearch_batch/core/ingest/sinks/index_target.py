@@ -14,11 +14,7 @@ _COMPARED = ("type", "dimension", "data_type", "space_type")
 
 
 def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | None]:
-    """Return the index to write to, created if it is absent, and a remark if it was created without a body.
-
-    Raises:
-        ConfigError: the index cannot be created, or it exists with other mappings than `index_body`.
-    """
+    """Return the index to write to, created if it is absent, and a remark; raise ConfigError as `check_target` does."""
     index, remark = check_target(cluster, request), None
     if index is None:
         cluster.create_index(request.index, request.index_body or {})
@@ -34,11 +30,7 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
 
 
 def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
-    """Return the index to write to, or None if it is absent, without a change to the cluster.
-
-    Raises:
-        ConfigError: the index exists with other mappings than `index_body`.
-    """
+    """Return the index, None if it is absent; raise ConfigError if it has other mappings than `index_body`."""
     index = cluster.index(request.index)
     refuse_unwritable(cluster, request, index)
     if index is not None and request.index_body is not None:

@@ -1,6 +1,7 @@
 """The OpenSearch sink: an index, or the indexes that documents name.
 
-An attempt that resumes does not write documents again that the index already contains.
+An attempt that resumes does not write documents again that the index already contains, unless they have an external
+version.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, IngestRequest, check_index_name
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Item, WrittenBody
-from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, fields_of, has_document, index_deleted
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, index_deleted
+from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of, has_document
 from opensearch_batch.core.ingest.sinks.index_target import check_target, open_target
 from opensearch_batch.core.ingest.sinks.load_settings import during_load
 from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
@@ -34,14 +36,8 @@ _NO_INDEX = Index("", "", (), {}, {})
 class IndexSink:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
-    Args:
-        objects: the store of the settings that an index had before a load.
-        cluster: the cluster of the index.
-        request: the index, its body if it must be created, and how to write.
-        name: the target's name in reports; the index's name if None.
-        infers_vectors: if the request has no mappings, create the index with vector fields for the vectors of the first
-            document.
-        refreshes: refresh the written indexes at the end.
+    With `infers_vectors`, an index without mappings is created with vector fields for the vectors of the first
+    document. With `refreshes`, the written indexes are refreshed at the end.
     """
 
     can_resume = True
@@ -73,15 +69,10 @@ class IndexSink:
 
     @property
     def vectors(self) -> Sequence[VectorField]:
-        """The vector fields of the index."""
         return self._index.vectors
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
-        """Look up the index, or create it; return a remark on how it was created.
-
-        Raises:
-            ConfigError: the index cannot be created, or has other mappings than the request's `index_body`.
-        """
+        """Look up the index, or create it; return a remark on how, or raise ConfigError if that is impossible."""
         if not self.request.index:
             return None
         body = self.request.index_body or {}
@@ -97,11 +88,7 @@ class IndexSink:
         return f"index {request.index} was absent and was created with knn_vector fields: {fields}"
 
     def ensure_index(self, name: str) -> None:
-        """Create an index that a document names, if it is absent.
-
-        Raises:
-            RecordRejected: no index can have this name.
-        """
+        """Create an index that a document names, if it is absent; raise RecordRejected for an invalid name."""
         if name not in self._named:
             try:
                 check_index_name(name)
@@ -122,14 +109,10 @@ class IndexSink:
         if attempt.resumes:
             in_flight_bytes = max(request.max_in_flight * request.max_body_bytes, DEFAULT_IN_FLIGHT_BYTES)
             rest = skip_indexed(entries, self._cluster, self._index, in_flight_bytes=in_flight_bytes)
-        return BulkWriter(self._cluster, request).write(rest)
+        return BulkWriter(self._cluster, request, still_claimed=attempt.still_claimed).write(rest)
 
     def finish(self) -> None:
-        """Refresh the written indexes.
-
-        Raises:
-            ConfigError: the index was deleted during the ingest; a bulk request may have created it again.
-        """
+        """Refresh the written indexes; raise ConfigError if the index was deleted meanwhile, or created again."""
         if self._refreshes:
             for name in [self._index.name] if self._index.name else self._named:
                 self._cluster.refresh(name)

@@ -3,7 +3,8 @@
 The interrupted attempt may have written documents after its last recorded progress. They are fetched (`_mget`) and
 compared, until more consecutive bytes are absent than can have been in flight. A document whose id OpenSearch generated
 cannot be fetched, so it is written again. If a document is written again, later documents with its id are too.
-docs/decisions/007 explains why versions are not used.
+Documents with an external version are written again: the index accepts an equal version and refuses a lower one
+(docs/decisions/019).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk import has_document
+from opensearch_batch.core.ingest.sinks.bulk_lines import has_document, is_versioned
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, reason_of, type_of
 from opensearch_batch.core.types.rows import Unchanged
 
@@ -29,11 +30,8 @@ def skip_indexed(
 ) -> Iterator[Entry | Unchanged]:
     """Yield the entries, with `Unchanged` instead of each document that the index already contains.
 
-    Args:
-        entries: the entries after the recorded progress, in the order of the interrupted attempt.
-        cluster: the cluster of the index.
-        index: the index, with its vector fields.
-        in_flight_bytes: the maximum size of the bodies that the interrupted attempt had in flight.
+    The entries are those after the recorded progress, in the order of the interrupted attempt, which had bodies of at
+    most `in_flight_bytes` in flight.
     """
     stream = iter(entries)
     absent_bytes = 0
@@ -71,7 +69,7 @@ def _indexed_positions(batch: list[Entry], cluster: Cluster, index: Index) -> se
     items = {
         position: entry
         for position, entry in enumerate(batch)
-        if isinstance(entry, Item) and entry.id and has_document(entry)
+        if isinstance(entry, Item) and entry.id and has_document(entry) and not is_versioned(entry)
     }
     if not items:
         return set()

@@ -18,7 +18,7 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.formats.parquet_writer import ParquetEncoding, avro_schema
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding
 from opensearch_batch.core.formats.writing import SUFFIX, Encoding
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Attempt, Body, Entry, Item, Refused, WrittenBody
@@ -42,9 +42,6 @@ class ObjectSettings(msgspec.Struct, frozen=True):
 
     The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit) or more
     than `max_object_bytes` bytes: compressed, except that Parquet counts the JSON text of the events.
-
-    Raises:
-        ConfigError: the schema of the encoding cannot be written.
     """
 
     encoding: Encoding
@@ -52,10 +49,6 @@ class ObjectSettings(msgspec.Struct, frozen=True):
     event_count: int = 0
     max_object_bytes: int = MAX_OBJECT_BYTES
     name_prefix: str = ""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.encoding, ParquetEncoding) and self.encoding.schema is not None:
-            avro_schema(self.encoding.schema)
 
     @property
     def extension(self) -> str:
@@ -74,14 +67,7 @@ class WrittenObject(msgspec.Struct, frozen=True):
 
 
 class S3Writer:
-    """Writes the events of one source.
-
-    Args:
-        objects: the store.
-        settings: how objects are named, encoded and limited.
-        source: a string that is unique to this source and writer; the names of the objects contain its digest.
-        at: the time in the names of the objects.
-    """
+    """Writes the events of one source; the names of the objects contain the time `at` and a digest of `source`."""
 
     def __init__(self, objects: Objects, settings: ObjectSettings, *, source: str, at: datetime) -> None:
         self.written: list[WrittenObject] = []
@@ -91,16 +77,7 @@ class S3Writer:
         self._parts: dict[tuple[str, str], int] = {}
 
     def add(self, event: bytes, folder: str, *, name: str = NAME) -> None:
-        """Add one event.
-
-        Args:
-            event: its JSON text.
-            folder: the folder of its S3 object: ``s3://``, the bucket and the path prefix.
-            name: the beginning of the object's name.
-
-        Raises:
-            RecordRejected: the format cannot represent the event; no part of it is written.
-        """
+        """Add an event to the object in a folder; raise RecordRejected, and write nothing, if the format cannot."""
         group = (folder.rstrip("/"), name)
         if group not in self._open and len(self._open) == MAX_OPEN:
             self._write(max(self._open, key=lambda other: self._open[other].size_bytes))
@@ -180,13 +157,7 @@ class _Part:
 
 
 class ObjectSink:
-    """Writes events to objects.
-
-    Args:
-        objects: the store.
-        settings: how objects are named, encoded and limited.
-        name: the target's name in reports.
-    """
+    """Writes events to objects."""
 
     can_resume = False
     identity: Sequence[str] = ()
@@ -209,29 +180,29 @@ class ObjectSink:
             yield
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:  # noqa: ARG002 - of `Sink`
-        """Add events to their objects."""
-        body, refused = Body(), list[Refused]()
+        written = WrittenBody(Body())
         for entry in entries:
-            self._add(entry, body, refused)
-            if len(body.items) + len(body.other_entries) >= ENTRIES_PER_BODY:
-                yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
-                body, refused = Body(), []
-        yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
+            self._add(entry, written)
+            if len(written.body.items) + len(written.body.other_entries) >= ENTRIES_PER_BODY:
+                yield written
+                written = WrittenBody(Body())
+        yield written
 
     def finish(self) -> None:
-        """Write the objects that are still open."""
         self._writer.finish()
 
-    def _add(self, entry: Entry, body: Body, refused: list[Refused]) -> None:
+    def _add(self, entry: Entry, written: WrittenBody) -> None:
         if not isinstance(entry, Item):
-            body.other_entries.append(entry)
+            written.body.other_entries.append(entry)
             return
-        body.add(entry, entry.size_bytes)
+        written.body.add(entry, entry.size_bytes)
         try:
             # The id of such an item is the folder of its object.
             self._writer.add(bytes(entry.pieces[0]), folder=entry.id, name=f"{self._settings.name_prefix}{NAME}")
         except RecordRejected as error:
-            refused.append(Refused(entry, 0, str(error)))
+            written.refused.append(Refused(entry, 0, str(error)))
+        else:
+            written.indexed += 1
 
 
 def _newest(sources: Sequence[Source]) -> datetime:

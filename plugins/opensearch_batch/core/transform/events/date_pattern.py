@@ -14,8 +14,8 @@ from datetime import datetime
 from opensearch_batch.core.errors import ConfigError
 
 Formatter = Callable[[datetime], str]
-PLACEHOLDER = re.compile(r"%\{(.*?)\}")
-_NOT_IN_NAMES = frozenset('#\\/*?"<>|,:')
+DATE_PLACEHOLDER = re.compile(r"%\{(.*?)\}")
+_INVALID_IN_NAMES = frozenset('#\\/*?"<>|,:')
 _UNITS_BELOW_HOURS = frozenset("msSAnN")
 _PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
 MONTHS = (
@@ -23,7 +23,7 @@ MONTHS = (
     *("July", "August", "September", "October", "November", "December"),
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-SHORT = 3
+ABBREVIATION_CHARS = 3
 _MAX_FRACTION = 9
 # For each pattern letter: the maximum number of repetitions, and the function that returns the value.
 _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
@@ -37,10 +37,10 @@ _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
     "m": (2, lambda time: time.minute),
     "s": (2, lambda time: time.second),
 }
-_WORDS: Mapping[str, Formatter] = {
-    "MMM": lambda time: MONTHS[time.month - 1][:SHORT],
+_SPECIAL_LETTERS: Mapping[str, Formatter] = {
+    "MMM": lambda time: MONTHS[time.month - 1][:ABBREVIATION_CHARS],
     "MMMM": lambda time: MONTHS[time.month - 1],
-    **dict.fromkeys(("E", "EE", "EEE"), lambda time: DAYS[time.weekday()][:SHORT]),
+    **dict.fromkeys(("E", "EE", "EEE"), lambda time: DAYS[time.weekday()][:ABBREVIATION_CHARS]),
     "EEEE": lambda time: DAYS[time.weekday()],
     "a": lambda time: "AM" if time.hour < 12 else "PM",  # noqa: PLR2004 - noon
     "yy": lambda time: f"{time.year % 100:02}",
@@ -50,49 +50,45 @@ _WORDS: Mapping[str, Formatter] = {
 
 @functools.lru_cache(maxsize=256)
 def compile_date_pattern(text: str) -> Formatter:
-    """Return a formatter for a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
-
-    Raises:
-        ConfigError: the pattern has an unsupported letter or character.
-    """
+    """Return a formatter for a pattern like ``yyyy-MM-dd'T'HH:mm``; raise ConfigError if it is not supported."""
     parts: list[Formatter] = []
     position = 0
     while position < len(text):
         part = _PART.match(text, position)
         if part is None:
             raise _unsupported(text, text[position:])
-        parts.append(_letters(text, part[2]) if part[2] else _quoted(part))
+        parts.append(_letters_formatter(text, part[2]) if part[2] else _literal_formatter(part))
         position = part.end()
     return lambda time: "".join(part(time) for part in parts)
 
 
 def check_date_placeholders(text: str) -> list[str]:
-    """Return the date patterns in a string like ``a/%{yyyy}``, for names of indexes and objects.
+    """Return the date patterns in the name of an index or object, like ``a/%{yyyy}``.
 
-    Raises:
-        ConfigError: a pattern has units smaller than an hour, which could create an index or object for each record,
-            or has an unsupported letter or a character that is invalid in names.
+    Raise ConfigError if a pattern has units smaller than an hour, which would create too many indexes or objects, or
+    is not supported, or has a character that is invalid in names.
     """
-    patterns = PLACEHOLDER.findall(text)
+    patterns = DATE_PLACEHOLDER.findall(text)
     for pattern in patterns:
-        if wrong := sorted(_NOT_IN_NAMES.union(_UNITS_BELOW_HOURS).intersection(pattern)):
+        if wrong := sorted(_INVALID_IN_NAMES.union(_UNITS_BELOW_HOURS).intersection(pattern)):
             raise ConfigError(
-                f"%{{{pattern}}} must not contain {' '.join(wrong)}; use years to hours, like %{{yyyy.MM.dd}}"
+                f"%{{{pattern}}} must not contain {' '.join(wrong)}; "
+                "use units from years to hours, like %{yyyy.MM.dd}"
             )
         compile_date_pattern(pattern)
     return patterns
 
 
-def _quoted(part: re.Match[str]) -> Formatter:
+def _literal_formatter(part: re.Match[str]) -> Formatter:
     """Return a formatter for quoted text or a character that is not a letter."""
-    written = part[0] if part[1] is None else part[1].replace("''", "'") or "'"
-    return lambda time: written  # noqa: ARG005 - one signature
+    literal = part[0] if part[1] is None else part[1].replace("''", "'") or "'"
+    return lambda time: literal  # noqa: ARG005 - one signature
 
 
-def _letters(text: str, letters: str) -> Formatter:
-    """Return a formatter for a repeated pattern letter."""
-    if letters in _WORDS:
-        return _WORDS[letters]
+def _letters_formatter(text: str, letters: str) -> Formatter:
+    """Return a formatter for one or more equal pattern letters."""
+    if letters in _SPECIAL_LETTERS:
+        return _SPECIAL_LETTERS[letters]
     letter, width = letters[0], len(letters)
     if letter == "S" and width <= _MAX_FRACTION:
         return lambda time: f"{time.microsecond:06}000"[:width]

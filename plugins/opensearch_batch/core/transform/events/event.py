@@ -41,11 +41,7 @@ class EventError(Exception):
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Parse a key into its names; `any_name` allows any characters, which keys to delete may contain.
-
-    Raises:
-        ConfigError: the key has invalid characters, or is too long.
-    """
+    """Parse a key into its names; raise ConfigError for a long one or, unless `any_name`, for invalid characters."""
     if not any_name and (len(text) > MAX_KEY_CHARS or _KEY.fullmatch(text) is None):
         raise ConfigError(
             f"{text!r} is not a valid key; use letters, digits and ._~@[]()$- with / between names, like a/b"
@@ -92,11 +88,7 @@ class Event:
 
     @classmethod
     def of(cls, row: bytes) -> Event:
-        """Read an event from a row.
-
-        Raises:
-            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8).
-        """
+        """Read an event from a row; raise RecordRejected if the row is not a JSON object (RFC 8259, UTF-8)."""
         try:
             return cls(_members(check_text(row)))
         except msgspec.ValidationError:
@@ -111,10 +103,8 @@ class Event:
         """Read an event without parsing a long array of numbers, such as a vector, which is most of a row.
 
         The only check of the array is that it contains no strings. If the array is invalid JSON, OpenSearch rejects
-        the document, and a processor that reads the array raises RecordRejected.
-
-        Raises:
-            RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
+        the document, and a processor that reads the array raises RecordRejected. Raise RecordRejected if the rest of
+        the row is not a JSON object (RFC 8259, UTF-8).
         """
         start, end = _long_array(row)
         if start < 0:
@@ -185,11 +175,7 @@ class Event:
         return None if node is MISSING else value_of(node)
 
     def put(self, key: Key, node: Node) -> None:
-        """Put a value at a key. Missing objects on the path are created, and array elements are replaced.
-
-        Raises:
-            EventError: a value on the path is neither an object nor an array, or an array element does not exist.
-        """
+        """Put a value at a key, in new objects if needed; raise EventError if the path leads through another value."""
         if node is ARRAY_NODE and len(key) > 1:
             # Unparsed arrays are supported only at the top level.
             node = self._array_node()
@@ -208,11 +194,7 @@ class Event:
             holder[name] = node
 
     def delete(self, key: Key) -> None:
-        """Delete the member at a key, if it exists.
-
-        Raises:
-            EventError: the key names an array element, which cannot be deleted.
-        """
+        """Delete the member at a key, if it exists; raise EventError if the key names an array element."""
         path = key[:-1]
         holder = self.find(path)
         if type(holder) is msgspec.Raw:

@@ -19,11 +19,7 @@ _DOT_IS_ANY = re.compile(r"\(\?[a-z]*s")
 
 @functools.lru_cache(maxsize=256)
 def compile_java_pattern(text: str) -> re.Pattern[str]:
-    """Compile a pattern, which matches like Java's if it is used with `fullmatch`.
-
-    Raises:
-        ConfigError: the pattern is invalid, or Python cannot match it as Java does.
-    """
+    """Compile a pattern for `fullmatch`; raise ConfigError if Python cannot match it as Java does."""
     any_char = "." if _DOT_IS_ANY.search(text) else _ANY_OF_LINE
 
     def translated(part: re.Match[str]) -> str:

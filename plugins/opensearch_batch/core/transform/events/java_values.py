@@ -51,11 +51,7 @@ def to_float32(number: float) -> float:
 
 
 def operand(value: object) -> object:
-    """Convert a value of an event to an operand.
-
-    Raises:
-        EvaluationError: the value is an integer of more than 64 bits.
-    """
+    """Convert a value of an event to an operand; raise EvaluationError for an integer of more than 64 bits."""
     if type(value) is float:
         return to_float32(value)
     if type(value) is int and not LONG_MIN <= value <= LONG_MAX:
@@ -93,11 +89,6 @@ def equal(left: Operand, right: Operand) -> bool:
     if _DOUBLE in kinds:
         return float(left) == float(right)
     return bool(left == right)
-
-
-def unequal(left: object, right: object) -> bool:
-    """Return whether two values differ."""
-    return not equal(left, right)
 
 
 def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) -> Callable[[Operand, Operand], bool]:
@@ -147,22 +138,14 @@ def divide(left: Operand, right: Operand) -> Operand:
 
 
 def remainder(left: Operand, right: Operand) -> Operand:
-    """Return the remainder of two Integers, with the sign of the dividend.
-
-    Raises:
-        EvaluationError: an operand is not an Integer, or the divisor is zero.
-    """
+    """Return the remainder, with the sign of the dividend; raise EvaluationError for zero, or types but Integer."""
     if _kinds(left, right) != (_INTEGER, _INTEGER) or right == 0:
         raise EvaluationError("% requires two 32-bit integers, the second not zero")
     return int(math.fmod(left, right))
 
 
 def negate(value: Operand) -> Operand:
-    """Negate a number.
-
-    Raises:
-        EvaluationError: the value is not a number, or is a Double.
-    """
+    """Negate a number; raise EvaluationError if the value is not a number, or is a Double."""
     kind = _kind(value)
     if kind in (_NONE, _DOUBLE):
         raise EvaluationError("- requires an integer or a 32-bit float")

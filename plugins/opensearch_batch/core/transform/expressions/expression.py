@@ -36,20 +36,12 @@ class Expression(msgspec.Struct, frozen=True):
     evaluate: Evaluate
 
     def __call__(self, event: Event) -> object:
-        """Return the value of the expression for an event, as a JSON value.
-
-        Raises:
-            EvaluationError: the expression has no value for the event.
-        """
+        """Return the value for an event, as a JSON value; raise EvaluationError if the expression has none."""
         return java.json_value(self.evaluate(event))
 
 
 def compile_expression(text: str) -> Expression:
-    """Compile an expression.
-
-    Raises:
-        ConfigError: the string is not a valid expression.
-    """
+    """Compile an expression; raise ConfigError if the string is not a valid expression."""
     tree = grammar.parse(text)
     compiler = _Compiler(text)
     try:
@@ -68,12 +60,9 @@ def expression_or_none(text: str) -> Expression | None:
 
 
 def compile_condition(text: str | None) -> Condition:
-    """Compile the condition of an option such as ``add_when``. Without a condition, the function returns True.
+    """Compile the condition of an option such as ``add_when``; raise ConfigError if it is not a valid expression.
 
-    The condition is false for an event if the expression has no value, or if its value is not a boolean.
-
-    Raises:
-        ConfigError: the string is not a valid expression.
+    The condition is true for every event if there is none, and false if the value of the expression is not a boolean.
     """
     if text is None:
         return lambda event: True  # noqa: ARG005 - one signature
@@ -149,11 +138,7 @@ class _Compiler:
         return call
 
     def _check_pattern(self, call: grammar.Call) -> None:
-        """Check a constant date pattern, because an unsupported pattern would fail for every event.
-
-        Raises:
-            ConfigError: the pattern is not supported.
-        """
+        """Raise ConfigError for a constant date pattern that is unsupported: it would fail for every event."""
         if call.name == "formatDateTime" and len(call.arguments) > 1:
             pattern = call.arguments[1]
             if isinstance(pattern, grammar.Literal) and isinstance(pattern.value, str):

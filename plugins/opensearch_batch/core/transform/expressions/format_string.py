@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.date_pattern import PLACEHOLDER as DATE_PLACEHOLDER
-from opensearch_batch.core.transform.events.date_pattern import compile_date_pattern
+from opensearch_batch.core.transform.events.date_pattern import DATE_PLACEHOLDER, compile_date_pattern
 from opensearch_batch.core.transform.events.event import Event, EventError, Key, key_or_none
 from opensearch_batch.core.transform.events.java_values import EvaluationError, text_of
 from opensearch_batch.core.transform.expressions.expression import Expression, expression_or_none
@@ -37,20 +36,12 @@ class Format(msgspec.Struct, frozen=True):
         return all(isinstance(part, str) for part in self.parts)
 
     def __call__(self, event: Event) -> str:
-        """Render the format string for an event.
-
-        Raises:
-            EventError: the event does not have a key, or an expression has no value for the event.
-        """
+        """Render the string; raise EventError if the event lacks a key, or an expression has no value."""
         return "".join([part if isinstance(part, str) else part(event) for part in self.parts])
 
 
 def compile_format(text: str) -> Format:
-    """Compile a format string that contains ``${key}`` or ``${expression}``.
-
-    Raises:
-        ConfigError: a placeholder is neither a key nor an expression, or a brace is not closed.
-    """
+    """Compile a string with ``${key}`` or ``${expression}``; raise ConfigError for any other placeholder."""
     constants, placeholders = split_format(text)
     keys: set[Key] = set()
     parts: list[str | Renderer] = []
@@ -60,11 +51,7 @@ def compile_format(text: str) -> Format:
 
 
 def split_format(text: str) -> tuple[list[str], list[str]]:
-    """Split a format string into its constant parts and the contents of the placeholders between them.
-
-    Raises:
-        ConfigError: a brace is not closed.
-    """
+    """Split a format string into constants and placeholders; raise ConfigError if a brace is not closed."""
     if unclosed := _UNCLOSED.search(text):
         raise ConfigError(f"{text!r}: the brace at column {unclosed.start() + 1} is not closed; write it like ${{/id}}")
     parts = PLACEHOLDER.split(text)
@@ -72,11 +59,7 @@ def split_format(text: str) -> tuple[list[str], list[str]]:
 
 
 def dated(text: str, now: datetime) -> str:
-    """Replace each ``%{pattern}`` in a string with the formatted time in UTC.
-
-    Raises:
-        ConfigError: a pattern is not supported.
-    """
+    """Replace each ``%{pattern}`` with the time in UTC; raise ConfigError if a pattern is not supported."""
     moment = now.astimezone(UTC)
     return DATE_PLACEHOLDER.sub(lambda match: compile_date_pattern(match[1])(moment), text)
 

@@ -52,11 +52,7 @@ def utf16_length(text: str) -> int:
 
 
 def zone_of(text: str) -> tzinfo:
-    """Return the time zone of a region or offset, such as ``America/New_York``, ``Z``, ``+05:30`` or ``UTC-8``.
-
-    Raises:
-        EvaluationError: the string is not a time zone.
-    """
+    """Return the time zone of a region or offset, like ``UTC-8``; raise EvaluationError for any other string."""
     offset = _OFFSET.fullmatch(text)
     if offset:
         digits = offset[2].replace(":", "")

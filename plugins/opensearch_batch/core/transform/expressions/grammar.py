@@ -117,11 +117,7 @@ Node = Literal | Pointer | LiteralSet | Call | Negative | Inverted | TypeOf | Ch
 
 
 def parse(text: str) -> Node:
-    """Parse an expression to its syntax tree.
-
-    Raises:
-        ConfigError: the string is not a valid expression.
-    """
+    """Parse an expression to its syntax tree; raise ConfigError if the string is not a valid expression."""
     from pyparsing import ParseBaseException
 
     try:

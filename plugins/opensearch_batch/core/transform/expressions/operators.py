@@ -82,7 +82,7 @@ OPERATORS: Mapping[str, Binary] = {
     "and": _both,
     "or": _either,
     "==": java.equal,
-    "!=": java.unequal,
+    "!=": lambda left, right: not java.equal(left, right),
     "=~": lambda left, right: _matches(left, right) is True,
     "!~": lambda left, right: _matches(left, right) is False,
     "<": java.ordering(operator.lt, inclusive=False),

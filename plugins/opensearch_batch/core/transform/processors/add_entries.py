@@ -41,29 +41,22 @@ class AddEntry(Options, frozen=True, kw_only=True):
     evaluate_when_on_element: bool = False
 
     def check(self, location: str) -> None:
-        """Check that the options do not contradict each other.
-
-        Args:
-            location: the beginning of the error message.
-
-        Raises:
-            ConfigError: options exclude or require each other.
-        """
+        """Raise ConfigError, with a message that begins with `location`, if options conflict, or one lacks another."""
         causes = [cause for wrong, cause in self._rules() if wrong]
         if causes:
             raise ConfigError(f"{location}: {causes[0]}")
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
-        # As in Data Prepper, null counts as not set.
+        # As in Data Prepper, null means not set.
         values = [self.value not in (None, UNSET), self.format is not None, self.value_expression is not None]
         in_list = self.iterate_on is not None
-        yield (self.key is None) == (self.metadata_key is None), "write one of key and metadata_key"
-        yield sum(values) != 1, "write one of value, format and value_expression, with a value that is not null"
+        yield (self.key is None) == (self.metadata_key is None), "set exactly one of key and metadata_key"
+        yield sum(values) != 1, "set exactly one of value, format and value_expression, to a value that is not null"
         yield (
             self.overwrite_if_key_exists and self.append_if_key_exists,
-            "overwrite_if_key_exists and append_if_key_exists exclude each other; write one of them",
+            "overwrite_if_key_exists and append_if_key_exists are mutually exclusive; remove one",
         )
-        yield in_list and self.key is None, "metadata_key and iterate_on exclude each other; write one"
+        yield in_list and self.key is None, "metadata_key and iterate_on are mutually exclusive; remove one"
         for name, configured in (
             ("add_to_element_when", self.add_to_element_when is not None),
             ("flatten_key: false", not self.flatten_key),
@@ -82,7 +75,6 @@ class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
     entries: Annotated[list[AddEntry], Meta(min_length=1)]
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         return base.continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
@@ -158,7 +150,7 @@ def _key(location: str, text: str) -> Callable[[Event], str]:
 
 
 def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool | None = None) -> None:
-    """Write a value to a key. An existing value is overwritten, extended or kept, as the entry configures."""
+    """Write a value to a key; the entry's options decide whether an existing value is replaced, extended or kept."""
     key = key_or_none(text)
     if not key:
         raise EventError(f"{text[:80]!r} is not a valid key")

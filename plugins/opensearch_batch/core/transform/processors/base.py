@@ -41,11 +41,7 @@ class ProcessorOptions(Options, frozen=True, kw_only=True):
     """Options of one processor; `compile` returns the function that processes events."""
 
     def compile(self) -> Processor:
-        """Return the processor.
-
-        Raises:
-            ConfigError: the options are invalid; the message names the option.
-        """
+        """Return the processor; raise ConfigError, which names the option, if an option is invalid."""
         raise NotImplementedError(type(self).__name__)
 
     def reads(self) -> set[Key]:
@@ -114,11 +110,7 @@ def condition_of(option: str, text: str | None) -> Condition:
 
 
 def source_key(option: str, text: str) -> Key:
-    """Parse a key that the processor reads.
-
-    Raises:
-        ConfigError: the key is empty or invalid.
-    """
+    """Parse a key that the processor reads; raise ConfigError if the key is empty or invalid."""
     with errors_at(option):
         key = key_of(text)
     if not key:
@@ -127,11 +119,7 @@ def source_key(option: str, text: str) -> Key:
 
 
 def target_key(option: str, text: str) -> Key:
-    """Parse a key that the processor writes.
-
-    Raises:
-        ConfigError: the key is empty or invalid, or starts with a number.
-    """
+    """Parse a key that the processor writes; raise ConfigError if it is empty, invalid, or starts with a number."""
     key = source_key(option, text)
     if key[0].isdecimal():
         raise ConfigError(f"{option}: {text!r} starts with a number; start a top-level key with a name")
@@ -161,11 +149,7 @@ def keys_read(texts: Iterable[str | None], *expressions: str | None) -> set[Key]
 
 
 def decoded(node: Node) -> object:
-    """Return the decoded value of a node, or None if the node is missing.
-
-    Raises:
-        EventError: a number is beyond the range of a double.
-    """
+    """Return a node's value, None if it is missing; raise EventError for a number beyond the range of a double."""
     try:
         return None if node is MISSING else value_of(node)
     except msgspec.DecodeError as error:
@@ -173,11 +157,7 @@ def decoded(node: Node) -> object:
 
 
 def list_at(event: Event, key: Key, option: str) -> list[Node] | None:
-    """Return the list at a key, or None if the key is missing or its value is null.
-
-    Raises:
-        EventError: the value is not a list.
-    """
+    """Return the list at a key, None if the value is missing or null; raise EventError for any other value."""
     node = event.find(key)
     if node is MISSING or event.is_null(key):
         return None
@@ -188,11 +168,7 @@ def list_at(event: Event, key: Key, option: str) -> list[Node] | None:
 
 
 def object_of(node: Node, option: str) -> dict[str, Node]:
-    """Return a copy of the members of a list element.
-
-    Raises:
-        EventError: the element is not an object.
-    """
+    """Return a copy of the members of a list element; raise EventError if the element is not an object."""
     members = members_of(node)
     if members is None:
         raise EventError(f"{option}: an element of the list is not an object")

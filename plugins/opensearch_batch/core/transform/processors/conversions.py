@@ -29,22 +29,14 @@ def converter(wanted: Type, scale: int = 0) -> Convert:
 
 
 def parse_integer(text: str, bits: int) -> int:
-    """Parse a signed integer of at most `bits` bits.
-
-    Raises:
-        ValueError: the string is not such an integer.
-    """
+    """Parse a signed integer of at most `bits` bits; raise ValueError if the string is not such an integer."""
     if _WHOLE.fullmatch(text) is None or len(text) > bits or not _fits(number := int(text), bits):
         raise ValueError(f"{text[:40]!r} is not an integer of {bits} bits")
     return number
 
 
 def parse_double(text: str) -> float:
-    """Parse a double; as in Java, surrounding whitespace and a suffix f or d are allowed.
-
-    Raises:
-        ValueError: the string is not a finite number.
-    """
+    """Parse a finite double, also with spaces around it and a suffix f or d, as in Java; else raise ValueError."""
     trimmed = text.strip()
     number = trimmed[:-1] if trimmed[-1:] in ("f", "F", "d", "D") else trimmed
     if _DECIMAL.fullmatch(number) is None or not isfinite(value := float(number)):

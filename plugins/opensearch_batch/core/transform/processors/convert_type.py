@@ -61,9 +61,8 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
     iterate_on: str | None = None
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         if self.key is not None and self.keys is not None:
-            raise ConfigError("key and keys exclude each other; write one of them")
+            raise ConfigError("set exactly one of key and keys")
         if not self._keys and self.coerce_strings is UNSET:
             raise ConfigError("there is nothing to convert; write key, keys or coerce_strings")
         convert = converter(self.type, self.scale)
@@ -75,7 +74,6 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
         return lambda event: not holds(event) or process(event)
 
     def reads(self) -> set[Key]:
-        """Return the keys to convert and the keys of the condition."""
         named = self._keys if self.iterate_on is None else [self.iterate_on]
         return base.keys_read(named, self.convert_when)
 
@@ -181,11 +179,7 @@ def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
 
 
 def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
-    """Return the value that a string represents.
-
-    Raises:
-        ValueError: the string looks like a number, but is malformed.
-    """
+    """Return the value that a string represents; raise ValueError for a malformed number."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"

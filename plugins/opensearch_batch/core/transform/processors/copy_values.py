@@ -33,7 +33,6 @@ class CopyValues(base.ProcessorOptions, frozen=True, kw_only=True):
     overwrite_if_to_list_exists: bool = False
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         if (self.from_list is None) != (self.to_list is None):
             raise ConfigError("from_list and to_list must be used together; write both or neither")
         if self.from_list is not None and self.to_list is not None:
@@ -46,12 +45,10 @@ class CopyValues(base.ProcessorOptions, frozen=True, kw_only=True):
         )
 
     def reads(self) -> set[Key]:
-        """Return the source keys and the keys of the conditions."""
         sources = [entry.from_key for entry in self.entries] if self.from_list is None else [self.from_list]
         return base.keys_read(sources, *(entry.copy_when for entry in self.entries))
 
     def adds(self) -> set[Key]:
-        """Return the target keys."""
         return base.keys_named([entry.to_key for entry in self.entries] if self.to_list is None else [self.to_list])
 
     def _between_lists(self, from_list: str, to_list: str) -> base.Step:

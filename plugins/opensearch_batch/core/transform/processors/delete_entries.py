@@ -30,9 +30,8 @@ class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=Tru
     entries: list[DeleteEntry] | None = None
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         if sum(form is not None for form in (self.with_keys, self.with_keys_regex, self.entries)) != 1:
-            raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
+            raise ConfigError("set exactly one of with_keys, with_keys_regex and entries")
         if self.entries is None:
             return base.stop_on_failure([_step("", self)])
         # As in Data Prepper, `entries` overrides the other options, but the condition must be valid.
@@ -40,7 +39,6 @@ class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=Tru
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
-        """Return the keys of iterated lists and of conditions."""
         parts: Sequence[DeleteEntry] = [self] if self.entries is None else self.entries
         return base.keys_read((part.iterate_on for part in parts), *(part.delete_when for part in parts))
 

@@ -26,7 +26,6 @@ class DropEvents(base.ProcessorOptions, frozen=True, kw_only=True):
     handle_failed_events: Failing = "skip"
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         with base.errors_at("drop_when"):
             expression = compile_expression(self.drop_when)
         silent, keeps = self.handle_failed_events.endswith("_silently"), self.handle_failed_events.startswith("skip")
@@ -46,5 +45,4 @@ class DropEvents(base.ProcessorOptions, frozen=True, kw_only=True):
         return process
 
     def reads(self) -> set[Key]:
-        """Return the keys of the condition."""
         return base.keys_read((), self.drop_when)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.date_pattern import DAYS, MONTHS, SHORT
+from opensearch_batch.core.transform.events.date_pattern import ABBREVIATION_CHARS, DAYS, MONTHS
 
 # Returns milliseconds since the epoch; raises ValueError for a string that does not match the pattern.
 ReadTime = Callable[[str], int]
@@ -30,9 +30,9 @@ _PARTS: Mapping[str, str] = {
     **{letter: rf"(?P<{name}>\d{{1,2}})" for letter, name in _NUMBERS.items()},
     **{letter * 2: rf"(?P<{name}>\d\d)" for letter, name in _NUMBERS.items()},
     **{"S" * count: rf"(?P<fraction>\d{{{count}}})" for count in range(1, 10)},
-    "MMM": f"(?P<named>{'|'.join(name[:SHORT] for name in MONTHS)})",
+    "MMM": f"(?P<named>{'|'.join(name[:ABBREVIATION_CHARS] for name in MONTHS)})",
     "MMMM": f"(?P<named>{'|'.join(MONTHS)})",
-    **dict.fromkeys(("E", "EE", "EEE"), f"(?:{'|'.join(name[:SHORT] for name in DAYS)})"),
+    **dict.fromkeys(("E", "EE", "EEE"), f"(?:{'|'.join(name[:ABBREVIATION_CHARS] for name in DAYS)})"),
     "EEEE": f"(?:{'|'.join(DAYS)})",
     "a": "(?P<half>AM|PM)",
     **{
@@ -55,11 +55,7 @@ _PARTS: Mapping[str, str] = {
 
 
 def time_reader(pattern: str) -> ReadTime:
-    """Return a function that parses times with a pattern.
-
-    Raises:
-        ConfigError: the pattern is invalid or has unsupported letters.
-    """
+    """Return a function that parses times; raise ConfigError if the pattern is invalid, or has unsupported letters."""
     try:
         match = re.compile("".join(_expression(part[0]) for part in _PART.finditer(pattern)), re.ASCII).fullmatch
     except re.error:

@@ -48,7 +48,6 @@ class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
     normalize_keys: bool = False
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         source = base.source_key("source", self.source)
         target = None if self.destination is None else self._target(self.destination)
         pointed = None if self.pointer is None else _pointer(self.pointer)
@@ -77,7 +76,6 @@ class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
         return base.stop_on_failure([base.guarded("parse_when", self.parse_when, step)])
 
     def reads(self) -> set[Key]:
-        """Return the source key and the keys of the condition."""
         return base.keys_read([self.source], self.parse_when)
 
     def adds(self) -> set[Key]:

@@ -40,21 +40,18 @@ class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
     transform_key: Transform = "none"
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         change, entries = _CHANGES.get(self.transform_key), self.entries or ()
         if (change is None) == (self.entries is None):
-            raise ConfigError("entries and transform_key exclude each other; write one of them")
+            raise ConfigError("set exactly one of entries and transform_key")
         if change is not None:
             return base.stop_on_failure([lambda event: _rename_all(event.fields, change)])
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(entries)])
 
     def reads(self) -> set[Key]:
-        """Return the keys to rename and the keys of the conditions."""
         entries = self.entries or ()
         return base.keys_read((entry.from_key for entry in entries), *(entry.rename_when for entry in entries))
 
     def adds(self) -> set[Key]:
-        """Return the new keys."""
         return base.keys_named(entry.to_key for entry in self.entries or ())
 
 
@@ -66,7 +63,7 @@ def _step(location: str, entry: RenameEntry) -> base.Step:
         pattern = base.pattern_of(f"{location}from_key_regex", entry.from_key_regex)
         step = _rename_matches(pattern, target, overwrite=overwrite)
     else:
-        raise ConfigError(f"{location}from_key and {location}from_key_regex exclude each other; write one of them")
+        raise ConfigError(f"set exactly one of {location}from_key and {location}from_key_regex")
     return base.guarded(f"{location}rename_when", entry.rename_when, step)
 
 

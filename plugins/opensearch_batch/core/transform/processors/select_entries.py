@@ -18,7 +18,6 @@ class SelectEntries(base.ProcessorOptions, frozen=True, kw_only=True):
     select_when: str | None = None
 
     def compile(self) -> base.Processor:
-        """Return the processor."""
         if not self.include_keys and not self.include_keys_regex:
             raise ConfigError("include_keys or include_keys_regex is required; write the keys to keep")
         keys = [base.target_key(f"include_keys[{index}]", text) for index, text in enumerate(self.include_keys or ())]
@@ -39,5 +38,4 @@ class SelectEntries(base.ProcessorOptions, frozen=True, kw_only=True):
         return base.stop_on_failure([base.guarded("select_when", self.select_when, select)])
 
     def reads(self) -> set[Key]:
-        """Return the selected keys and the keys of the condition."""
         return base.keys_read(self.include_keys or (), self.select_when)

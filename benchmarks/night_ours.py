@@ -1,0 +1,249 @@
+"""Nights of one pipeline by the code of its stages: prepare, ingest and commit, as the DAG calls them.
+
+One process of the benchmark `incremental`. The service and the index are stubs (`benchmarks/night_service.py`), and
+the seconds of the service are not counted. Source and work prefix are below one folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import orjson
+import pyarrow.parquet  # noqa: F401 - loaded before the clock starts, as the rival's modules are
+
+from benchmarks import night_source, rows
+from benchmarks.client import Job, serve
+from benchmarks.night_service import FIELD, INDEX, INDEX_BODY, PARAMETERS, AnyIndex, AnyService, vectors_of
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.staged_ingest import StagedIngest
+from opensearch_batch.core.ledger.commit import commit
+from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.opensearch.client import address_of, opensearch_client
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
+from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
+from opensearch_batch.core.runs.retention import Retention
+from opensearch_batch.core.runs.run_account import reconcile, shard_reports, written_shards
+from opensearch_batch.core.sharding.listing import list_source
+from opensearch_batch.core.storage.json_document import save
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.services.registry import adapter_of
+
+SOURCE, WORK, INPUTS = "s3://lake/in/", "s3://lake/work", ("$.text",)
+FIELD_MAP = {"_id": "$._id", "title": "$.title", "text": "$.text", FIELD: "prediction"}
+# Where local files keep objects of that location.
+SOURCE_FOLDER = "s3:/lake/in"
+SHARD_RECORDS, SHARD_BYTES = 10_000, 100_000_000
+DAY_S, FIRST_S, YEAR, WEEK = 86_400.0, 1_767_225_600.0, 365, 7
+RETENTION_S = 30 * DAY_S
+# A number that no record of a source has.
+FREE = 900_000_000
+PHASES = ("listing", "prepare", "service", "ingest", "commit", "retention")
+
+
+class Nights:
+    """The runs of one pipeline below a folder."""
+
+    def __init__(self, folder: Path, cluster: Cluster | None = None, *, vectors: int = rows.TEMPLATES) -> None:
+        self.objects = LocalFiles(folder)
+        self.folder = folder / SOURCE_FOLDER
+        self.index = cluster or AnyIndex()
+        self.service = AnyService(self.objects, vectors=vectors)
+        self.layout = Layout(WORK, "bench")
+        self.wall_us, self.cpu_us = Counter[str](), Counter[str]()
+        self._adapter = adapter_of("sagemaker")
+        self._request = IngestRequest(INDEX, FIELD_MAP)
+
+    def run(self, at_s: float, *, rebuild: bool = False) -> Counter[str]:
+        """Run once; return the counts of prepare, or nothing if nothing changed."""
+        prepared = self._prepare(at_s, rebuild=rebuild)
+        if prepared is None:
+            return Counter()
+        manifest = prepared.manifest
+        for shard in manifest.shards:
+            with self._phase("service"):
+                output = self.service.output(self.layout, shard) if shard.job else None
+            with self._phase("ingest"):
+                self._ingest(manifest).run(shard, output)
+            for uri in output.uris if output else ():
+                self.objects.delete(uri)
+        with self._phase("commit"):
+            shards = written_shards(self.objects, self.layout, manifest)
+            reconcile(self.objects, self.layout, manifest, shards)
+            reports = shard_reports(self.objects, self.layout, manifest, shards)
+            exceptions = (each for _, report in reports for each in report.verdicts.exceptions)
+            commit(self.objects, self.layout, manifest, exceptions)
+        with self._phase("retention"):
+            Retention(
+                self.objects,
+                self.layout,
+                PredictionStore(self.objects, manifest.predictions),
+                outputs=lambda *_: [],
+                unstage=lambda _: None,
+            ).run(RETENTION_S, now=time.time())
+        return Counter(msgspec.structs.asdict(manifest.counts))
+
+    def refresh(self) -> None:
+        """Make all documents searchable, as a part of the ingest."""
+        with self._phase("ingest"):
+            self.index.refresh(INDEX)
+
+    def measured(self, counts: Counter[str]) -> dict[str, int]:
+        """Return what this process measured: records that were read, what they cost, and the time of each phase."""
+        operations = self.index.operations if isinstance(self.index, AnyIndex) else 0
+        times = {f"{name}_us": self.wall_us[name] for name in PHASES}
+        times |= {f"{name}_cpu_us": self.cpu_us[name] for name in PHASES}
+        head = {"records": counts["read"], "paid": self.service.paid, "operations": operations}
+        return {**head, "opened": counts["opened"], **times}
+
+    def _prepare(self, at_s: float, *, rebuild: bool) -> PreparedRun | None:
+        with self._phase("listing"):
+            listing = list_source(self.objects, SOURCE)
+        with self._phase("prepare"):
+            options = PrepareOptions(
+                on_removed="delete", max_records=SHARD_RECORDS, max_bytes=SHARD_BYTES, rebuild=rebuild
+            )
+            manifest = self._manifest(f"run-{at_s:.0f}", options)
+            prepared = Preparation(
+                self.objects,
+                self.layout,
+                listing,
+                manifest,
+                adapter=self._adapter,
+                request=self._request,
+                at_s=at_s,
+                options=options,
+            ).run()
+            if prepared is not None:
+                save(self.objects, self.layout.run_ledger(manifest.run_key), prepared.ledger)
+                save(self.objects, self.layout.manifest(manifest.run_key), prepared.manifest)
+        return prepared
+
+    def _manifest(self, run_key: str, options: PrepareOptions) -> Manifest:
+        index = self.index.index(INDEX)
+        return Manifest(
+            pipeline=self.layout.pipeline,
+            run_key=run_key,
+            source=SOURCE,
+            scope=scope_of(SOURCE, (), ()),
+            service=self._adapter.name,
+            model_id="m",
+            index=INDEX,
+            index_uuid=index.uuid if index else "",
+            fingerprint=fingerprint_of(
+                self._request,
+                self._adapter,
+                PARAMETERS,
+                INPUTS,
+                objects=self.objects,
+                index_body=INDEX_BODY,
+                options=options,
+            ),
+            vectors=list(index.vectors) if index else [],
+            parameters=PARAMETERS,
+            inputs=INPUTS,
+            predictions=self.layout.predictions(),
+        )
+
+    def _ingest(self, manifest: Manifest) -> StagedIngest:
+        return StagedIngest(
+            self.objects,
+            self.index,
+            layout=self.layout,
+            manifest=manifest,
+            adapter=self._adapter,
+            request=self._request,
+        )
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        began, cpu_began = time.perf_counter_ns(), time.process_time_ns()
+        yield
+        self.wall_us[name] += (time.perf_counter_ns() - began) // 1000
+        self.cpu_us[name] += (time.process_time_ns() - cpu_began) // 1000
+
+
+def one_night(nights: Nights, number: int) -> dict[str, int]:
+    """Run one night over the source as it is."""
+    return nights.measured(nights.run(FIRST_S + number * DAY_S))
+
+
+def rebuilt(nights: Nights, number: int) -> dict[str, int]:
+    """Write every document again from the store, then only convert as many vectors to text."""
+    counts = nights.run(FIRST_S + number * DAY_S, rebuild=True)
+    vectors = counts["read"] // rows.TEMPLATES * rows.TEMPLATES
+    return {**nights.measured(counts), "vectors": vectors, "text_cpu_us": vectors_to_text(vectors)}
+
+
+def vectors_to_text(count: int) -> int:
+    """Convert so many vectors of 32-bit floats to JSON text, and nothing else; return the processor time."""
+    dumps, frombuffer, kind, option = orjson.dumps, np.frombuffer, np.dtype("<f4"), orjson.OPT_SERIALIZE_NUMPY
+    vectors = [np.array(each, kind).tobytes() for each in vectors_of(count=rows.TEMPLATES)]
+    began = time.process_time_ns()
+    for _ in range(count // len(vectors)):
+        for vector in vectors:
+            dumps(frombuffer(vector, kind), option=option)
+    return (time.process_time_ns() - began) // 1000
+
+
+def four_changes(nights: Nights, number: int) -> dict[str, int]:
+    """Append a record, insert one on top, edit one, and delete one, with a night after each."""
+    changes: list[Callable[[Path], None]] = [
+        lambda folder: night_source.append(folder, FREE),
+        lambda folder: night_source.insert_on_top(folder, FREE + 1),
+        night_source.edit_one,
+        night_source.delete_first,
+    ]
+    found: dict[str, int] = {}
+    paid = operations = 0
+    for at, change in enumerate(changes):
+        change(nights.folder)
+        nights.run(FIRST_S + (number + at) * DAY_S)
+        now = nights.measured(Counter())
+        found |= {f"paid_{at}": now["paid"] - paid, f"operations_{at}": now["operations"] - operations}
+        paid, operations = now["paid"], now["operations"]
+    return {"nights": len(changes), **found}
+
+
+def a_year(nights: Nights, number: int, days: int = YEAR) -> dict[str, int]:
+    """Add an object with new records each night."""
+    new = night_source.NEW_A_NIGHT
+    for night in range(days):
+        night_source.add_object(nights.folder, f"{night:03d}.jsonl", night * new, new)
+        nights.run(FIRST_S + (number + night) * DAY_S)
+    return {"nights": days, **nights.measured(Counter())}
+
+
+def a_week(nights: Nights, number: int) -> dict[str, int]:
+    """Add an object with new records each night of a week."""
+    return a_year(nights, number, WEEK)
+
+
+def loaded(nights: Nights, number: int) -> dict[str, int]:
+    """Run one night, and refresh the index."""
+    counts = nights.run(FIRST_S + number * DAY_S)
+    nights.refresh()
+    return nights.measured(counts)
+
+
+NIGHTS: list[Callable[[Nights, int], dict[str, int]]] = [one_night, rebuilt, four_changes, a_year, a_week, loaded]
+
+
+def work(job: Job) -> Callable[[], dict[str, int]]:
+    """Run `job.options["night"]`, an index in `NIGHTS`, below `job.rows`; `number` is the day of the first run."""
+    cluster = Cluster(opensearch_client(address_of(job.url)), job.url) if job.url else None
+    nights = Nights(Path(job.rows), cluster, vectors=job.options.get("vectors", rows.TEMPLATES))
+    night = NIGHTS[job.options["night"]]
+    return lambda: night(nights, job.options["number"])
+
+
+if __name__ == "__main__":
+    serve(work)

@@ -1,0 +1,190 @@
+"""Commits a run to the record ledger: its pending rows get their verdicts, then the head of its scope names them.
+
+The rows are written before the head names them, and the head is replaced last. So a run that is killed anywhere, or
+that lost its claim, leaves files that nothing names, and the next run repeats its work.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead, in_file_order
+from opensearch_batch.core.ledger.key_index import row_keys
+from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, decided
+from opensearch_batch.core.ledger.verdicts import RecordVerdict
+from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.manifest import DELETIONS, Manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from opensearch_batch.core.ledger.key_index import Keys
+
+# Keys of several objects are looked up together until there are so many.
+LOOKUP_KEYS = 1 << 20
+
+
+def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Iterable[RecordVerdict]) -> Head | None:
+    """Commit a run, and return the new head of its scope; None for a trial run, which commits nothing.
+
+    The records of the run are indexed, except those with another verdict in `exceptions`.
+
+    Raises:
+        ClaimLost: another run has claimed the scope; nothing was committed.
+        FatalError: a file of the run is missing or damaged.
+    """
+    if manifest.claim is None:
+        return None
+    ledger = _run_ledger(objects, layout, manifest.run_key)
+    entries = committed_entries(
+        objects,
+        ledger,
+        exceptions,
+        PredictionStore(objects, manifest.predictions),
+        folder=layout.scope_rows(manifest.scope),
+        version=manifest.version,
+    )
+    head = ScopeHead(objects, layout.scope_head(manifest.scope))
+    return head.commit(manifest.claim, head_change(ledger, entries, manifest))
+
+
+def with_unfinished_run(objects: Objects, layout: Layout, head: Head) -> Head:
+    """Return the head as the next run has to see it if the last run that claimed it has not committed.
+
+    That run may have written some of its documents, and deleted others. Its pending rows take the place of the rows
+    that they were compared with, so the next run writes all these documents again, or deletes them if their records are
+    gone, although the source may be again as it was before. Its deletions are done again before any later version of
+    their documents.
+    """
+    if head.claim.version == head.committed:
+        return head
+    manifest = JsonDocument(objects, layout.manifest(head.claim.run_key), Manifest).read()
+    if manifest is None or manifest.claim != head.claim:
+        # It had written nothing yet, because prepare had not ended. An earlier run is in the head already.
+        return head
+    ledger = _run_ledger(objects, layout, manifest.run_key)
+    # The answers that the objects needed are kept for the next run.
+    segments = {uri: entry.segments for uri, entry in head.objects.items()}
+    entries = {
+        uri: msgspec.structs.replace(entry, etag="", segments=segments.get(uri, {}))
+        for uri, entry in ledger.entries.items()
+    }
+    deletions = next((shard.staged for shard in manifest.shards if shard.id == DELETIONS), head.deletions)
+    return msgspec.structs.replace(head_change(ledger, entries, manifest)(head), deletions=deletions)
+
+
+def _run_ledger(objects: Objects, layout: Layout, run_key: str) -> RunLedger:
+    uri = layout.run_ledger(run_key)
+    absent = FatalError(f"{uri}: what this run was to commit is missing; clear its prepare to write it again")
+    return JsonDocument(objects, uri, RunLedger, remedy="clear prepare to write it again").require(absent)
+
+
+def committed_entries(
+    objects: Objects,
+    ledger: RunLedger,
+    exceptions: Iterable[RecordVerdict],
+    store: PredictionStore,
+    *,
+    folder: str,
+    version: int,
+) -> dict[str, Entry]:
+    """Write the rows of a run with their verdicts, and return the objects of the source with these rows.
+
+    A pending record without an exception is indexed. Records of unread objects, and records that wait, have no verdict,
+    so they stay pending, and the next run opens their objects again.
+
+    `exceptions` are the records that were not indexed, `version` is the external version of the run's documents.
+
+    Raises:
+        FatalError: pending rows are missing or damaged.
+    """
+    waiting = ((uri, line, RecordState.PENDING) for uri, line in ledger.waiting)
+    verdicts, unread = _Exceptions(chain(exceptions, waiting)), set(ledger.unread)
+    reader, writer, needed = RowsReader(objects), RowsWriter(objects, folder), _NeededSegments(store)
+    for uri, entry in in_file_order(ledger.entries):
+        for rows in reader.read(entry):
+            committed = rows if uri in unread else verdicts.applied(uri, rows, version)
+            writer.add(uri, committed)
+            needed.add(uri, committed)
+    segments, slices = needed.close(), writer.close()
+    return {
+        uri: Entry(
+            **msgspec.structs.asdict(slices.get(uri, RowsSlice("", 0, 0))),
+            etag=entry.etag,
+            modified=entry.modified,
+            segments=dict(segments.get(uri, {})),
+            stale=entry.stale and uri in unread,
+        )
+        for uri, entry in ledger.entries.items()
+    }
+
+
+def head_change(ledger: RunLedger, entries: dict[str, Entry], manifest: Manifest) -> Callable[[Head], Head]:
+    """Return the change for `ScopeHead.commit`: the objects of the run replace theirs, and removed objects go."""
+
+    def change(head: Head) -> Head:
+        head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
+        kept = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.removed}
+        return msgspec.structs.replace(head, objects=kept | entries, deletions="")
+
+    return change
+
+
+class _Exceptions:
+    """The records that were not indexed, in five bytes each; the last verdict of a record counts."""
+
+    def __init__(self, exceptions: Iterable[RecordVerdict]) -> None:
+        self._lines: dict[str, array[int]] = {}
+        self._states: dict[str, bytearray] = {}
+        for uri, line, state in exceptions:
+            self._lines.setdefault(uri, array("I")).append(line)
+            self._states.setdefault(uri, bytearray()).append(state)
+
+    def applied(self, uri: str, rows: pa.Table, version: int) -> pa.Table:
+        """Return rows of an object whose pending records have their verdicts."""
+        lines, states = self._lines.get(uri, ()), self._states.get(uri, ())
+        verdicts = zip(lines, states, strict=True)
+        return decided(rows, RecordState.PENDING, verdicts, otherwise=RecordState.INDEXED, version=version)
+
+
+class _NeededSegments:
+    """Counts the predictions of each object by segment of the prediction store."""
+
+    def __init__(self, store: PredictionStore) -> None:
+        self._store = store
+        self._counts: dict[str, Counter[str]] = {}
+        self._waiting: list[tuple[str, Keys]] = []
+        self._waiting_keys = 0
+
+    def add(self, uri: str, rows: pa.Table) -> None:
+        """Add the keys of rows."""
+        keys = row_keys(rows)
+        self._waiting.append((uri, keys))
+        self._waiting_keys += len(keys)
+        if self._waiting_keys >= LOOKUP_KEYS:
+            self._count()
+
+    def close(self) -> dict[str, Counter[str]]:
+        """Return the counts."""
+        self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        if not self._waiting_keys:
+            return
+        located, end = self._store.lookup(keys.tobytes() for _, keys in self._waiting), 0
+        for uri, keys in self._waiting:
+            start, end = end, end + len(keys)
+            self._counts.setdefault(uri, Counter()).update(located.used_segments(start, end))
+        self._waiting.clear()
+        self._waiting_keys = 0

@@ -1,0 +1,132 @@
+"""Parts of the schema of a pipeline file: types of single values, descriptions of keys, the schedule and the source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from opensearch_batch.core.types.counts import MAX_REMOVED, MIN_REMOVED, PERCENT
+from opensearch_batch.core.types.formats import Format
+
+JsonPath = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Percent = Annotated[str, Meta(pattern=PERCENT)]
+S3_PREFIX = "^s3://[^/]"
+
+
+def about(text: str, example: object = None) -> Meta:
+    """Return the description of a key; error messages show `example` if the value of the key is invalid."""
+    return Meta(description=text, examples=None if example is None else [example])
+
+
+class NewObjects(Struct, frozen=True, forbid_unknown_fields=True):
+    """Starts a run when objects are added to the source or change."""
+
+    poll_every_s: Annotated[
+        Seconds, about("Interval between listings of the source, or between reads of the queue.", 60)
+    ] = 60.0
+    sqs: Annotated[
+        str | None,
+        about(
+            "URL of the SQS queue that receives the bucket's event notifications; used instead of listings.",
+            "https://sqs.us-east-1.amazonaws.com/123456789012/documents",
+        ),
+    ] = None
+
+
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
+    """When runs are scheduled; exactly one of `cron`, `partitions`, `assets` and `new_objects`."""
+
+    cron: Annotated[str | None, about("Cron expression or preset; each run has a date, `{{ ds }}`.", "@daily")] = None
+    partitions: Annotated[
+        str | None,
+        about("Cron expression; each run has a partition, `{{ partition_key }}`.", "0 2 * * *"),
+    ] = None
+    key_format: Annotated[str, about("Format of the partition key (strftime).", "%Y-%m-%d")] = "%Y-%m-%d"
+    timezone: Annotated[
+        str, about("Time zone of `cron`, of `partitions` and of the date `{{ ds }}`.", "Europe/Vienna")
+    ] = "UTC"
+    assets: Annotated[
+        list[str],
+        about(
+            "URIs of assets that other DAGs update; a run starts when all of them have been updated.",
+            ["x-opensearch://opensearch_default/books"],
+        ),
+    ] = []
+    new_objects: Annotated[
+        NewObjects | None, about("Starts a run when objects are added to the source or change.", {"poll_every_s": 60})
+    ] = None
+
+
+class DeletedRecords(Struct, frozen=True, forbid_unknown_fields=True):
+    """Records that delete their documents (tombstones); needs an `_id` in each record."""
+
+    path: Annotated[JsonPath, about("JSON path in a record.", "$.op")]
+    equals: Annotated[str | int | float | bool, about("The value there of a record that deletes.", "delete")]
+
+
+class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Location and format of the documents."""
+
+    uri: Annotated[
+        str,
+        about(
+            "S3 prefix that ends in `/`, a glob, or one object. `{{ ds }}` is the date of the run, `{{ ds_nodash }}` "
+            "the same without hyphens, `{{ partition_key }}` its partition.",
+            "s3://documents/dt={{ ds }}/",
+        ),
+    ]
+    include: Annotated[
+        list[str],
+        about(
+            "Globs; an object is read only if its name below the prefix matches one. `*` and `?` do not match `/`, "
+            "`**` does; a glob without `/` matches in every folder.",
+            ["*.jsonl", "*.jsonl.gz"],
+        ),
+    ] = []
+    exclude: Annotated[list[str], about("Globs; objects whose name matches one are skipped.", ["*.tmp"])] = []
+    format: Annotated[
+        Format | None,
+        about(
+            "`jsonl`: one JSON object per line. `json`: one JSON object, or an array of objects. `csv`: with a header; "
+            "all values are strings. `parquet`. Default: by file extension, else JSON in the layout of the object's "
+            "first bytes, so one prefix may mix formats. Objects may be compressed (`.gz`, `.zst`).",
+            "csv",
+        ),
+    ] = None
+    prepare: Annotated[
+        bool,
+        about("`false`: each object is service-ready input and is submitted as one job, unchanged and not copied."),
+    ] = True
+    on_empty: Annotated[
+        Literal["fail", "skip"],
+        about("What a run does when the source has no objects, such as a partition without documents."),
+    ] = "fail"
+    mode: Annotated[
+        Literal["snapshot", "append"] | None,
+        about(
+            "`snapshot`: the source is complete, so a record that is absent was removed. `append`: absence means "
+            "nothing, and of records with the same id, the one in the object that changed last counts. Default: "
+            "`append` for partitions, dates and `new_objects`, else `snapshot`; `opensearch-batch check` shows it.",
+            "snapshot",
+        ),
+    ] = None
+    on_removed: Annotated[
+        Literal["keep", "delete"],
+        about("What happens to the documents of removed records. `delete` needs an `_id` in each record."),
+    ] = "keep"
+    max_removed: Annotated[
+        Percent,
+        about(
+            "Share of the documents that a run may delete because their records were removed; a run that would delete "
+            f"more is refused before anything is paid for, written or deleted. {MIN_REMOVED} documents may always be "
+            "deleted, unless it is `0%`.",
+            "20%",
+        ),
+    ] = MAX_REMOVED
+    deleted: Annotated[
+        DeletedRecords | None,
+        about("Records that delete their documents.", {"path": "$.op", "equals": "delete"}),
+    ] = None

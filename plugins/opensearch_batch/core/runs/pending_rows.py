@@ -1,0 +1,66 @@
+"""Rows of the ledger as a run will commit them, once its records have verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.ledger.classes import WRITTEN
+from opensearch_batch.core.ledger.difference import Difference
+from opensearch_batch.core.ledger.head import Entry, Head
+from opensearch_batch.core.ledger.key_index import row_keys
+from opensearch_batch.core.ledger.rows import RowsWriter, are_any_of
+from opensearch_batch.core.sharding.changed_records import ChangedObject
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.object_info import ObjectInfo
+
+
+class PendingRows:
+    """Writes the rows of a diff, and collects the records to stage.
+
+    Without a folder, no rows are written.
+    """
+
+    def __init__(self, objects: Objects, folder: str | None) -> None:
+        self._writer = None if folder is None else RowsWriter(objects, folder)
+
+    def collect(
+        self, result: Difference, infos: Mapping[str, ObjectInfo], *, passthrough: bool = False
+    ) -> list[ChangedObject]:
+        """Write all rows; return the objects with new or changed records.
+
+        With `passthrough`, these objects are returned with all their records.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        parts: dict[str, list[tuple[Any, ...]]] = {}
+        for part in result.objects():
+            if self._writer is not None:
+                self._writer.add(part.uri, part.rows)
+            is_changed = are_any_of(part.classes, WRITTEN)
+            # Rows of records that left their object in append mode have the line 0.
+            chosen = part.rows["line"].to_numpy() > 0 if passthrough else is_changed
+            if chosen.any():
+                rows = part.rows.select(["line", "content_keys"]).filter(pa.array(chosen))
+                parts.setdefault(part.uri, []).append((rows["line"].to_numpy(), row_keys(rows), is_changed[chosen]))
+        changed = (
+            ChangedObject(infos[uri], *map(np.concatenate, zip(*columns, strict=True)))
+            for uri, columns in parts.items()
+        )
+        return [each for each in changed if each.is_changed.any()]
+
+    def entries(self, infos: Mapping[str, ObjectInfo], head: Head, left: Collection[str]) -> dict[str, Entry]:
+        """Return the objects with pending rows; those that are left to the next run have no ETag."""
+        entries = dict[str, Entry]()
+        for uri, part in self._writer.close().items() if self._writer is not None else ():
+            before = head.objects.get(uri)
+            entries[uri] = Entry(
+                **msgspec.structs.asdict(part),
+                etag="" if uri in left else infos[uri].etag,
+                modified=infos[uri].modified,
+                stale=before is not None and before.stale,
+            )
+        return entries

@@ -1,0 +1,210 @@
+"""Reads the records of source objects, as rows of the record ledger or as they are.
+
+Regular JSON Lines, which hold one complete record each, are read in blocks. A block with an irregular line is halved,
+so that only a few lines around the irregular one are read one by one. All other rows are read one by one, with the same
+result. A row that is not a record becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.formats.any_json import AnyJson, layout_of
+from opensearch_batch.core.formats.dead_letter_rows import DeadLetterRows
+from opensearch_batch.core.formats.jsonl import JsonLines
+from opensearch_batch.core.formats.reading import format_of, reader
+from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.ledger.content_keys import content_key
+from opensearch_batch.core.ledger.rows import PACK_ROWS, RecordState
+from opensearch_batch.core.ledger.rows_builder import RowsBuilder
+from opensearch_batch.core.sharding.block_rows import BlockRows
+from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds, ids_reader
+from opensearch_batch.core.sharding.json_blocks import LinesBlock, json_blocks
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.formats import Format
+from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, Source, SourceEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+# A block of at most this many lines is not halved.
+MIN_LINES = 32
+# An object with more records is yielded in several tables.
+TABLE_ROWS = 1 << 20
+
+
+class RecordReader:
+    """Reads objects. `read`, `rejected` and `blank` count the lines, the dead letters and the empty lines so far."""
+
+    def __init__(
+        self,
+        adapter: ServiceAdapter,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str],
+        *,
+        ids: DocumentIds,
+        deleted: DeletedWhen | None = None,
+        limit: RowLimit,
+        source_format: Format | None = None,
+        dead: DeadLetters,
+    ) -> None:
+        self.read = self.rejected = self.blank = 0
+        self._ids = ids
+        self._read_ids = ids_reader(ids)
+        self._is_deleted = None if deleted is None else deleted.reader()
+        self._key_of = content_key(adapter, parameters, inputs)
+        self._block_rows = BlockRows.of(adapter, parameters, inputs, ids, deleted)
+        self._limit = limit
+        self._format = source_format
+        self._dead = dead
+        self._builder = RowsBuilder()
+
+    def tables(self, objects: Objects, item: ObjectInfo, *, at_most: int | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of an object, as one table unless there are more than `TABLE_ROWS` rows.
+
+        Args:
+            objects: the store.
+            item: the object.
+            at_most: the maximum number of records to read.
+
+        Raises:
+            ObjectChanged: the object changed since it was listed.
+        """
+        import pyarrow as pa
+
+        tables, rows, is_empty = list[pa.Table](), 0, True
+        for table in self._small_tables(objects, item, at_most):
+            tables.append(table)
+            rows += table.num_rows
+            if rows >= TABLE_ROWS:
+                yield pa.concat_tables(tables)
+                tables, rows, is_empty = [], 0, False
+        if is_empty or rows:
+            yield pa.concat_tables(tables)
+
+    def records(self, objects: Objects, item: ObjectInfo, lines: npt.NDArray[np.uint32]) -> Iterator[Row]:
+        """Yield the records of an object in these lines of its ledger rows, which are in ascending order.
+
+        Raises:
+            ObjectChanged: the object changed since it was listed.
+        """
+        import numpy as np
+
+        following = iter(lines.tolist())
+        wanted = next(following, None)
+        for number, entry in self._entries(objects, item):
+            if isinstance(entry, LinesBlock):
+                first, last = np.searchsorted(lines, (entry.line, entry.line + entry.count)).tolist()
+                if first < last:
+                    yield from _rows_of(item.uri, entry, lines[first:last].tolist())
+                    following = iter(lines[last:].tolist())
+                    wanted = next(following, None)
+            elif number == wanted and isinstance(entry, Row):
+                yield entry
+                wanted = next(following, None)
+
+    def _small_tables(self, objects: Objects, item: ObjectInfo, at_most: int | None) -> Iterator[pa.Table]:
+        """Yield at least one table."""
+        last, left = 0, at_most
+        for number, entry in self._entries(objects, item, in_blocks=at_most is None):
+            if isinstance(entry, LinesBlock):
+                yield from self._block(item.uri, entry)
+                continue
+            if left == 0:
+                break
+            accepted = self._add(entry, number, is_distinct=number > last)
+            last = max(number, last)
+            left = None if left is None else left - accepted
+            if len(self._builder) >= PACK_ROWS:
+                yield self._builder.table()
+        yield self._builder.table()
+
+    def _entries(
+        self, objects: Objects, item: ObjectInfo, *, in_blocks: bool = True
+    ) -> Iterator[tuple[int, SourceEntry | LinesBlock]]:
+        """Yield entries with the numbers of their lines in the ledger."""
+        row_format = format_of(item.uri, self._format)
+        if in_blocks and self._block_rows is not None and isinstance(row_format, AnyJson | JsonLines):
+            with objects.open(item.uri, etag=item.etag) as stream:
+                if isinstance(row_format, JsonLines) or layout_of(stream) == "lines":
+                    for block in json_blocks(stream, item.uri, self._limit):
+                        yield _line_of(block), block
+                    return
+        # Dead letters have the lines of their own origins.
+        has_lines = not isinstance(row_format, DeadLetterRows)
+        entries = reader(row_format, limit=self._limit)(objects, 0, Source(item.uri, (item,)))
+        for number, entry in enumerate(entries, 1):
+            yield _line_of(entry) if has_lines else number, entry
+
+    def _block(self, uri: str, block: LinesBlock) -> Iterator[pa.Table]:
+        table = None if self._block_rows is None else self._block_rows.table(uri, block, self._limit.max_bytes)
+        if table is not None:
+            if len(self._builder):
+                yield self._builder.table()
+            yield table
+            self.read += block.count
+        elif block.count > MIN_LINES:
+            for half in block.halves():
+                yield from self._block(uri, half)
+        else:
+            for entry in block.entries(uri, self._limit):
+                self._add(entry, _line_of(entry))
+
+    def _add(self, entry: SourceEntry, number: int, *, is_distinct: bool = True) -> bool:
+        """Add an entry; return whether it is a record."""
+        if isinstance(entry, Blank):
+            self.blank += 1
+            return False
+        self.read += 1
+        if isinstance(entry, Rejected):
+            return self._reject(entry.rows[0], entry.reason)
+        if not is_distinct:
+            return self._reject(entry, "another record starts in the same line; write each record in a line of its own")
+        record, state, rejection = entry.content, RecordState.PENDING, ""
+        keys = list[bytes]()
+        try:
+            record_id, routing = self._read_ids(record, entry.uri, entry.line)
+            try:
+                if self._is_deleted is not None and self._is_deleted(record):
+                    state = RecordState.TOMBSTONE
+                else:
+                    keys.append(self._key_of(record))
+            except RecordRejected as error:
+                if self._ids.id_path is None:
+                    raise
+                # Its document is not absent from the source.
+                state, rejection = RecordState.DEAD, str(error)
+            self._builder.add(record_id, record, keys, line=number, routing=routing, state=state)
+        except RecordRejected as error:
+            rejection = str(error)
+        return self._reject(entry, rejection) if rejection else True
+
+    def _reject(self, record: Row, reason: str) -> bool:
+        self.rejected += 1
+        letter = dead_letter(
+            record.content, stage="prepare", reason=reason, source=record.uri, line=record.line, offset=record.offset
+        )
+        self._dead.add(letter)
+        return False
+
+
+def _line_of(entry: SourceEntry | LinesBlock) -> int:
+    if isinstance(entry, Row | LinesBlock):
+        return entry.line
+    return entry.rows[0].line if isinstance(entry, Rejected) else 0
+
+
+def _rows_of(uri: str, block: LinesBlock, lines: Sequence[int]) -> Iterator[Row]:
+    """Yield the records in some lines of a block."""
+    records = block.records()
+    offsets = list(accumulate((len(record) + 1 for record in records), initial=block.offset))
+    for line in lines:
+        at = line - block.line
+        yield Row(0, uri, line, offsets[at], records[at].removesuffix(b"\r"))

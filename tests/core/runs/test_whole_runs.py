@@ -1,0 +1,329 @@
+"""Whole runs: the index is what the source says, and each text is paid for once, wherever a process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.ledger.head import ClaimLost
+from tests.core.whole_runs import Pipeline, Record, Run, document_of
+
+SERVICES = ["openai", "sagemaker"]
+
+
+def record(number: int, text: str, more: int = 0) -> Record:
+    """A record; the model reads its text only."""
+    return {"id": f"d{number}", "text": text, "more": more}
+
+
+def expected(source: dict[str, list[Record]]) -> dict[str, Any]:
+    """Return the documents of a source: of records with one id, the last one counts."""
+    return {each["id"]: document_of(each) for name in sorted(source) for each in source[name]}
+
+
+def counts(run: Run) -> dict[str, int]:
+    """Return the counts of a run that are not zero."""
+    assert run.account is not None
+    found = run.account.counts
+    return {name: getattr(found, name) for name in found.__struct_fields__ if getattr(found, name)}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_only_what_changed_is_paid_for_and_written(service: str) -> None:
+    """One record appended, inserted on top, edited, deleted: paid 1, 1, 1, 0; index operations 1, 1, 1, 1."""
+    pipeline = Pipeline(service, on_removed="delete")
+    rows = [record(number, f"text {number}") for number in range(8)]
+    pipeline.put("a.jsonl", *rows)
+    first = pipeline.run()
+    assert counts(first)["indexed"] == pipeline.service.paid.total() == 8
+    changes = [
+        ([*rows, record(8, "text 8")], 1),
+        ([record(9, "text 9"), *rows, record(8, "text 8")], 1),
+        ([record(9, "text 9"), record(0, "edited"), *rows[1:], record(8, "text 8")], 1),
+        ([record(9, "text 9"), record(0, "edited"), *rows[1:]], 0),
+    ]
+    for after, paid in changes:
+        paid_before, writes_before = pipeline.service.paid.total(), pipeline.cluster.found.writes
+        pipeline.put("a.jsonl", *after)
+        pipeline.run()
+        assert pipeline.service.paid.total() - paid_before == paid
+        assert pipeline.cluster.found.writes - writes_before == 1
+        assert pipeline.documents == expected({"a.jsonl": after})
+
+
+def test_a_run_without_changes_opens_nothing_and_claims_nothing() -> None:
+    """Its prepare is all there is of it."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.run()
+    head, opened = pipeline.head(), len(pipeline.objects.opened)
+    run = pipeline.run()
+    assert (run.manifest, run.account) == (None, None)
+    assert (pipeline.head(), len(pipeline.objects.opened)) == (head, opened)
+
+
+def test_a_move_is_committed_without_a_shard() -> None:
+    """Nothing is paid or written, but the next run finds nothing to do."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.run()
+    pipeline.remove("a.jsonl")
+    pipeline.put("b.jsonl", record(1, "one"))
+    moved = pipeline.run()
+    assert moved.manifest is not None
+    assert (moved.manifest.shards, counts(moved)["unchanged"]) == ([], 1)
+    assert list(pipeline.head().objects) == ["s3://lake/in/b.jsonl"]
+    assert pipeline.run().manifest is None
+
+
+def test_kept_documents_are_committed_with_a_remark() -> None:
+    """The ledger forgets them, and the account names them."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(2, "two"))
+    pipeline.run()
+    pipeline.remove("b.jsonl")
+    kept = pipeline.run()
+    assert counts(kept)["removed"] == 1
+    assert kept.account is not None
+    assert "1 documents stay in the index" in " ".join(kept.account.remarks)
+    assert set(pipeline.documents) == {"d1", "d2"}
+    assert pipeline.head().documents == 1
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_failed_texts_are_repaired_once_and_then_left(service: str) -> None:
+    """A text that fails twice is a dead letter, and is paid again only when it changes."""
+    pipeline = Pipeline(service)
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(6)))
+    pipeline.service.fails = {"text 1": 1, "text 2": 9}
+    run = pipeline.run()
+    assert (counts(run)["indexed"], counts(run)["dead_letters"]) == (5, 1)
+    assert pipeline.service.paid == {f"text {number}": 1 + (number in {1, 2}) for number in range(6)}
+    pipeline.put("b.jsonl", record(7, "text 7"))
+    again = pipeline.run()
+    assert counts(again)["indexed"] == 1
+    assert pipeline.service.paid["text 2"] == 2
+    pipeline.put("a.jsonl", *(record(number, f"text {number}!") for number in range(6)))
+    assert counts(pipeline.run())["indexed"] == 6
+
+
+def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> None:
+    """The next run pays for the failed texts only."""
+    pipeline = Pipeline(repair_at_most="0%")
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(6)))
+    pipeline.service.fails = {"text 1": 1, "text 2": 1}
+    with pytest.raises(FatalError, match="2 of 6 records that were paid for have no prediction"):
+        pipeline.run()
+    assert pipeline.head().committed == 0
+    assert counts(pipeline.run())["indexed"] == 6
+    assert pipeline.service.paid == {f"text {number}": 1 + (number in {1, 2}) for number in range(6)}
+
+
+def test_an_index_that_was_deleted_is_restored_for_nothing() -> None:
+    """All predictions are in the store."""
+    pipeline = Pipeline()
+    rows = [record(number, f"text {number}") for number in range(6)]
+    pipeline.put("a.jsonl", *rows)
+    pipeline.run()
+    pipeline.cluster.delete_index()
+    pipeline.run()
+    assert pipeline.documents == expected({"a": rows})
+    assert pipeline.service.paid.total() == 6
+
+
+def test_a_run_that_lost_its_claim_neither_writes_nor_commits() -> None:
+    """Not even a document that was deleted meanwhile, of which the index has forgotten the version."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"), record(2, "two"))
+    old = pipeline.new_run()
+    for _ in range(2):
+        old.stages.pop(0)()
+    pipeline.put("a.jsonl", record(2, "two"))
+    pipeline.run()
+    pipeline.cluster.found.forget()
+    with pytest.raises(ClaimLost, match="run run2 has claimed this scope after run run1"):
+        old.finish()
+    assert pipeline.documents == expected({"a": [record(2, "two")]})
+    assert pipeline.service.paid == {"one": 1, "two": 1}
+
+
+NAMES = ("a.jsonl", "b.jsonl", "c.jsonl")
+PERMANENT = "z.jsonl"
+records = st.lists(
+    st.builds(record, st.integers(0, 4), st.sampled_from([f"text {number}" for number in range(6)]), st.integers(0, 1)),
+    max_size=4,
+)
+edits = st.one_of(
+    st.tuples(st.just("put"), st.sampled_from(NAMES), records),
+    st.tuples(st.just("remove"), st.sampled_from(NAMES)),
+    st.tuples(st.just("move"), st.sampled_from(NAMES), st.sampled_from(NAMES)),
+    st.tuples(st.just("restore"), st.sampled_from(NAMES)),
+)
+# How many steps each process lives, and whether the run goes on after the last death.
+runs = st.tuples(st.just("run"), st.lists(st.integers(0, 90), max_size=3), st.booleans())
+late = st.sampled_from([("continue",), ("forget",), ("lose",)])
+events = st.one_of(edits, runs, late)
+
+
+class History:
+    """A pipeline, its source as a dictionary, and the runs that were left."""
+
+    def __init__(self, service: str) -> None:
+        self.pipeline = Pipeline(service, on_removed="delete")
+        self.source: dict[str, list[Record]] = {}
+        self.earlier: dict[str, list[Record]] = {}
+        self.left: list[Run] = []
+        self.put(PERMANENT, [record(9, "permanent")])
+
+    def put(self, name: str, rows: list[Record]) -> None:
+        """Write an object."""
+        self.earlier[name] = self.source.get(name, [])
+        self.source[name] = rows
+        self.pipeline.put(name, *rows)
+
+    def remove(self, name: str) -> None:
+        """Delete an object."""
+        if name in self.source:
+            self.earlier[name] = self.source.pop(name)
+            self.pipeline.remove(name)
+
+    def move(self, name: str, other: str) -> None:
+        """Rename an object."""
+        if name in self.source and name != other:
+            rows = self.source[name]
+            self.remove(name)
+            self.put(other, rows)
+
+    def restore(self, name: str) -> None:
+        """Write an object as it was before its last change."""
+        if rows := self.earlier.get(name):
+            self.put(name, rows)
+
+    def run(self, lives: list[int], goes_on: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+        """Run; each process dies after some steps, and the next one does the stage again."""
+        run = self.pipeline.new_run()
+        if all(run.killed_after(steps) for steps in lives) and not goes_on:
+            self.left.append(run)
+        else:
+            run.finish()
+
+    def go_on(self) -> None:
+        """Let a run go on that was left; it may have lost its claim, or its shards to another run."""
+        if self.left:
+            with suppress(ClaimLost, ConfigError):
+                self.left.pop().finish()
+
+    def happen(self, event: tuple[Any, ...]) -> None:
+        """Let something happen."""
+        kind, *arguments = event
+        actions: dict[str, Callable[..., object]] = {
+            "put": self.put,
+            "remove": self.remove,
+            "move": self.move,
+            "restore": self.restore,
+            "run": self.run,
+            "continue": self.go_on,
+            "forget": self.pipeline.cluster.found.forget,
+            "lose": self.pipeline.cluster.delete_index,
+        }
+        actions[kind](*arguments)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=st.lists(events, max_size=12), failing=st.sampled_from([(), (), ("text 1",), ("text 1", "text 2")]))
+def test_the_index_is_what_the_source_says_and_each_text_is_paid_once(
+    service: str, history: list[Any], failing: tuple[str, ...]
+) -> None:
+    """For any edits, moves, deletions, crashes, late writes of older runs, losses of the index, and failing texts."""
+    happened = History(service)
+    pipeline = happened.pipeline
+    pipeline.service.fails = dict.fromkeys(failing, 1_000_000)
+    for event in history:
+        happened.happen(event)
+    last = pipeline.run()
+    # A document whose new text has no prediction stays as it was.
+    dead = {name for name, document in expected(happened.source).items() if document["text"] in failing}
+    assert without(pipeline.documents, dead) == without(expected(happened.source), dead)
+    assert {count for text, count in pipeline.service.paid.items() if text not in failing} == {1}
+    writes = pipeline.cluster.found.writes
+    assert pipeline.run().manifest is None
+    assert (pipeline.cluster.found.writes, last.stages) == (writes, [])
+
+
+def without(documents: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return documents without some."""
+    return {name: document for name, document in documents.items() if name not in names}
+
+
+@pytest.mark.parametrize("steps", range(0, 90, 3))
+def test_a_source_that_returns_to_an_earlier_state_after_a_crash(steps: int) -> None:
+    """What the killed run wrote or deleted is written and deleted again, though the source is as it was committed."""
+    pipeline = Pipeline(on_removed="delete")
+    before = [record(1, "one"), record(2, "two")]
+    pipeline.put("a.jsonl", *before)
+    pipeline.put("z.jsonl", record(9, "permanent"))
+    pipeline.run()
+    pipeline.put("a.jsonl", record(2, "changed"), record(3, "three"))
+    pipeline.put("b.jsonl", record(4, "four"))
+    pipeline.new_run().killed_after(steps)
+    pipeline.put("a.jsonl", *before)
+    pipeline.remove("b.jsonl")
+    pipeline.run()
+    assert pipeline.documents == expected({"a": before, "z": [record(9, "permanent")]})
+
+
+DAYS = ("dt=1/", "dt=2/", "dt=3/")
+arrivals = st.tuples(st.just("put"), st.sampled_from(DAYS), st.sampled_from(NAMES), records)
+day_runs = st.tuples(st.just("run"), st.sampled_from(DAYS), st.lists(st.integers(0, 90), max_size=2), st.booleans())
+
+
+class Days:
+    """Partitions of a source, to which objects are added, and in which records change."""
+
+    def __init__(self) -> None:
+        self.pipeline = Pipeline(mode="append")
+        self.days: dict[str, dict[str, list[Record]]] = {day: {} for day in DAYS}
+
+    def put(self, day: str, name: str, rows: list[Record]) -> None:
+        """Write an object; each record of an object that is written again is still there, or changed."""
+        known, before = {each["id"] for each in rows}, self.days[day].get(name, [])
+        rows = [each for each in before if each["id"] not in known] + rows
+        # An object with the same ETag counts as the same object.
+        if rows == before:
+            return
+        # As the last one of the dictionary, it is the newest object.
+        self.days[day].pop(name, None)
+        self.days[day][name] = rows
+        self.pipeline.put(f"{day}{name}", *rows)
+
+    def run(self, day: str, lives: list[int] | None = None, goes_on: bool = True) -> None:  # noqa: FBT001, FBT002 - hypothesis gives it
+        """Run a partition that has records."""
+        if any(self.days[day].values()):
+            run = self.pipeline.new_run(day, float(day.strip("dt=/")) * 86_400)
+            if not all(run.killed_after(steps) for steps in lives or ()) or goes_on:
+                run.finish()
+
+    def expected(self) -> dict[str, Any]:
+        """Return the documents: of the newest partition that has an id, its newest object counts."""
+        return {each["id"]: document_of(each) for day in DAYS for rows in self.days[day].values() for each in rows}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=st.lists(st.one_of(arrivals, day_runs), max_size=12), order=st.permutations(DAYS))
+def test_the_newest_partition_wins_in_any_order_of_runs(history: list[Any], order: list[str]) -> None:
+    """Partitions share the prediction store, so a text is paid for once in all of them."""
+    happened = Days()
+    for kind, *arguments in history:
+        getattr(happened, kind)(*arguments)
+    for day in order:
+        happened.run(day)
+    assert happened.pipeline.documents == happened.expected()
+    assert set(happened.pipeline.service.paid.values()) <= {1}
