@@ -129,6 +129,16 @@ class ScopeHead:
             raise self._lost(claim, head)
         return head
 
+    def amend(self, claim: ScopeClaim, change: Callable[[Head], Head]) -> Head:
+        """Replace the head by the result of `change` before the commit; raise ClaimLost as `commit` does."""
+
+        def amended(head: Head) -> Head:
+            if head.claim != claim:
+                raise self._lost(claim, head)
+            return change(head)
+
+        return self._document.change(amended)
+
     def commit(self, claim: ScopeClaim, change: Callable[[Head], Head]) -> Head:
         """Replace the head by the result of `change`, which may be called several times, and return it.
 
