@@ -280,6 +280,26 @@ def test_a_source_that_returns_to_an_earlier_state_after_a_crash(steps: int) -> 
     assert pipeline.documents == expected({"a": before, "z": [record(9, "permanent")]})
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_a_cleared_prepare_that_is_killed_deletes_nothing_that_is_there_again(steps: int) -> None:
+    """What the killed attempt was about to delete is not taken for a deletion of the attempt before it."""
+    pipeline = Pipeline(on_removed="delete")
+    for number in range(3):
+        pipeline.put(f"{number}.jsonl", record(number, f"text {number}"))
+    pipeline.run()
+    pipeline.remove("0.jsonl")
+    run = pipeline.new_run()
+    prepare = run.stages[0]
+    prepare()
+    pipeline.remove("1.jsonl")
+    run.stages = [prepare]
+    run.killed_after(steps)
+    pipeline.put("1.jsonl", record(1, "text 1"))
+    run.stages = [prepare]
+    run.finish()
+    assert set(pipeline.documents) == {"d1", "d2"}
+
+
 DAYS = ("dt=1/", "dt=2/", "dt=3/")
 arrivals = st.tuples(st.just("put"), st.sampled_from(DAYS), st.sampled_from(NAMES), records)
 day_runs = st.tuples(st.just("run"), st.sampled_from(DAYS), st.lists(st.integers(0, 90), max_size=2), st.booleans())

@@ -136,7 +136,7 @@ class Preparation:
             infos = self._infos(changes.changed, head)
             changed = rows.collect(result, infos, passthrough=options.passthrough)
             cut = self._cut(reader, changed)
-            deletions = self._stage_deletions(result, head.deletions) if claim else None
+            deletions = self._stage_deletions(result, head.deletions, claim) if claim else None
             self._remark(cut, is_new=not head.objects)
             samples = list(islice(dead.unwritten(), SHOWN_SAMPLES)) if options.dry_run else []
         if not options.dry_run:
@@ -277,7 +277,7 @@ class Preparation:
         self._remarks += dropped
         return cut
 
-    def _stage_deletions(self, result: Difference, earlier: str) -> Shard | None:
+    def _stage_deletions(self, result: Difference, earlier: str, claim: ScopeClaim) -> Shard | None:
         """Write the documents to delete, with those of an earlier run that failed; return their shard, if any."""
         import pyarrow.compute as pc
 
@@ -285,7 +285,8 @@ class Preparation:
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
         earlier_tables = deletions_tables(self._objects, earlier) if earlier else ()
-        uri = self._layout.staged(self._manifest.run_key, DELETIONS)
+        # The head may name the file of an earlier attempt of this run, which a killed attempt must not replace.
+        uri = self._layout.staged(self._manifest.run_key, f"{DELETIONS}-{claim.version}")
         count = write_deletions(self._objects, uri, chain(tables, earlier_tables))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
 
