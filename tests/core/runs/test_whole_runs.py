@@ -300,6 +300,22 @@ def test_a_cleared_prepare_that_is_killed_deletes_nothing_that_is_there_again(st
     assert set(pipeline.documents) == {"d1", "d2"}
 
 
+def test_another_mode_applies_to_objects_that_did_not_change() -> None:
+    """A record that had left its object in append mode is removed, and the last object by name wins, not by time."""
+    pipeline = Pipeline(mode="append")
+    pipeline.put("a.jsonl", record(1, "one"), record(2, "two"))
+    pipeline.put("c.jsonl", record(3, "by name"))
+    pipeline.run()
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(3, "by time"))
+    pipeline.run()
+    assert (set(pipeline.documents), pipeline.documents["d3"]["text"]) == ({"d1", "d2", "d3"}, "by time")
+    paid = pipeline.service.paid.total()
+    pipeline.run(mode="snapshot", on_removed="delete")
+    assert (set(pipeline.documents), pipeline.documents["d3"]["text"]) == ({"d1", "d3"}, "by name")
+    assert pipeline.service.paid.total() == paid
+
+
 DAYS = ("dt=1/", "dt=2/", "dt=3/")
 arrivals = st.tuples(st.just("put"), st.sampled_from(DAYS), st.sampled_from(NAMES), records)
 day_runs = st.tuples(st.just("run"), st.sampled_from(DAYS), st.lists(st.integers(0, 90), max_size=2), st.booleans())
