@@ -316,6 +316,25 @@ def test_another_mode_applies_to_objects_that_did_not_change() -> None:
     assert pipeline.service.paid.total() == paid
 
 
+def test_a_run_into_another_index_that_failed_leaves_the_ledger_of_the_first_one() -> None:
+    """The next run into the first index still knows its documents: it deletes one, and writes none."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"), record(2, "two"))
+    pipeline.run()
+    cluster = pipeline.cluster
+    first, uuid = cluster.found, cluster.uuid
+    cluster.delete_index()
+    failed = pipeline.new_run()
+    for _ in range(2):
+        failed.stages.pop(0)()
+    assert set(pipeline.documents) == {"d1", "d2"}
+    cluster.found, cluster.uuid = first, uuid
+    pipeline.put("a.jsonl", record(1, "one"))
+    last = pipeline.run()
+    assert set(pipeline.documents) == {"d1"}
+    assert counts(last)["unchanged"] == 1
+
+
 DAYS = ("dt=1/", "dt=2/", "dt=3/")
 arrivals = st.tuples(st.just("put"), st.sampled_from(DAYS), st.sampled_from(NAMES), records)
 day_runs = st.tuples(st.just("run"), st.sampled_from(DAYS), st.lists(st.integers(0, 90), max_size=2), st.booleans())

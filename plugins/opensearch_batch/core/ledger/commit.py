@@ -58,19 +58,22 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
     return head.commit(manifest.claim, head_change(ledger, entries, manifest))
 
 
-def with_unfinished_run(objects: Objects, layout: Layout, head: Head) -> Head:
+def with_unfinished_run(objects: Objects, layout: Layout, head: Head, *, index_uuid: str) -> Head:
     """Return the head as the next run has to see it if the last run that claimed it has not committed.
 
     That run may have written some of its documents, and deleted others. Its pending rows take the place of the rows
     that they were compared with, so the next run writes all these documents again, or deletes them if their records are
     gone, although the source may be again as it was before. Its deletions are done again before any later version of
-    their documents.
+    their documents. If it wrote to another index than the next run will, which is that of the head, its work does not
+    count.
     """
     if head.claim.version == head.committed:
         return head
     manifest = JsonDocument(objects, layout.manifest(head.claim.run_key), Manifest).read()
     if manifest is None or manifest.claim != head.claim:
         # It had written nothing yet, because prepare had not ended. An earlier run is in the head already.
+        return head
+    if head.index_uuid == index_uuid != manifest.index_uuid:
         return head
     ledger = _run_ledger(objects, layout, manifest.run_key)
     # The answers that the objects needed are kept for the next run.

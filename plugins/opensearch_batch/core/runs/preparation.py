@@ -97,7 +97,7 @@ class Preparation:
         self._request = request
         self._at_s = at_s
         self._options = options
-        self._with_unfinished = partial(with_unfinished_run, objects, layout)
+        self._with_unfinished = partial(with_unfinished_run, objects, layout, index_uuid=manifest.index_uuid)
         self._scope = ScopeHead(objects, layout.scope_head(manifest.scope))
         self._store = PredictionStore(objects, manifest.predictions)
         self._limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(manifest.inputs))
