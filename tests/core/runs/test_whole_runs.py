@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -333,6 +334,21 @@ def test_a_run_into_another_index_that_failed_leaves_the_ledger_of_the_first_one
     last = pipeline.run()
     assert set(pipeline.documents) == {"d1"}
     assert counts(last)["unchanged"] == 1
+
+
+def test_what_a_failed_run_was_about_to_delete_stays_if_it_is_there_again_also_without_versions() -> None:
+    """An upsert has no external version, so a deletion of the same run would win over it."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.request = msgspec.structs.replace(pipeline.request, op_type="upsert")
+    for number in range(3):
+        pipeline.put(f"{number}.jsonl", record(number, f"text {number}"))
+    pipeline.run()
+    pipeline.remove("0.jsonl")
+    pipeline.remove("1.jsonl")
+    pipeline.new_run().stages[0]()
+    pipeline.put("1.jsonl", record(1, "text 1"))
+    pipeline.run()
+    assert set(pipeline.documents) == {"d1", "d2"}
 
 
 DAYS = ("dt=1/", "dt=2/", "dt=3/")
