@@ -373,6 +373,7 @@ def test_another_run_that_commits_meanwhile_is_noticed() -> None:
     store.before[f"{SOURCE}b.jsonl"] = iter([nights.run])
     with pytest.raises(RetriableError, match="another run committed"):
         nights.prepare()
+    assert nights.run().manifest.shards == []
     assert nights.is_done()
 
 

@@ -351,6 +351,25 @@ def test_what_a_failed_run_was_about_to_delete_stays_if_it_is_there_again_also_w
     assert set(pipeline.documents) == {"d1", "d2"}
 
 
+@pytest.mark.parametrize("restores", [True, False])
+def test_a_run_ends_the_claim_of_one_that_failed_also_if_there_is_nothing_to_do_any_more(*, restores: bool) -> None:
+    """Otherwise dead letters could not be replayed until the source changes."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(2, "two"))
+    pipeline.run()
+    pipeline.remove("b.jsonl")
+    if restores:
+        assert pipeline.new_run().killed_after(2)
+        pipeline.put("b.jsonl", record(2, "two"))
+    else:
+        pipeline.new_run().stages[0]()
+    pipeline.run()
+    head = pipeline.head()
+    assert head.claim.version == head.committed
+    assert pipeline.run().manifest is None
+
+
 DAYS = ("dt=1/", "dt=2/", "dt=3/")
 arrivals = st.tuples(st.just("put"), st.sampled_from(DAYS), st.sampled_from(NAMES), records)
 day_runs = st.tuples(st.just("run"), st.sampled_from(DAYS), st.lists(st.integers(0, 90), max_size=2), st.booleans())

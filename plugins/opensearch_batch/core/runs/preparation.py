@@ -118,7 +118,9 @@ class Preparation:
         options, loaded = self._options, self._with_unfinished(self._scope.load())
         head = self._head_for_run(loaded)
         changes = listed_changes(head.objects, self._listing.objects, options.mode)
-        if not changes.changed and not changes.vanished and not head.deletions:
+        # A replay waits for the commit of a run that failed, also if there is nothing to do any more.
+        is_committed = loaded.claim.version == loaded.committed
+        if is_committed and not changes.changed and not changes.vanished and not head.deletions:
             return None
         location = self._layout.dead_letters(self._manifest.run_key, "prepare")
         with DeadLetters(self._objects, location) as dead:
