@@ -12,6 +12,7 @@ from airflow.sdk import Context
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import Model
@@ -22,7 +23,6 @@ from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
-from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
@@ -233,8 +233,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
-        save(store, layout.run_ledger(manifest.run_key), prepared.ledger)
-        save(store, uri, manifest)
+        announce(store, layout, manifest, prepared.ledger)
         self._push(context, uri, manifest)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
 

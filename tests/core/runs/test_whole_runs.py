@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.head import ClaimLost
+from tests.core import whole_runs
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
 
 SERVICES = ["openai", "sagemaker"]
@@ -368,6 +371,56 @@ def test_a_run_ends_the_claim_of_one_that_failed_also_if_there_is_nothing_to_do_
     head = pipeline.head()
     assert head.claim.version == head.committed
     assert pipeline.run().manifest is None
+
+
+def test_a_run_that_announces_its_work_while_another_one_claims_the_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one knows what it has written, though it found no manifest at first."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.run()
+    pipeline.put("b.jsonl", record(2, "two"))
+    first, announced = pipeline.new_run(), list[Callable[[], None]]()
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_runs, "announce", lambda *arguments: announced.append(partial(announce, *arguments)))
+        first.stages.pop(0)()
+    pipeline.remove("b.jsonl")
+    replace = pipeline.objects.replace
+
+    def after_the_first_has_written(uri: str, content: bytes, *, etag: str) -> bool:
+        pipeline.objects.replace = replace  # type: ignore[method-assign] # the second claims only once
+        announced.pop()()
+        for stage in first.stages[:2]:
+            stage()
+        return replace(uri, content, etag=etag)
+
+    pipeline.objects.replace = after_the_first_has_written  # type: ignore[method-assign] # as above
+    second = pipeline.new_run()
+    with suppress(RetriableError):
+        second.finish()
+    second.finish()
+    assert set(pipeline.documents) == {"d1"}
+    with pytest.raises(ClaimLost, match="run run3 has claimed this scope after run run2"):
+        first.stages[-1]()
+
+
+def test_an_attempt_of_prepare_that_is_late_leaves_the_manifest_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the later attempt has written is known if its run fails."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(2, "two"))
+    run, late = pipeline.new_run(), list[Callable[[], None]]()
+    prepare = run.stages.pop(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_runs, "announce", lambda *arguments: late.append(partial(announce, *arguments)))
+        prepare()
+    prepare()
+    with pytest.raises(ClaimLost, match="run run1 has claimed this scope after run run1"):
+        late.pop()()
+    for stage in run.stages[-4:-2]:
+        stage()
+    pipeline.remove("b.jsonl")
+    pipeline.run()
+    assert set(pipeline.documents) == {"d1"}
 
 
 DAYS = ("dt=1/", "dt=2/", "dt=3/")

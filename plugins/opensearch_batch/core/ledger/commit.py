@@ -20,7 +20,7 @@ from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, decided
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
-from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest
@@ -32,6 +32,24 @@ if TYPE_CHECKING:
 
 # Keys of several objects are looked up together until there are so many.
 LOOKUP_KEYS = 1 << 20
+
+
+def announce(objects: Objects, layout: Layout, manifest: Manifest, ledger: RunLedger) -> None:
+    """Save what a run is going to write and commit, before it writes anything.
+
+    The change of the head is noticed by a run that claims the scope meanwhile and has not found the manifest.
+
+    Raises:
+        ClaimLost: another run has claimed the scope.
+    """
+    head, claim = ScopeHead(objects, layout.scope_head(manifest.scope)), manifest.claim
+    if claim is not None:
+        # A later attempt of this run may have written its manifest.
+        head.require(claim)
+    save(objects, layout.run_ledger(manifest.run_key), ledger)
+    save(objects, layout.manifest(manifest.run_key), manifest)
+    if claim is not None:
+        head.amend(claim, lambda head: msgspec.structs.replace(head, announced=claim.version))
 
 
 def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Iterable[RecordVerdict]) -> Head | None:
