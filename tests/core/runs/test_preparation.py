@@ -410,6 +410,16 @@ def test_the_last_shard_is_never_too_small(count: int, expected: list[int]) -> N
     assert ids == [f"r{number:010d}" for number in range(expected[-1])]
 
 
+@pytest.mark.parametrize(("max_records", "max_bytes"), [(500, 2_000), (20, 1_000_000)])
+def test_a_shard_is_never_too_small_for_a_job(max_records: int, max_bytes: int) -> None:
+    """Limits of a pipeline that leave fewer records than the service takes would leave them without a job for ever."""
+    nights = Nights("bedrock", max_records=max_records, max_bytes=max_bytes)
+    nights.put("a.jsonl", *(record(number, f"text {number} {'x' * 100}") for number in range(250)))
+    prepared = nights.prepare()
+    assert [shard.records for shard in prepared.manifest.shards] == [100, 150]
+    assert prepared.manifest.counts.waiting == 0
+
+
 def test_a_new_source_with_too_few_records_is_refused() -> None:
     """There is nothing that could be written without a job."""
     nights = Nights("bedrock", max_records=100, max_bytes=1_000_000)

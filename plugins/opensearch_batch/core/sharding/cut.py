@@ -215,9 +215,9 @@ class ShardCut:
         return draft.number
 
     def _fits(self, draft: _Draft, line: bytes) -> bool:
-        """Return whether a line fits into a draft; the last records of a run fit if they are too few for a job."""
+        """Return whether a line fits into a draft; it does if the draft, or the rest, is too small for a job."""
         limits = self._options.limits
-        if not draft.keys or self._unpaid < limits.min_records:
+        if min(len(draft.keys), self._unpaid) < limits.min_records:
             return True
         return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
 
