@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -124,6 +125,24 @@ def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> Non
     assert pipeline.head().committed == 0
     assert counts(pipeline.run())["indexed"] == 6
     assert pipeline.service.paid == {f"text {number}": 1 + (number in {1, 2}) for number in range(6)}
+
+
+@pytest.mark.parametrize("op_type", ["index", "create", "upsert"])
+def test_a_deletion_never_wins_over_a_document_of_its_run(op_type: Any) -> None:
+    """An old and a new routing may lead to the same shard; stages are done in any order, and after a clear again."""
+    pipeline = Pipeline()
+    pipeline.request = msgspec.structs.replace(pipeline.request, op_type=op_type, routing="$.more")
+    pipeline.put("a.jsonl", record(1, "text 1", more=1), record(2, "text 2", more=1))
+    pipeline.run()
+    pipeline.put("a.jsonl", record(1, "text 1", more=2), record(2, "text 2", more=1))
+    run = pipeline.new_run()
+    run.stages.pop(0)()
+    documents, deletions = run.stages[:2]
+    for stage in (documents, deletions, documents, deletions):
+        stage()
+    run.finish()
+    assert set(pipeline.documents) == {"d1", "d2"}
+    assert pipeline.head().documents == 2
 
 
 def test_an_index_that_was_deleted_is_restored_for_nothing() -> None:
