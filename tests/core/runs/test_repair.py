@@ -14,6 +14,7 @@ from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.record_ids import record_id
 from tests.core.unanswered import ADAPTER, ANSWER, LAYOUT, PAID, Run, key
+from tests.stored import present
 
 
 @pytest.fixture
@@ -151,6 +152,17 @@ def test_the_share_is_of_the_records_that_were_paid_for(run: Run, failed: int, a
         shard = run.repair(at_most).shard()
         assert shard is not None
         assert shard.records == failed
+
+
+def test_more_bytes_than_a_job_takes_fail_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the service refuses the job, and each later run waits for it, because it has the keys."""
+    monkeypatch.setattr(type(ADAPTER), "limits", Limits(100, 200, 200))
+    run.ingest("a", "b", "c")
+    with pytest.raises(FatalError, match=r"3 records .* have no prediction, and their .* bytes are more than the 200"):
+        run.repair("100%").shard()
+    assert run.store.head().open == {}
+    monkeypatch.setattr(type(ADAPTER), "limits", Limits(100, 10**6, 200))
+    assert present(run.repair("100%").shard()).records == 3
 
 
 def test_more_records_than_a_job_takes_fail_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,12 @@ class Repair:
                     position = next(wanted)
                     number += 1
             # The run makes the key differ from that of the job that failed, which may have the same lines.
+            if spool.tell() > (at_most := self._adapter.limits.max_bytes):
+                raise FatalError(
+                    f"{number:,} records that were paid for have no prediction, and their {spool.tell():,} bytes are "
+                    f"more than the {at_most:,} that a job takes. Nothing was committed, and the predictions of the "
+                    "other records are stored; run again, which pays for these records in several jobs"
+                )
             content = f"{digest.hexdigest()} {REPAIR} {self._manifest.run_key}"
             job_key = job_keys(self._adapter, self._manifest.parameters, self._manifest.inputs)(content)
             spool.seek(0)
