@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.head import ClaimLost
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
 
@@ -143,6 +144,23 @@ def test_a_deletion_never_wins_over_a_document_of_its_run(op_type: Any) -> None:
     run.finish()
     assert set(pipeline.documents) == {"d1", "d2"}
     assert pipeline.head().documents == 2
+
+
+def test_an_object_whose_predictions_are_partly_lost_reads_the_output_of_its_job_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `prepare: false`, an object has the same job again, and other answers of that job are stored."""
+    monkeypatch.setattr(segments, "SEGMENT_ROWS", 12)
+    pipeline = Pipeline("sagemaker", passthrough=True, max_records=100, repair_at_most="20%")
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(24)))
+    pipeline.run()
+    lost, _ = pipeline.objects.list(f"{pipeline.layout.predictions()}/segments/")
+    pipeline.objects.delete(lost.uri)
+    pipeline.cluster.delete_index()
+    with pytest.raises(FatalError, match="12 of 0 records that were paid for have no prediction"):
+        pipeline.run()
+    assert counts(pipeline.run())["indexed"] == 24
+    assert pipeline.service.paid.total() == 24
 
 
 def test_an_index_that_was_deleted_is_restored_for_nothing() -> None:
