@@ -146,6 +146,19 @@ def test_a_deletion_never_wins_over_a_document_of_its_run(op_type: Any) -> None:
     assert pipeline.head().documents == 2
 
 
+def test_a_trial_that_is_prepared_again_writes_what_it_finds_now() -> None:
+    """Though its partition, and so its version, is the same, what it wrote before is not done."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "text"))
+    pipeline.run()
+    trial = pipeline.new_run(at_s=1.0, is_trial=True)
+    for more in (1, 2):
+        pipeline.put("a.jsonl", record(1, "text", more))
+        trial.stages = [trial.prepare]
+        trial.finish()
+        assert pipeline.documents["d1"]["more"] == more
+
+
 def test_an_object_whose_predictions_are_partly_lost_reads_the_output_of_its_job_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
