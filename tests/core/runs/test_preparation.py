@@ -17,7 +17,7 @@ from opensearch_batch.core.runs.plan import RunPlan
 from opensearch_batch.core.runs.preparation import PreparedRun
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.storage.json_document import save
-from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import DELETIONS
 from tests.core.memory_objects import MemoryObjects
 from tests.core.runs.nights import SOURCE, Nights, record
@@ -280,6 +280,22 @@ def test_a_job_that_cannot_be_submitted_any_more_is_replaced(*, submitted_before
     assert nights.objects.head(job.input) is not None
     nights.finish(prepared)
     assert nights.paid.total() == 2
+
+
+@pytest.mark.parametrize("limits", [{"max_records": 2}, {"max_bytes": 61}])
+@pytest.mark.parametrize("changes", [{"end": End("FAILED", 1.0)}, {"refused": "too large", "restage": True}])
+def test_a_job_that_failed_is_cut_again_below_lower_limits(limits: dict[str, int], changes: dict[str, Any]) -> None:
+    """It may be too large for the service; with the same limits it is not paid for again without a request."""
+    nights = Nights(max_records=4)
+    nights.put("a.jsonl", *(record(number, f"text {number}") for number in range(4)))
+    (job,) = nights.prepare().manifest.shards
+    failed = JobRecord(job.job, "n", "sagemaker", "m", job.input, "s3://out/", 1.0, **changes)
+    save(nights.objects, f"{nights.layout.job(job.job)}/job.json", failed)
+    assert [shard.job for shard in nights.prepare().manifest.shards] == [job.job]
+    prepared = nights.prepare(**limits)
+    assert [shard.records for shard in prepared.manifest.shards] == [2, 2]
+    nights.finish(prepared)
+    assert (nights.paid.total(), nights.store.head().open) == (4, {})
 
 
 @pytest.mark.parametrize(("max_bytes", "expected"), [(60, [2, 2, 1]), (59, [1] * 5), (10, [1] * 5)])

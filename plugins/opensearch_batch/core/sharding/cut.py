@@ -25,6 +25,7 @@ from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import CollectedSpool
+from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
@@ -252,6 +253,10 @@ class ShardCut:
             if stored is None and (record is None or record.removed_at is not None):
                 raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
             records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
+            if self._options.writes:
+                if record is not None and _has_failed(record) and self._options.limits.exceeded_by(records, size_bytes):
+                    cause = "its job failed, and it is larger than a shard may be now; its records are cut again"
+                    raise AnswersUnusable(f"{uri}: {cause}", name=job)
             shard = Shard("", job, uri, records, size_bytes)
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
@@ -274,6 +279,11 @@ class ShardCut:
             self.unread.append(uri)
         else:
             self.waiting += [(uri, line) for line in lines]
+
+
+def _has_failed(record: JobRecord) -> bool:
+    """Return whether a job ended badly or was refused, and not only for a while."""
+    return record.restage if record.end is None else record.end.state in BAD_ENDS
 
 
 class _Draft:
