@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader
 from opensearch_batch.core.runs.plan import RunPlan
 from opensearch_batch.core.runs.preparation import PreparedRun
+from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.types.job import End, JobRecord
@@ -296,6 +298,22 @@ def test_a_job_that_failed_is_cut_again_below_lower_limits(limits: dict[str, int
     assert [shard.records for shard in prepared.manifest.shards] == [2, 2]
     nights.finish(prepared)
     assert (nights.paid.total(), nights.store.head().open) == (4, {})
+
+
+def test_retention_keeps_an_old_job_that_a_run_needs() -> None:
+    """No run has read its output; now one does, while another one cleans up."""
+    nights, now = Nights(), 0.0
+    nights.objects = MemoryObjects(lambda: now)
+    nights.put("a.jsonl", record(1, "a"))
+    (job,) = nights.prepare().manifest.shards
+    ended = JobRecord(job.job, "n", "sagemaker", "m", job.input, "", 1.0, end=End("COMPLETED", 1.0), pipeline="p")
+    save(nights.objects, f"{nights.layout.job(job.job)}/job.json", ended)
+    now = 2 * MIN_RETENTION_S
+    prepared = nights.prepare()
+    assert [shard.job for shard in prepared.manifest.shards] == [job.job]
+    retention = Retention(nights.objects, nights.layout, nights.store, outputs=lambda *_: [], unstage=lambda _: None)
+    assert retention.run(1.0, now=now) == 0
+    nights.finish(prepared)
 
 
 @pytest.mark.parametrize(("max_bytes", "expected"), [(60, [2, 2, 1]), (59, [1] * 5), (10, [1] * 5)])

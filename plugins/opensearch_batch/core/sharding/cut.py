@@ -257,6 +257,8 @@ class ShardCut:
                 if record is not None and _has_failed(record) and self._options.limits.exceeded_by(records, size_bytes):
                     cause = "its job failed, and it is larger than a shard may be now; its records are cut again"
                     raise AnswersUnusable(f"{uri}: {cause}", name=job)
+                # The job may be old. The time of this file tells retention that a run needs it.
+                self._objects.write(f"{self._layout.job(job)}/needed", b"")
             shard = Shard("", job, uri, records, size_bytes)
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
