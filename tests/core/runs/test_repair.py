@@ -86,6 +86,17 @@ def test_the_job_of_a_run_that_needs_the_same_is_awaited(run: Run) -> None:
     assert run.store.shard_keys("other") is not None
 
 
+def test_a_job_whose_output_another_run_has_read_is_the_only_one(run: Run) -> None:
+    """The other run needs some of its predictions, and was faster; what failed in the job is not paid for again."""
+    run.ingest("a", "b")
+    shard = present(run.repair().shard())
+    run.store.add(shard.job, 1, [(key("a"), ANSWER)])
+    ended = JobRecord(shard.job, "j", "openai", "m", shard.input, "", 0.0, end=End("COMPLETED", 1.0))
+    JobRecords(run.objects, LAYOUT.job(shard.job)).write(ended, etag=None)
+    again = present(run.repair().shard())
+    assert (again.job, again.records, run.store.head().open) == (shard.job, 2, {})
+
+
 def test_records_that_have_their_predictions_now_need_no_job(run: Run) -> None:
     """They are staged all the same, because their ingest did not write them."""
     run.ingest("a")
