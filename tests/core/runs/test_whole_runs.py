@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.head import ClaimLost
+from opensearch_batch.core.runs.repair import Repair
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
+from tests.stored import present
 
 SERVICES = ["openai", "sagemaker"]
 
@@ -114,6 +116,26 @@ def test_failed_texts_are_repaired_once_and_then_left(service: str) -> None:
     assert pipeline.service.paid["text 2"] == 2
     pipeline.put("a.jsonl", *(record(number, f"text {number}!") for number in range(6)))
     assert counts(pipeline.run())["indexed"] == 6
+
+
+def test_a_record_whose_prediction_another_run_repairs_is_written_by_the_next_run() -> None:
+    """A run waits for one job of repair; a record that is in another run's is a dead letter that is not left."""
+    pipeline = Pipeline(repair_at_most="100%")
+    pipeline.put("a/1.jsonl", record(1, "both"))
+    pipeline.put("b/1.jsonl", record(2, "both"), record(3, "own"))
+    pipeline.service.fails = {"both": 1, "own": 1}
+    one, other = pipeline.new_run("a/"), pipeline.new_run("b/")
+    for run in (one, other):
+        run.stages.pop(0)()
+    while len(one.stages) > len(["repair", "reconcile"]):
+        one.stages.pop(0)()
+    Repair(pipeline.objects, pipeline.layout, present(one.manifest), pipeline.adapter, "100%").shard()
+    other.finish()
+    assert (counts(other)["indexed"], counts(other)["dead_letters"]) == (1, 1)
+    one.finish()
+    assert counts(pipeline.run("b/"))["indexed"] == 1
+    assert set(pipeline.documents) == {"d1", "d2", "d3"}
+    assert pipeline.service.paid == {"both": 2, "own": 2}
 
 
 def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> None:
