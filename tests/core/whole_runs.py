@@ -250,7 +250,7 @@ class Run:
 
     def __init__(self, pipeline: Pipeline, key: str, source: str, at_s: float, options: Mapping[str, Any]) -> None:
         self.key, self.source = key, source
-        self.stages: list[Callable[[], None]] = [self._prepare]
+        self.stages: list[Callable[[], None]] = [self.prepare]
         self.manifest: Manifest | None = None
         self.account: ShardRunAccount | None = None
         self._pipeline = pipeline
@@ -277,7 +277,8 @@ class Run:
             life.left = None
         return bool(self.stages)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Prepare the run."""
         pipeline, layout = self._pipeline, self._pipeline.layout
         draft = Manifest(
             pipeline="p",

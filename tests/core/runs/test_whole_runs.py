@@ -13,10 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.head import ClaimLost
+from opensearch_batch.core.runs.repair import Repair
 from tests.core import whole_runs
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
+from tests.stored import present
 
 SERVICES = ["openai", "sagemaker"]
 
@@ -118,6 +121,26 @@ def test_failed_texts_are_repaired_once_and_then_left(service: str) -> None:
     assert counts(pipeline.run())["indexed"] == 6
 
 
+def test_a_record_whose_prediction_another_run_repairs_is_written_by_the_next_run() -> None:
+    """A run waits for one job of repair; a record that is in another run's is a dead letter that is not left."""
+    pipeline = Pipeline(repair_at_most="100%")
+    pipeline.put("a/1.jsonl", record(1, "both"))
+    pipeline.put("b/1.jsonl", record(2, "both"), record(3, "own"))
+    pipeline.service.fails = {"both": 1, "own": 1}
+    one, other = pipeline.new_run("a/"), pipeline.new_run("b/")
+    for run in (one, other):
+        run.stages.pop(0)()
+    while len(one.stages) > len(["repair", "reconcile"]):
+        one.stages.pop(0)()
+    Repair(pipeline.objects, pipeline.layout, present(one.manifest), pipeline.adapter, "100%").shard()
+    other.finish()
+    assert (counts(other)["indexed"], counts(other)["dead_letters"]) == (1, 1)
+    one.finish()
+    assert counts(pipeline.run("b/"))["indexed"] == 1
+    assert set(pipeline.documents) == {"d1", "d2", "d3"}
+    assert pipeline.service.paid == {"both": 2, "own": 2}
+
+
 def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> None:
     """The next run pays for the failed texts only."""
     pipeline = Pipeline(repair_at_most="0%")
@@ -128,6 +151,54 @@ def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> Non
     assert pipeline.head().committed == 0
     assert counts(pipeline.run())["indexed"] == 6
     assert pipeline.service.paid == {f"text {number}": 1 + (number in {1, 2}) for number in range(6)}
+
+
+@pytest.mark.parametrize("op_type", ["index", "create", "upsert"])
+def test_a_deletion_never_wins_over_a_document_of_its_run(op_type: Any) -> None:
+    """An old and a new routing may lead to the same shard; stages are done in any order, and after a clear again."""
+    pipeline = Pipeline()
+    pipeline.request = msgspec.structs.replace(pipeline.request, op_type=op_type, routing="$.more")
+    pipeline.put("a.jsonl", record(1, "text 1", more=1), record(2, "text 2", more=1))
+    pipeline.run()
+    pipeline.put("a.jsonl", record(1, "text 1", more=2), record(2, "text 2", more=1))
+    run = pipeline.new_run()
+    run.stages.pop(0)()
+    documents, deletions = run.stages[:2]
+    for stage in (documents, deletions, documents, deletions):
+        stage()
+    run.finish()
+    assert set(pipeline.documents) == {"d1", "d2"}
+    assert pipeline.head().documents == 2
+
+
+def test_a_trial_that_is_prepared_again_writes_what_it_finds_now() -> None:
+    """Though its partition, and so its version, is the same, what it wrote before is not done."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "text"))
+    pipeline.run()
+    trial = pipeline.new_run(at_s=1.0, is_trial=True)
+    for more in (1, 2):
+        pipeline.put("a.jsonl", record(1, "text", more))
+        trial.stages = [trial.prepare]
+        trial.finish()
+        assert pipeline.documents["d1"]["more"] == more
+
+
+def test_an_object_whose_predictions_are_partly_lost_reads_the_output_of_its_job_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `prepare: false`, an object has the same job again, and other answers of that job are stored."""
+    monkeypatch.setattr(segments, "SEGMENT_ROWS", 12)
+    pipeline = Pipeline("sagemaker", passthrough=True, max_records=100, repair_at_most="20%")
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(24)))
+    pipeline.run()
+    lost, _ = pipeline.objects.list(f"{pipeline.layout.predictions()}/segments/")
+    pipeline.objects.delete(lost.uri)
+    pipeline.cluster.delete_index()
+    with pytest.raises(FatalError, match="12 of 0 records that were paid for have no prediction"):
+        pipeline.run()
+    assert counts(pipeline.run())["indexed"] == 24
+    assert pipeline.service.paid.total() == 24
 
 
 def test_an_index_that_was_deleted_is_restored_for_nothing() -> None:

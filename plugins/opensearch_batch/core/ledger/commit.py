@@ -141,7 +141,7 @@ def committed_entries(
     return {
         uri: Entry(
             **msgspec.structs.asdict(slices.get(uri, RowsSlice("", 0, 0))),
-            etag=entry.etag,
+            etag="" if uri in verdicts.pending else entry.etag,
             modified=entry.modified,
             segments=dict(segments.get(uri, {})),
             stale=entry.stale and uri in unread,
@@ -167,7 +167,11 @@ class _Exceptions:
     def __init__(self, exceptions: Iterable[RecordVerdict]) -> None:
         self._lines: dict[str, array[int]] = {}
         self._states: dict[str, bytearray] = {}
+        # The objects that the next run has to open again.
+        self.pending = set[str]()
         for uri, line, state in exceptions:
+            if state == RecordState.PENDING:
+                self.pending.add(uri)
             self._lines.setdefault(uri, array("I")).append(line)
             self._states.setdefault(uri, bytearray()).append(state)
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -153,6 +154,7 @@ class Preparation:
             dead_letters=dead.location,
             claim=claim,
             version=claim.version + 1 if claim else next_version(self._at_s, after=loaded.claim.version),
+            attempt=secrets.token_hex(8),
             remarks=self._remarks,
         )
         ledger = RunLedger() if claim is None else self._run_ledger(rows, cut, infos, head)

@@ -25,6 +25,7 @@ from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import CollectedSpool
+from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
@@ -215,9 +216,9 @@ class ShardCut:
         return draft.number
 
     def _fits(self, draft: _Draft, line: bytes) -> bool:
-        """Return whether a line fits into a draft; the last records of a run fit if they are too few for a job."""
+        """Return whether a line fits into a draft; it does if the draft, or the rest, is too small for a job."""
         limits = self._options.limits
-        if not draft.keys or self._unpaid < limits.min_records:
+        if min(len(draft.keys), self._unpaid) < limits.min_records:
             return True
         return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
 
@@ -252,6 +253,12 @@ class ShardCut:
             if stored is None and (record is None or record.removed_at is not None):
                 raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
             records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
+            if self._options.writes:
+                if record is not None and _has_failed(record) and self._options.limits.exceeded_by(records, size_bytes):
+                    cause = "its job failed, and it is larger than a shard may be now; its records are cut again"
+                    raise AnswersUnusable(f"{uri}: {cause}", name=job)
+                # The job may be old. The time of this file tells retention that a run needs it.
+                self._objects.write(f"{self._layout.job(job)}/needed", b"")
             shard = Shard("", job, uri, records, size_bytes)
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
@@ -274,6 +281,11 @@ class ShardCut:
             self.unread.append(uri)
         else:
             self.waiting += [(uri, line) for line in lines]
+
+
+def _has_failed(record: JobRecord) -> bool:
+    """Return whether a job ended badly or was refused, and not only for a while."""
+    return record.restage if record.end is None else record.end.state in BAD_ENDS
 
 
 class _Draft:

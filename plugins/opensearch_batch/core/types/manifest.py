@@ -105,7 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `scope` names the part of the pipeline that only one run writes at a time. `claim` is None for a trial run, which
     deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
-    those of the pipeline. `inputs` are the paths of the model's inputs.
+    those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
     """
 
     pipeline: str
@@ -125,10 +125,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...] = ()
     claim: ScopeClaim | None = None
     version: int = 0
+    attempt: str = ""
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
 
     def shard_digest(self, shard: Shard) -> str:
         """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""
-        return digest(shard.staged, shard.job, str(self.version))
+        return digest(shard.staged, shard.job, str(self.version), self.attempt)
