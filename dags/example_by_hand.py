@@ -80,7 +80,7 @@ with DAG(
         )
         batch_predict >> poll >> ingest
 
-    repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, **shared, **job)
+    repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, trigger_rule="none_failed", **shared, **job)
     ingest_repaired = OpenSearchBatchIngestOperator.partial(task_id="ingest_repaired", **shared, **documents).expand(
         shard=repair.output
     )

@@ -193,7 +193,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self.source_format = "dead_letters"
         listing = self._list(store, layout)
         if listing is None:
-            return []
+            return () if dry_run else self._with_earlier_places(store, layout, (), context)
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
@@ -208,7 +208,22 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self._finish(store, layout, prepared, context)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
-        return () if dry_run or prepared is None else prepared.manifest.shards
+        if dry_run:
+            return ()
+        shards = () if prepared is None else prepared.manifest.shards
+        return self._with_earlier_places(store, layout, shards, context)
+
+    def _with_earlier_places(
+        self, store: S3Objects, layout: Layout, shards: Sequence[Shard], context: Context
+    ) -> Sequence[Shard]:
+        """Return as many shards as an attempt of this run ever had: those without a shard have no id, and are skipped.
+
+        When a run is cleared, Airflow 3.3 marks the mapped tasks as removed for which the attempt before had no shard,
+        and never runs them again.
+        """
+        manifest = JsonDocument(store, layout.manifest(run_key_of(context)), Manifest).read()
+        mapped = 0 if manifest is None else manifest.mapped
+        return [*shards, *[Shard("")] * (mapped - len(shards))]
 
     def _show_plan(
         self, store: S3Objects, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context
@@ -233,6 +248,9 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
+        earlier = JsonDocument(store, uri, Manifest).read()
+        mapped = max(len(manifest.shards), 0 if earlier is None else earlier.mapped)
+        manifest = msgspec.structs.replace(manifest, mapped=mapped)
         announce(store, layout, manifest, prepared.ledger)
         self._push(context, uri, manifest)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)

@@ -119,6 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     counts: PrepareCounts = PrepareCounts()
     shards: list[Shard] = []
+    mapped: int = 0
     dead_letters: str | None = None
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
