@@ -23,6 +23,7 @@ from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
