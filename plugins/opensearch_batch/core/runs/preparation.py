@@ -137,7 +137,7 @@ class Preparation:
             rows = PendingRows(self._objects, self._layout.run_rows(self._manifest.run_key) if claim else None)
             infos = self._infos(changes.changed, head)
             changed = rows.collect(result, infos, passthrough=options.passthrough)
-            cut = self._cut(reader, changed)
+            cut = self._cut(reader, changed, claim)
             deletions = self._stage_deletions(result, head.deletions, claim) if claim else None
             self._remark(cut, is_new=not head.objects)
             samples = list(islice(dead.unwritten(), SHOWN_SAMPLES)) if options.dry_run else []
@@ -259,7 +259,7 @@ class Preparation:
         }
         return infos | {item.uri: item for item in changed if item.uri not in self._changed}
 
-    def _cut(self, reader: RecordReader, changed: Sequence[ChangedObject]) -> ShardCut:
+    def _cut(self, reader: RecordReader, changed: Sequence[ChangedObject], claim: ScopeClaim | None) -> ShardCut:
         """Stage the records that changed, and reserve the keys to pay for."""
         options, manifest = self._options, self._manifest
         cut_options = CutOptions(
@@ -269,6 +269,7 @@ class Preparation:
             passthrough=options.passthrough,
             pays=not options.rebuild,
             writes=not options.dry_run,
+            version=claim.version if claim else 0,
         )
 
         def new_cut(located: Located) -> ShardCut:
@@ -287,7 +288,7 @@ class Preparation:
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
         earlier_tables = repeated_deletions(self._objects, earlier, result, self._request.op_type) if earlier else ()
-        # The head may name the file of an earlier attempt of this run, which a killed attempt must not replace.
+        # The head may name the file of an earlier attempt of this run, which no other attempt must replace.
         uri = self._layout.staged(self._manifest.run_key, f"{DELETIONS}-{claim.version}")
         count = write_deletions(self._objects, uri, chain(tables, earlier_tables))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
