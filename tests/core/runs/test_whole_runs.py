@@ -17,6 +17,7 @@ from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.head import ClaimLost
 from opensearch_batch.core.runs.repair import Repair
+from opensearch_batch.core.sharding.cut import ShardCut
 from tests.core import whole_runs
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
 from tests.stored import present
@@ -492,6 +493,26 @@ def test_an_attempt_of_prepare_that_is_late_leaves_the_manifest_of_a_later_one(m
     pipeline.remove("b.jsonl")
     pipeline.run()
     assert set(pipeline.documents) == {"d1"}
+
+
+def test_an_attempt_of_prepare_that_is_late_leaves_the_records_that_a_later_one_staged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The source changed in between, so the documents would be those of the earlier attempt for good."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "one", more=1))
+    run, late = pipeline.new_run(), list[Callable[[], None]]()
+    prepare, write = run.stages.pop(0), ShardCut.write
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardCut, "write", lambda *arguments: late.append(partial(write, *arguments)))
+        prepare()
+    run.stages.clear()
+    pipeline.put("a.jsonl", record(1, "one", more=2))
+    prepare()
+    late.pop()()
+    run.finish()
+    pipeline.run()
+    assert pipeline.documents["d1"]["more"] == 2
 
 
 DAYS = ("dt=1/", "dt=2/", "dt=3/")

@@ -21,17 +21,17 @@ from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged,
 from opensearch_batch.core.ingest.prediction_map import check_passthrough
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
-from opensearch_batch.core.ledger.classes import WRITTEN, Deletion, DiffCounts, refuse_mass_removal
+from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, refuse_mass_removal
 from opensearch_batch.core.ledger.commit import with_unfinished_run
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.diff import diff, listed_changes
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Head, RunLedger, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.ledger.rows import RowsReader, are_any_of
-from opensearch_batch.core.ledger.staged import deletions_tables, read_deletions, write_deletions
+from opensearch_batch.core.ledger.rows import RowsReader
+from opensearch_batch.core.ledger.staged import write_deletions
 from opensearch_batch.core.ledger.store_head import Located
-from opensearch_batch.core.runs.pending_rows import PendingRows
+from opensearch_batch.core.runs.pending_rows import PendingRows, repeated_deletions
 from opensearch_batch.core.runs.plan import CLASSES
 from opensearch_batch.core.runs.prepare_options import PrepareOptions
 from opensearch_batch.core.sharding.changed_records import ChangedObject
@@ -138,7 +138,7 @@ class Preparation:
             rows = PendingRows(self._objects, self._layout.run_rows(self._manifest.run_key) if claim else None)
             infos = self._infos(changes.changed, head)
             changed = rows.collect(result, infos, passthrough=options.passthrough)
-            cut = self._cut(reader, changed)
+            cut = self._cut(reader, changed, claim)
             deletions = self._stage_deletions(result, head.deletions, claim) if claim else None
             self._remark(cut, is_new=not head.objects)
             samples = list(islice(dead.unwritten(), SHOWN_SAMPLES)) if options.dry_run else []
@@ -261,7 +261,7 @@ class Preparation:
         }
         return infos | {item.uri: item for item in changed if item.uri not in self._changed}
 
-    def _cut(self, reader: RecordReader, changed: Sequence[ChangedObject]) -> ShardCut:
+    def _cut(self, reader: RecordReader, changed: Sequence[ChangedObject], claim: ScopeClaim | None) -> ShardCut:
         """Stage the records that changed, and reserve the keys to pay for."""
         options, manifest = self._options, self._manifest
         cut_options = CutOptions(
@@ -271,6 +271,7 @@ class Preparation:
             passthrough=options.passthrough,
             pays=not options.rebuild,
             writes=not options.dry_run,
+            version=claim.version if claim else 0,
         )
 
         def new_cut(located: Located) -> ShardCut:
@@ -288,28 +289,11 @@ class Preparation:
         tables = result.deletions()
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
-        earlier_tables = self._earlier_deletions(result, earlier) if earlier else ()
-        # The head may name the file of an earlier attempt of this run, which a killed attempt must not replace.
+        earlier_tables = repeated_deletions(self._objects, earlier, result, self._request.op_type) if earlier else ()
+        # The head may name the file of an earlier attempt of this run, which no other attempt must replace.
         uri = self._layout.staged(self._manifest.run_key, f"{DELETIONS}-{claim.version}")
         count = write_deletions(self._objects, uri, chain(tables, earlier_tables))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
-
-    def _earlier_deletions(self, result: Difference, uri: str) -> Iterator[pa.Table]:
-        """Yield the deletions of an earlier run that failed.
-
-        Without external versions they would win over documents that this run writes; these are not deleted.
-        """
-        import pyarrow as pa
-
-        written = set[tuple[str, str | None]]()
-        if self._request.op_type != "index":
-            deleted = {(each.id, each.routing) for each in read_deletions(self._objects, uri)}
-            for part in result.objects():
-                rows = part.rows.filter(pa.array(are_any_of(part.classes, WRITTEN)))
-                written |= deleted.intersection(zip(rows["id"].to_pylist(), rows["routing"].to_pylist(), strict=True))
-        for table in deletions_tables(self._objects, uri):
-            addresses = zip(table["id"].to_pylist(), table["routing"].to_pylist(), strict=True)
-            yield table.filter(pa.array([address not in written for address in addresses], pa.bool_()))
 
     def _remark(self, cut: ShardCut, *, is_new: bool) -> None:
         """Remark on the records that were not staged.

@@ -50,6 +50,7 @@ class CutOptions(NamedTuple):
         passthrough: each object that has a new content key is submitted unchanged.
         pays: False to leave records without a prediction to the next run.
         writes: False for a dry run, which returns the same shards and counts, but writes nothing.
+        version: that of the run's claim; a late attempt of the run does not replace files that a later one staged.
     """
 
     limits: ShardLimits
@@ -58,6 +59,7 @@ class CutOptions(NamedTuple):
     passthrough: bool = False
     pays: bool = True
     writes: bool = True
+    version: int = 0
 
 
 class ShardCut:
@@ -269,7 +271,7 @@ class ShardCut:
 
     def _named(self, number: int, shard: Shard) -> Shard:
         name = f"{number:04d}"
-        return replace(shard, id=name, staged=self._layout.staged(self._run_key, name))
+        return replace(shard, id=name, staged=self._layout.staged(self._run_key, f"{name}-{self._options.version}"))
 
     def _lacks_payer(self, records: RecordKeys) -> bool:
         return bool((self._payers[records.codes[records.codes >= 0]] < 0).any())
