@@ -142,6 +142,19 @@ def test_a_record_whose_prediction_another_run_repairs_is_written_by_the_next_ru
     assert pipeline.service.paid == {"both": 2, "own": 2}
 
 
+def test_a_rebuild_pays_nothing_for_lost_predictions() -> None:
+    """That they are lost is noticed when they are read; the next run finds the output of their job."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(12)))
+    pipeline.run()
+    lost = next(iter(pipeline.objects.list(f"{pipeline.layout.predictions()}/segments/")))
+    pipeline.objects.delete(lost.uri)
+    rebuild = pipeline.run(rebuild=True)
+    assert (counts(rebuild)["indexed"], counts(rebuild)["dead_letters"]) == (9, 3)
+    assert pipeline.service.paid.total() == 12
+    assert (counts(pipeline.run())["indexed"], pipeline.service.paid.total()) == (3, 12)
+
+
 def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> None:
     """The next run pays for the failed texts only."""
     pipeline = Pipeline(repair_at_most="0%")

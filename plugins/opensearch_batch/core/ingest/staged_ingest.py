@@ -139,6 +139,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             located=store.lookup(staged_keys(self.objects, shard.staged)),
             failures=failures,
             has_job=output is not None,
+            pays=self.manifest.pays,
         )
 
     def _form(self) -> AnswerForm:

@@ -155,6 +155,7 @@ class Preparation:
             claim=claim,
             version=claim.version + 1 if claim else next_version(self._at_s, after=loaded.claim.version),
             attempt=secrets.token_hex(8),
+            pays=not self._options.rebuild,
             remarks=self._remarks,
         )
         ledger = RunLedger() if claim is None else self._run_ledger(rows, cut, infos, head)

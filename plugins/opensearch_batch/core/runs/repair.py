@@ -72,7 +72,8 @@ class Repair:
     def shard(self) -> Shard | None:
         """Stage the records without a prediction, reserve their keys, and return their shard; None if there are none.
 
-        The shard has no job if the records are too few for one, or if another run has got their predictions meanwhile.
+        The shard has no job if the records are too few for one, if another run has got their predictions meanwhile, or
+        if the run does not pay.
 
         Raises:
             FatalError: the records are too many; the message has the most common reasons.
@@ -89,7 +90,7 @@ class Repair:
         distinct = [_count(each) for each in keys]
         all_keys = b"".join(keys)
         reasons = sum((Counter(verdicts.reasons) for _, verdicts in failed), Counter[str]())
-        if refusal := self._refusal(_count(all_keys), reasons):
+        if self._manifest.pays and (refusal := self._refusal(_count(all_keys), reasons)):
             for (shard, verdicts), count in zip(failed, distinct, strict=True):
                 if count == shard.records:
                     self._invalidate(shard, verdicts.reasons)
@@ -99,7 +100,8 @@ class Repair:
             for record in self._staged():
                 writer.add(record)
                 self._records += 1
-        return self._with_job(Shard(REPAIR, staged=staged, documents=self._records), all_keys)
+        repaired = Shard(REPAIR, staged=staged, documents=self._records)
+        return self._with_job(repaired, all_keys) if self._manifest.pays else repaired
 
     def without_job(self, shard: Shard) -> Shard:
         """Return the shard without its job, which ended badly; its records become dead letters.

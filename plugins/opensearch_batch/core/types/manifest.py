@@ -106,6 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
     those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
+    A run that does not pay leaves records without a prediction to the next run.
     """
 
     pipeline: str
@@ -127,6 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     claim: ScopeClaim | None = None
     version: int = 0
     attempt: str = ""
+    pays: bool = True
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
