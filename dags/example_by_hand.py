@@ -13,7 +13,7 @@ from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
+from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
@@ -61,7 +61,7 @@ with DAG(
 
     shared: dict[str, Any] = {"work_prefix": WORK, "service": "sagemaker"}
     job: dict[str, Any] = {
-        "model_id": "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}",
+        "model_id": MODEL_ID,
         "inputs": INPUTS,
         "retry_interval_s": 5,
     }

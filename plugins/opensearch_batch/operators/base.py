@@ -151,6 +151,11 @@ def run_key_of(context: Context) -> str:
     return run_key(run.dag_id, run.run_id)
 
 
+def run_template(name: str, prepare: str = "prepare") -> str:
+    """Return the template of a value in the XCom `run` of `prepare`: empty text if that found nothing to do."""
+    return f"{{{{ (ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run') or {{}}).get('{name}', '') }}}}"
+
+
 def layout_of(work_prefix: str, context: Context) -> Layout:
     """Return the locations of this DAG's files below a work prefix."""
     return Layout(work_prefix, context["dag_run"].dag_id)

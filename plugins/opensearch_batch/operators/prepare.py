@@ -20,10 +20,10 @@ from opensearch_batch.core.runs.index_check import check_index, create_missing_i
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions, fingerprint_of, scope_of
+from opensearch_batch.core.runs.shard_places import in_all_places, keeping_places
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
-from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
@@ -44,12 +44,12 @@ from opensearch_batch.operators.base import (
     refuse_over_map_limit,
     rendered_dict,
     run_key_of,
+    run_template,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.services.registry import adapter_of
 
-# Template of the model id in the XCom `run`.
-MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}"
+MODEL_ID = run_template("model_id")
 
 
 class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
@@ -194,7 +194,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self.source_format = "dead_letters"
         listing = self._list(store, layout)
         if listing is None:
-            return () if dry_run else self._with_earlier_places(store, layout, (), context)
+            return () if dry_run else in_all_places(store, layout.manifest(run_key_of(context)), ())
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
@@ -209,22 +209,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self._finish(store, layout, prepared, context)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
-        if dry_run:
-            return ()
         shards = () if prepared is None else prepared.manifest.shards
-        return self._with_earlier_places(store, layout, shards, context)
-
-    def _with_earlier_places(
-        self, store: S3Objects, layout: Layout, shards: Sequence[Shard], context: Context
-    ) -> Sequence[Shard]:
-        """Return as many shards as an attempt of this run ever had: those without a shard have no id, and are skipped.
-
-        When a run is cleared, Airflow 3.3 marks the mapped tasks as removed for which the attempt before had no shard,
-        and never runs them again.
-        """
-        manifest = JsonDocument(store, layout.manifest(run_key_of(context)), Manifest).read()
-        mapped = 0 if manifest is None else manifest.mapped
-        return [*shards, *[Shard("")] * (mapped - len(shards))]
+        return () if dry_run else in_all_places(store, layout.manifest(run_key_of(context)), shards)
 
     def _show_plan(
         self, store: S3Objects, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context
@@ -249,9 +235,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
-        earlier = JsonDocument(store, uri, Manifest).read()
-        mapped = max(len(manifest.shards), 0 if earlier is None else earlier.mapped)
-        manifest = msgspec.structs.replace(manifest, mapped=mapped)
+        manifest = keeping_places(store, uri, manifest)
         announce(store, layout, manifest, prepared.ledger)
         self._push(context, uri, manifest)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
