@@ -13,7 +13,7 @@ from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
+from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
@@ -61,7 +61,7 @@ with DAG(
 
     shared: dict[str, Any] = {"work_prefix": WORK, "service": "sagemaker"}
     job: dict[str, Any] = {
-        "model_id": "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}",
+        "model_id": MODEL_ID,
         "inputs": INPUTS,
         "retry_interval_s": 5,
     }
@@ -80,7 +80,7 @@ with DAG(
         )
         batch_predict >> poll >> ingest
 
-    repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, **shared, **job)
+    repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, trigger_rule="none_failed", **shared, **job)
     ingest_repaired = OpenSearchBatchIngestOperator.partial(task_id="ingest_repaired", **shared, **documents).expand(
         shard=repair.output
     )

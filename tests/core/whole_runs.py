@@ -20,7 +20,7 @@ from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.submission import Submission
-from opensearch_batch.core.ledger.commit import commit
+from opensearch_batch.core.ledger.commit import announce, commit
 from opensearch_batch.core.ledger.head import Head, ScopeHead
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.runs.preparation import Preparation
@@ -28,7 +28,6 @@ from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerpri
 from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.sharding.listing import Listing
-from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
@@ -251,7 +250,7 @@ class Run:
 
     def __init__(self, pipeline: Pipeline, key: str, source: str, at_s: float, options: Mapping[str, Any]) -> None:
         self.key, self.source = key, source
-        self.stages: list[Callable[[], None]] = [self._prepare]
+        self.stages: list[Callable[[], None]] = [self.prepare]
         self.manifest: Manifest | None = None
         self.account: ShardRunAccount | None = None
         self._pipeline = pipeline
@@ -278,7 +277,8 @@ class Run:
             life.left = None
         return bool(self.stages)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Prepare the run."""
         pipeline, layout = self._pipeline, self._pipeline.layout
         draft = Manifest(
             pipeline="p",
@@ -316,8 +316,7 @@ class Run:
         if prepared is None:
             return
         self.manifest = prepared.manifest
-        save(pipeline.objects, layout.run_ledger(self.key), prepared.ledger)
-        save(pipeline.objects, layout.manifest(self.key), prepared.manifest)
+        announce(pipeline.objects, layout, prepared.manifest, prepared.ledger)
         for shard in prepared.manifest.shards:
             if shard.job:
                 self.stages.append(partial(self._predict, shard))

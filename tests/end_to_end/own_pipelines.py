@@ -56,14 +56,11 @@ class Run:
         return counts
 
     def found_nothing(self) -> bool:
-        """Whether prepare found nothing to do, so that no other stage ran.
-
-        Airflow marks the mapped tasks of an earlier attempt of the run as removed.
-        """
+        """Whether prepare found nothing to do, so that no other stage ran."""
         states = {
             task["state"] for task in self.airflow.tasks(self.dag_id, self.run_id) if task["task_id"] != "prepare"
         }
-        return states - {"removed"} == {"skipped"}
+        return states == {"skipped"}
 
     def log(self, task_id: str) -> str:
         """Return an unmapped task's log."""

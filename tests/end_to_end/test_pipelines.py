@@ -42,7 +42,10 @@ def yesterday() -> str:
 
 @pytest.mark.slow
 def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab, own: OwnPipelines) -> None:
-    """Switched on, it runs for the day that has ended; done again it pays and writes only what came late."""
+    """Switched on, it runs for the day that has ended; done again it pays and writes only what came late.
+
+    It may have fewer shards than before, or more.
+    """
     name = own.new_name()
     index, date = name.replace("_", "-"), yesterday()
     own.put(f"{name}/dt={date}/a.jsonl", 0, 20)
@@ -66,6 +69,11 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
     assert run.counts() == counted(read=3, indexed=3, paid=3, shards=1, objects=2, opened=1, before=20, kept=20)
     assert own.writes(index) == writes + 3
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
+
+    own.put(f"{name}/dt={date}/c.jsonl", 30, 15)
+    own.backfill(name, date, date, again=True)
+    assert run.counts() == counted(read=15, indexed=15, paid=15, shards=2, objects=3, opened=1, before=23, kept=23)
+    assert (lab.jobs() - jobs, own.count(index)) == (5, 38)
 
 
 @pytest.mark.slow

@@ -57,14 +57,14 @@ class Ti:
         self.pushed[key] = value
 
 
-def context_of(partition_key: str = "2026-11-01", **params: Any) -> Any:
+def context_of(partition_key: str = "2026-11-01", run_id: str = "", **params: Any) -> Any:
     """The context of a task in a run of one partition."""
     run = SimpleNamespace(
         dag_id=NAME,
         partition_key=partition_key,
         partition_date=datetime(2026, 11, 1, tzinfo=UTC),
         logical_date=None,
-        run_id="manual__1",
+        run_id=run_id or f"manual__{partition_key}",
         conf={},
     )
     return {"dag_run": run, "ti": Ti(), "params": params}
@@ -146,6 +146,16 @@ def test_a_trial_claims_nothing_and_does_not_record_the_source(
         claim = manifest_of(store, bucket, context).claim
         assert (claim is None) == (news == "new")
     assert (head.claim.version > 0) == (news == "unchanged")
+
+
+def test_a_trial_of_a_partition_leaves_the_files_of_another_run_of_it(bucket: str, store: S3Objects) -> None:
+    """The next run needs them if that run did not end."""
+    store.write(f"s3://{bucket}/in/a.jsonl", RECORDS)
+    context = context_of()
+    prepares(bucket).execute(context)
+    prepares(bucket, limit="1").execute(context_of(run_id="manual__1"))
+    head = ScopeHead(store, layout(bucket).scope_head(scope_of(f"s3://{bucket}/in/", (), ()))).load()
+    assert manifest_of(store, bucket, context).claim == head.claim
 
 
 def test_a_run_has_a_manifest_and_what_it_will_commit(bucket: str, store: S3Objects) -> None:

@@ -29,7 +29,7 @@ class Stage:
     """The task, in a run with records without a prediction."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.run = Run(run_key("p", "today"))
+        self.run = Run(run_key("p", "m1"))
         self.submitted: list[str] = []
         self.result: Any = ("submit", self.record())
         self.operator = OpenSearchRepairOperator(

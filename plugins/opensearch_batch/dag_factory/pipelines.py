@@ -185,6 +185,8 @@ class _Stages:
         repair = OpenSearchRepairOperator(
             task_id="repair",
             repair_at_most=self._spec.batch_predict.repair_at_most,
+            # A shard of an earlier attempt is skipped.
+            trigger_rule="none_failed",
             **self._job_arguments,
             **self._poll_arguments,
             **self._shared,

@@ -7,10 +7,10 @@ from typing import Any
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import ServiceAdapter, check_connector
-from opensearch_batch.core.opensearch.cloudformation import stack_model_id
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
 from opensearch_batch.hooks.ai_services import connector_credential
 from opensearch_batch.hooks.aws import aws_client
+from opensearch_batch.services.cloudformation import stack_model_id
 
 
 def pipeline_model(

@@ -146,10 +146,14 @@ class DocumentsOperator(PipelineOperator):
 
 
 def run_key_of(context: Context) -> str:
-    """Return the run key: from partition key, else logical date, else run id. A cleared run keeps its key and files."""
+    """Return the run key. A cleared run keeps its key and files; two runs of one partition or date have their own."""
     run = context["dag_run"]
-    key_source = getattr(run, "partition_key", None) or run.logical_date or run.run_id
-    return run_key(run.dag_id, str(key_source))
+    return run_key(run.dag_id, run.run_id)
+
+
+def run_template(name: str, prepare: str = "prepare") -> str:
+    """Return the template of a value in the XCom `run` of `prepare`: empty text if that found nothing to do."""
+    return f"{{{{ (ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run') or {{}}).get('{name}', '') }}}}"
 
 
 def layout_of(work_prefix: str, context: Context) -> Layout:
@@ -200,11 +204,9 @@ def is_forced(context: Context) -> bool:
 def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
     """Return the new submission that a user requested by a clear or by ``force``, if any.
 
-    A clear increases the task's max_tries, a retry does not (Airflow 3.3). The run id identifies the request, because
-    two manual runs may have the same partition key or logical date.
+    A clear increases the task's max_tries, a retry does not (Airflow 3.3).
     """
-    dag_run, max_tries = context["dag_run"], context["ti"].max_tries
-    run = run_key(dag_run.dag_id, dag_run.run_id)
+    max_tries, run = context["ti"].max_tries, run_key_of(context)
     clear = f"{run} {max_tries}" if max_tries > (retries or 0) else ""
     return ResubmitRequest(clear=clear, force=run if is_forced(context) else "")
 

@@ -56,7 +56,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
         """Submit or reattach, after a wait too; the event holds the time when the service first throttled."""
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
         if not shard.job:
-            raise AirflowSkipException("every prediction is in the store")
+            raise AirflowSkipException("no prediction to pay for")
         decision, record = self.submit_or_defer(shard, layout, context, event)
         if decision == "refuse":
             raise FatalError(bad_end_message(record))

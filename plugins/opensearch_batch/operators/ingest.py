@@ -148,6 +148,8 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         run_key, layout = run_key_of(context), layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         shard = msgspec.convert(self.shard, Shard)
+        if not shard.id:
+            raise AirflowSkipException("an earlier attempt of this run had more shards")
         output = self._output(shard, layout, store, context) if shard.job else None
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)

@@ -12,6 +12,7 @@ from airflow.sdk import Context
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import Model
@@ -19,10 +20,10 @@ from opensearch_batch.core.runs.index_check import check_index, create_missing_i
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions, fingerprint_of, scope_of
+from opensearch_batch.core.runs.shard_places import in_all_places, keeping_places
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
-from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
@@ -43,12 +44,12 @@ from opensearch_batch.operators.base import (
     refuse_over_map_limit,
     rendered_dict,
     run_key_of,
+    run_template,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.services.registry import adapter_of
 
-# Template of the model id in the XCom `run`.
-MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', map_indexes=-1, key='run')['model_id'] }}"
+MODEL_ID = run_template("model_id")
 
 
 class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
@@ -193,7 +194,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self.source_format = "dead_letters"
         listing = self._list(store, layout)
         if listing is None:
-            return []
+            return () if dry_run else in_all_places(store, layout.manifest(run_key_of(context)), ())
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
@@ -208,7 +209,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self._finish(store, layout, prepared, context)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
-        return () if dry_run or prepared is None else prepared.manifest.shards
+        shards = () if prepared is None else prepared.manifest.shards
+        return () if dry_run else in_all_places(store, layout.manifest(run_key_of(context)), shards)
 
     def _show_plan(
         self, store: S3Objects, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context
@@ -233,8 +235,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
-        save(store, layout.run_ledger(manifest.run_key), prepared.ledger)
-        save(store, uri, manifest)
+        manifest = keeping_places(store, uri, manifest)
+        announce(store, layout, manifest, prepared.ledger)
         self._push(context, uri, manifest)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
 

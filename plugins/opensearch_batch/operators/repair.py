@@ -23,7 +23,7 @@ from opensearch_batch.core.types.counts import REPAIR_AT_MOST
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
+from opensearch_batch.operators.base import layout_of, run_key_of, run_template, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
@@ -66,9 +66,7 @@ class OpenSearchRepairOperator(JobOperator):
         self.repair_at_most = repair_at_most
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
-        # Empty if `prepare` found nothing to do.
-        run = f"ti.xcom_pull(task_ids='{prepare}', map_indexes=-1, key='run')"
-        self.manifest = f"{{{{ ({run} or {{}}).get('manifest', '') }}}}"
+        self.manifest = run_template("manifest", prepare)
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=UNANSWERED_TRIGGER,
             trigger_kwargs={"manifest": self.manifest, "aws_conn_id": self.aws_conn_id},

@@ -102,9 +102,9 @@ def test_the_same_letters_have_the_same_key() -> None:
 @pytest.mark.parametrize("pattern", ["%{mm}", "%{ss}", "%{yyyy:MM}", "%{yyyy/MM}", "%{SSS}"])
 def test_a_pattern_that_no_key_may_have_is_refused(pattern: str) -> None:
     """Minutes, and signs that a key may not hold."""
-    with pytest.raises(ConfigError, match="use years to hours"):
+    with pytest.raises(ConfigError, match="use units from years to hours"):
         check_date_placeholders(f"dlq/{pattern}")
-    with pytest.raises(ConfigError, match="use years to hours"):
+    with pytest.raises(ConfigError, match="use units from years to hours"):
         dlq_key([document()], key_path_prefix=f"dlq/{pattern}", at=AT)
 
 

@@ -374,7 +374,7 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         ("    s3:\n      #", "    sqs:\n      #", r":6 books.source.sqs: this source is not supported"),
         ("    s3:\n      #", "    pipeline:\n      #", r":6 books.source.pipeline: this source is not supported"),
         ("    s3:\n      #", "    s33:\n      #", r":6 books.source.s33: unknown source; .* Did you mean 's3'\?"),
-        ("    - ml_inference:", "    - grok:", r":17 books.processor\[0\].grok: this processor is not supported: do"),
+        ("    - ml_inference:", "    - grok:", r":17 books.processor\[0\].grok: this processor is not supported: tr"),
         ("    - ml_inference:", "    - ml_infer:", r":17 .*ml_infer: unknown processor; .* Did you mean 'ml_infere"),
         ("    - ml_inference:", "    ml_inference:", r"yaml:\d+ "),
         ("    - opensearch:", "    - stdout:", r":33 books.sink\[0\].stdout: this sink is not supported:"),

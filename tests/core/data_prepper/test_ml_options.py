@@ -109,6 +109,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, place: str, options: s
         ("ml", f"aws: {{job_sts_role_arn: '{ROLE}'}}", "ml_inference.aws.job_sts_role_arn"),
         ("enrich", "s3_object_size_limit: 200mb", "s3_enrich.s3_object_size_limit"),
         ("enrich", "cache_max_count: 1", "s3_enrich.cache_max_count"),
+        ("enrich", "cache_max_size: 1", "s3_enrich.cache_max_size"),
         ("enrich", "cache_ttl: PT1M", "s3_enrich.cache_ttl"),
     ],
 )

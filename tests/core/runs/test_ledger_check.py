@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.ledger.head import ClaimLost
 from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
 from opensearch_batch.core.runs import ledger_check
 from opensearch_batch.core.runs.ledger_check import LedgerCheck, ScopeState, StoreState, read_heads, store_folders
@@ -223,3 +224,15 @@ def test_a_rebuilt_store_keeps_its_open_shards_and_who_paid(pipeline: Pipeline) 
     head = store(pipeline).head()
     assert (head.segments, list(head.open)) == (before.segments, ["job"])
     assert store(pipeline).shard_keys("job") == [b"k" * 16]
+
+
+def test_a_run_in_progress_loses_its_claim_to_a_rebuild(pipeline: Pipeline) -> None:
+    """Also one that has written nothing yet: it fails, and the next run does its work."""
+    pipeline.put("c.jsonl", record(9))
+    run = pipeline.new_run()
+    run.stages.pop(0)()
+    rebuild(pipeline)
+    with pytest.raises(ClaimLost, match="run ledger rebuild has claimed this scope after run run2"):
+        run.finish()
+    pipeline.run()
+    assert pipeline.documents["d9"] == document_of(record(9))

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader
 from opensearch_batch.core.runs.plan import RunPlan
 from opensearch_batch.core.runs.preparation import PreparedRun
+from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.storage.json_document import save
-from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import DELETIONS
 from tests.core.memory_objects import MemoryObjects
 from tests.core.runs.nights import SOURCE, Nights, record
@@ -282,6 +284,38 @@ def test_a_job_that_cannot_be_submitted_any_more_is_replaced(*, submitted_before
     assert nights.paid.total() == 2
 
 
+@pytest.mark.parametrize("limits", [{"max_records": 2}, {"max_bytes": 61}])
+@pytest.mark.parametrize("changes", [{"end": End("FAILED", 1.0)}, {"refused": "too large", "restage": True}])
+def test_a_job_that_failed_is_cut_again_below_lower_limits(limits: dict[str, int], changes: dict[str, Any]) -> None:
+    """It may be too large for the service; with the same limits it is not paid for again without a request."""
+    nights = Nights(max_records=4)
+    nights.put("a.jsonl", *(record(number, f"text {number}") for number in range(4)))
+    (job,) = nights.prepare().manifest.shards
+    failed = JobRecord(job.job, "n", "sagemaker", "m", job.input, "s3://out/", 1.0, **changes)
+    save(nights.objects, f"{nights.layout.job(job.job)}/job.json", failed)
+    assert [shard.job for shard in nights.prepare().manifest.shards] == [job.job]
+    prepared = nights.prepare(**limits)
+    assert [shard.records for shard in prepared.manifest.shards] == [2, 2]
+    nights.finish(prepared)
+    assert (nights.paid.total(), nights.store.head().open) == (4, {})
+
+
+def test_retention_keeps_an_old_job_that_a_run_needs() -> None:
+    """No run has read its output; now one does, while another one cleans up."""
+    nights, now = Nights(), 0.0
+    nights.objects = MemoryObjects(lambda: now)
+    nights.put("a.jsonl", record(1, "a"))
+    (job,) = nights.prepare().manifest.shards
+    ended = JobRecord(job.job, "n", "sagemaker", "m", job.input, "", 1.0, end=End("COMPLETED", 1.0), pipeline="p")
+    save(nights.objects, f"{nights.layout.job(job.job)}/job.json", ended)
+    now = 2 * MIN_RETENTION_S
+    prepared = nights.prepare()
+    assert [shard.job for shard in prepared.manifest.shards] == [job.job]
+    retention = Retention(nights.objects, nights.layout, nights.store, outputs=lambda *_: [], unstage=lambda _: None)
+    assert retention.run(1.0, now=now) == 0
+    nights.finish(prepared)
+
+
 @pytest.mark.parametrize(("max_bytes", "expected"), [(60, [2, 2, 1]), (59, [1] * 5), (10, [1] * 5)])
 def test_shards_are_cut_by_bytes(max_bytes: int, expected: list[int]) -> None:
     """A shard takes at least one record."""
@@ -373,6 +407,7 @@ def test_another_run_that_commits_meanwhile_is_noticed() -> None:
     store.before[f"{SOURCE}b.jsonl"] = iter([nights.run])
     with pytest.raises(RetriableError, match="another run committed"):
         nights.prepare()
+    assert nights.run().manifest.shards == []
     assert nights.is_done()
 
 
@@ -408,6 +443,16 @@ def test_the_last_shard_is_never_too_small(count: int, expected: list[int]) -> N
     with nights.objects.open(prepared.manifest.shards[-1].input) as stream:
         ids = [json.loads(line)["recordId"] for line in stream]
     assert ids == [f"r{number:010d}" for number in range(expected[-1])]
+
+
+@pytest.mark.parametrize(("max_records", "max_bytes"), [(500, 2_000), (20, 1_000_000)])
+def test_a_shard_is_never_too_small_for_a_job(max_records: int, max_bytes: int) -> None:
+    """Limits of a pipeline that leave fewer records than the service takes would leave them without a job for ever."""
+    nights = Nights("bedrock", max_records=max_records, max_bytes=max_bytes)
+    nights.put("a.jsonl", *(record(number, f"text {number} {'x' * 100}") for number in range(250)))
+    prepared = nights.prepare()
+    assert [shard.records for shard in prepared.manifest.shards] == [100, 150]
+    assert prepared.manifest.counts.waiting == 0
 
 
 def test_a_new_source_with_too_few_records_is_refused() -> None:

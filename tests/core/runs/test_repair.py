@@ -14,6 +14,7 @@ from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.record_ids import record_id
 from tests.core.unanswered import ADAPTER, ANSWER, LAYOUT, PAID, Run, key
+from tests.stored import present
 
 
 @pytest.fixture
@@ -85,6 +86,17 @@ def test_the_job_of_a_run_that_needs_the_same_is_awaited(run: Run) -> None:
     assert run.store.shard_keys("other") is not None
 
 
+def test_a_job_whose_output_another_run_has_read_is_the_only_one(run: Run) -> None:
+    """The other run needs some of its predictions, and was faster; what failed in the job is not paid for again."""
+    run.ingest("a", "b")
+    shard = present(run.repair().shard())
+    run.store.add(shard.job, 1, [(key("a"), ANSWER)])
+    ended = JobRecord(shard.job, "j", "openai", "m", shard.input, "", 0.0, end=End("COMPLETED", 1.0))
+    JobRecords(run.objects, LAYOUT.job(shard.job)).write(ended, etag=None)
+    again = present(run.repair().shard())
+    assert (again.job, again.records, run.store.head().open) == (shard.job, 2, {})
+
+
 def test_records_that_have_their_predictions_now_need_no_job(run: Run) -> None:
     """They are staged all the same, because their ingest did not write them."""
     run.ingest("a")
@@ -151,6 +163,17 @@ def test_the_share_is_of_the_records_that_were_paid_for(run: Run, failed: int, a
         shard = run.repair(at_most).shard()
         assert shard is not None
         assert shard.records == failed
+
+
+def test_more_bytes_than_a_job_takes_fail_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the service refuses the job, and each later run waits for it, because it has the keys."""
+    monkeypatch.setattr(type(ADAPTER), "limits", Limits(100, 200, 200))
+    run.ingest("a", "b", "c")
+    with pytest.raises(FatalError, match=r"3 records .* have no prediction, and their .* bytes are more than the 200"):
+        run.repair("100%").shard()
+    assert run.store.head().open == {}
+    monkeypatch.setattr(type(ADAPTER), "limits", Limits(100, 10**6, 200))
+    assert present(run.repair("100%").shard()).records == 3
 
 
 def test_more_records_than_a_job_takes_fail_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

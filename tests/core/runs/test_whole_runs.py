@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.ledger import segments
+from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.head import ClaimLost
+from opensearch_batch.core.runs.repair import Repair
+from opensearch_batch.core.sharding.cut import ShardCut
+from tests.core import whole_runs
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
+from tests.stored import present
 
 SERVICES = ["openai", "sagemaker"]
 
@@ -114,6 +122,39 @@ def test_failed_texts_are_repaired_once_and_then_left(service: str) -> None:
     assert counts(pipeline.run())["indexed"] == 6
 
 
+def test_a_record_whose_prediction_another_run_repairs_is_written_by_the_next_run() -> None:
+    """A run waits for one job of repair; a record that is in another run's is a dead letter that is not left."""
+    pipeline = Pipeline(repair_at_most="100%")
+    pipeline.put("a/1.jsonl", record(1, "both"))
+    pipeline.put("b/1.jsonl", record(2, "both"), record(3, "own"))
+    pipeline.service.fails = {"both": 1, "own": 1}
+    one, other = pipeline.new_run("a/"), pipeline.new_run("b/")
+    for run in (one, other):
+        run.stages.pop(0)()
+    while len(one.stages) > len(["repair", "reconcile"]):
+        one.stages.pop(0)()
+    Repair(pipeline.objects, pipeline.layout, present(one.manifest), pipeline.adapter, "100%").shard()
+    other.finish()
+    assert (counts(other)["indexed"], counts(other)["dead_letters"]) == (1, 1)
+    one.finish()
+    assert counts(pipeline.run("b/"))["indexed"] == 1
+    assert set(pipeline.documents) == {"d1", "d2", "d3"}
+    assert pipeline.service.paid == {"both": 2, "own": 2}
+
+
+def test_a_rebuild_pays_nothing_for_lost_predictions() -> None:
+    """That they are lost is noticed when they are read; the next run finds the output of their job."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(12)))
+    pipeline.run()
+    lost = next(iter(pipeline.objects.list(f"{pipeline.layout.predictions()}/segments/")))
+    pipeline.objects.delete(lost.uri)
+    rebuild = pipeline.run(rebuild=True)
+    assert (counts(rebuild)["indexed"], counts(rebuild)["dead_letters"]) == (9, 3)
+    assert pipeline.service.paid.total() == 12
+    assert (counts(pipeline.run())["indexed"], pipeline.service.paid.total()) == (3, 12)
+
+
 def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> None:
     """The next run pays for the failed texts only."""
     pipeline = Pipeline(repair_at_most="0%")
@@ -124,6 +165,54 @@ def test_a_run_with_too_many_failures_commits_nothing_and_loses_nothing() -> Non
     assert pipeline.head().committed == 0
     assert counts(pipeline.run())["indexed"] == 6
     assert pipeline.service.paid == {f"text {number}": 1 + (number in {1, 2}) for number in range(6)}
+
+
+@pytest.mark.parametrize("op_type", ["index", "create", "upsert"])
+def test_a_deletion_never_wins_over_a_document_of_its_run(op_type: Any) -> None:
+    """An old and a new routing may lead to the same shard; stages are done in any order, and after a clear again."""
+    pipeline = Pipeline()
+    pipeline.request = msgspec.structs.replace(pipeline.request, op_type=op_type, routing="$.more")
+    pipeline.put("a.jsonl", record(1, "text 1", more=1), record(2, "text 2", more=1))
+    pipeline.run()
+    pipeline.put("a.jsonl", record(1, "text 1", more=2), record(2, "text 2", more=1))
+    run = pipeline.new_run()
+    run.stages.pop(0)()
+    documents, deletions = run.stages[:2]
+    for stage in (documents, deletions, documents, deletions):
+        stage()
+    run.finish()
+    assert set(pipeline.documents) == {"d1", "d2"}
+    assert pipeline.head().documents == 2
+
+
+def test_a_trial_that_is_prepared_again_writes_what_it_finds_now() -> None:
+    """Though its partition, and so its version, is the same, what it wrote before is not done."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "text"))
+    pipeline.run()
+    trial = pipeline.new_run(at_s=1.0, is_trial=True)
+    for more in (1, 2):
+        pipeline.put("a.jsonl", record(1, "text", more))
+        trial.stages = [trial.prepare]
+        trial.finish()
+        assert pipeline.documents["d1"]["more"] == more
+
+
+def test_an_object_whose_predictions_are_partly_lost_reads_the_output_of_its_job_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `prepare: false`, an object has the same job again, and other answers of that job are stored."""
+    monkeypatch.setattr(segments, "SEGMENT_ROWS", 12)
+    pipeline = Pipeline("sagemaker", passthrough=True, max_records=100, repair_at_most="20%")
+    pipeline.put("a.jsonl", *(record(number, f"text {number}") for number in range(24)))
+    pipeline.run()
+    lost, _ = pipeline.objects.list(f"{pipeline.layout.predictions()}/segments/")
+    pipeline.objects.delete(lost.uri)
+    pipeline.cluster.delete_index()
+    with pytest.raises(FatalError, match="12 of 0 records that were paid for have no prediction"):
+        pipeline.run()
+    assert counts(pipeline.run())["indexed"] == 24
+    assert pipeline.service.paid.total() == 24
 
 
 def test_an_index_that_was_deleted_is_restored_for_nothing() -> None:
@@ -278,6 +367,165 @@ def test_a_source_that_returns_to_an_earlier_state_after_a_crash(steps: int) -> 
     pipeline.remove("b.jsonl")
     pipeline.run()
     assert pipeline.documents == expected({"a": before, "z": [record(9, "permanent")]})
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_cleared_prepare_that_is_killed_deletes_nothing_that_is_there_again(steps: int) -> None:
+    """What the killed attempt was about to delete is not taken for a deletion of the attempt before it."""
+    pipeline = Pipeline(on_removed="delete")
+    for number in range(3):
+        pipeline.put(f"{number}.jsonl", record(number, f"text {number}"))
+    pipeline.run()
+    pipeline.remove("0.jsonl")
+    run = pipeline.new_run()
+    prepare = run.stages[0]
+    prepare()
+    pipeline.remove("1.jsonl")
+    run.stages = [prepare]
+    run.killed_after(steps)
+    pipeline.put("1.jsonl", record(1, "text 1"))
+    run.stages = [prepare]
+    run.finish()
+    assert set(pipeline.documents) == {"d1", "d2"}
+
+
+def test_another_mode_applies_to_objects_that_did_not_change() -> None:
+    """A record that had left its object in append mode is removed, and the last object by name wins, not by time."""
+    pipeline = Pipeline(mode="append")
+    pipeline.put("a.jsonl", record(1, "one"), record(2, "two"))
+    pipeline.put("c.jsonl", record(3, "by name"))
+    pipeline.run()
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(3, "by time"))
+    pipeline.run()
+    assert (set(pipeline.documents), pipeline.documents["d3"]["text"]) == ({"d1", "d2", "d3"}, "by time")
+    paid = pipeline.service.paid.total()
+    pipeline.run(mode="snapshot", on_removed="delete")
+    assert (set(pipeline.documents), pipeline.documents["d3"]["text"]) == ({"d1", "d3"}, "by name")
+    assert pipeline.service.paid.total() == paid
+
+
+def test_a_run_into_another_index_that_failed_leaves_the_ledger_of_the_first_one() -> None:
+    """The next run into the first index still knows its documents: it deletes one, and writes none."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"), record(2, "two"))
+    pipeline.run()
+    cluster = pipeline.cluster
+    first, uuid = cluster.found, cluster.uuid
+    cluster.delete_index()
+    failed = pipeline.new_run()
+    for _ in range(2):
+        failed.stages.pop(0)()
+    assert set(pipeline.documents) == {"d1", "d2"}
+    cluster.found, cluster.uuid = first, uuid
+    pipeline.put("a.jsonl", record(1, "one"))
+    last = pipeline.run()
+    assert set(pipeline.documents) == {"d1"}
+    assert counts(last)["unchanged"] == 1
+
+
+def test_what_a_failed_run_was_about_to_delete_stays_if_it_is_there_again_also_without_versions() -> None:
+    """An upsert has no external version, so a deletion of the same run would win over it."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.request = msgspec.structs.replace(pipeline.request, op_type="upsert")
+    for number in range(3):
+        pipeline.put(f"{number}.jsonl", record(number, f"text {number}"))
+    pipeline.run()
+    pipeline.remove("0.jsonl")
+    pipeline.remove("1.jsonl")
+    pipeline.new_run().stages[0]()
+    pipeline.put("1.jsonl", record(1, "text 1"))
+    pipeline.run()
+    assert set(pipeline.documents) == {"d1", "d2"}
+
+
+@pytest.mark.parametrize("restores", [True, False])
+def test_a_run_ends_the_claim_of_one_that_failed_also_if_there_is_nothing_to_do_any_more(*, restores: bool) -> None:
+    """Otherwise dead letters could not be replayed until the source changes."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(2, "two"))
+    pipeline.run()
+    pipeline.remove("b.jsonl")
+    if restores:
+        assert pipeline.new_run().killed_after(2)
+        pipeline.put("b.jsonl", record(2, "two"))
+    else:
+        pipeline.new_run().stages[0]()
+    pipeline.run()
+    head = pipeline.head()
+    assert head.claim.version == head.committed
+    assert pipeline.run().manifest is None
+
+
+def test_a_run_that_announces_its_work_while_another_one_claims_the_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one knows what it has written, though it found no manifest at first."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.run()
+    pipeline.put("b.jsonl", record(2, "two"))
+    first, announced = pipeline.new_run(), list[Callable[[], None]]()
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_runs, "announce", lambda *arguments: announced.append(partial(announce, *arguments)))
+        first.stages.pop(0)()
+    pipeline.remove("b.jsonl")
+    replace = pipeline.objects.replace
+
+    def after_the_first_has_written(uri: str, content: bytes, *, etag: str) -> bool:
+        pipeline.objects.replace = replace  # type: ignore[method-assign] # the second claims only once
+        announced.pop()()
+        for stage in first.stages[:2]:
+            stage()
+        return replace(uri, content, etag=etag)
+
+    pipeline.objects.replace = after_the_first_has_written  # type: ignore[method-assign] # as above
+    second = pipeline.new_run()
+    with suppress(RetriableError):
+        second.finish()
+    second.finish()
+    assert set(pipeline.documents) == {"d1"}
+    with pytest.raises(ClaimLost, match="run run3 has claimed this scope after run run2"):
+        first.stages[-1]()
+
+
+def test_an_attempt_of_prepare_that_is_late_leaves_the_manifest_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the later attempt has written is known if its run fails."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.put("a.jsonl", record(1, "one"))
+    pipeline.put("b.jsonl", record(2, "two"))
+    run, late = pipeline.new_run(), list[Callable[[], None]]()
+    prepare = run.stages.pop(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_runs, "announce", lambda *arguments: late.append(partial(announce, *arguments)))
+        prepare()
+    prepare()
+    with pytest.raises(ClaimLost, match="run run1 has claimed this scope after run run1"):
+        late.pop()()
+    for stage in run.stages[-4:-2]:
+        stage()
+    pipeline.remove("b.jsonl")
+    pipeline.run()
+    assert set(pipeline.documents) == {"d1"}
+
+
+def test_an_attempt_of_prepare_that_is_late_leaves_the_records_that_a_later_one_staged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The source changed in between, so the documents would be those of the earlier attempt for good."""
+    pipeline = Pipeline()
+    pipeline.put("a.jsonl", record(1, "one", more=1))
+    run, late = pipeline.new_run(), list[Callable[[], None]]()
+    prepare, write = run.stages.pop(0), ShardCut.write
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardCut, "write", lambda *arguments: late.append(partial(write, *arguments)))
+        prepare()
+    run.stages.clear()
+    pipeline.put("a.jsonl", record(1, "one", more=2))
+    prepare()
+    late.pop()()
+    run.finish()
+    pipeline.run()
+    assert pipeline.documents["d1"]["more"] == 2
 
 
 DAYS = ("dt=1/", "dt=2/", "dt=3/")

@@ -174,7 +174,7 @@ class RowAccount:
             self._totals["nulls"] += entry.mapped.nulls
         else:
             rows, late, has_id = entry.rows, entry.late, entry.id is not None
-            self._add_dead_letter(rows, entry.reason, id=entry.id, late=late)
+            self._add_dead_letter(rows, entry.reason, id=entry.id, late=late, waits=entry.waits)
             if entry.vector:
                 self._vectors_rejected += len(rows)
                 self._vector_reason = self._vector_reason or entry.reason
@@ -190,10 +190,11 @@ class RowAccount:
         id: str | None,  # noqa: A002 - the field's own name
         late: bool,
         status: int = 0,
+        waits: bool = False,
     ) -> None:
         first = rows[0]
         source, line = self._origin_of(first)
-        self._add_exception((source, line), RecordState.DEAD)
+        self._add_exception((source, line), RecordState.PENDING if waits else RecordState.DEAD)
         content = first.content if self._composer is None else self._composer.content(first)
         text, encoded = as_text(content)
         self.dead.add(

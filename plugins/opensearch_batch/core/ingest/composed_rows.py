@@ -19,7 +19,7 @@ from opensearch_batch.core.ledger.answers import AnswerForm, StoredAnswer
 from opensearch_batch.core.ledger.job_answers import JobFailures
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.staged import StagedRecord, read_staged
-from opensearch_batch.core.ledger.store_head import Located
+from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS, kind_of
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects
@@ -34,6 +34,7 @@ COMPOSED = "records"
 MAX_REASONS = 10
 NO_ROW = "the job returned no row for this record"
 NOT_STORED = "its prediction is not in the prediction store"
+AWAITED = "its prediction is not in the prediction store yet; the next run writes it"
 _START, _OUTPUT, _ERROR = (f'{text}"{name}":'.encode() for text, name in (("{", RECORD), (",", OUTPUT), (",", "error")))
 
 
@@ -129,6 +130,7 @@ class ComposedRows:
         located: Located,
         failures: JobFailures,
         has_job: bool,
+        pays: bool = True,
     ) -> None:
         self._objects = objects
         self._uri = uri
@@ -137,6 +139,7 @@ class ComposedRows:
         self._failures = failures
         self._absent = NO_ROW if has_job else NOT_STORED
         self._is_located = (located.source >= 0).tolist()
+        self._is_awaited = (located.source < (ABSENT if pays else 0)).tolist()
 
     def unanswered(self) -> Iterator[StagedRecord]:
         """Yield the records that lack an answer, with the reasons."""
@@ -150,14 +153,18 @@ class ComposedRows:
         """Yield the rows of a source with this number.
 
         Records that lack an answer are left out or, with `rejects`, rejected with the reasons; with `indexes_absent`,
-        those are not rejected for which the job returned no row.
+        those are not rejected for which the job returned no row. Those that are in the open shard of another run wait,
+        and so do all in a run that does not pay.
         """
         with self._store.reader() as reader:
             answers = reader.read(self._located.locations())
-            records = zip(read_staged(self._objects, self._uri), self._is_located, strict=True)
-            for (uri, line, offset, record, key, reason), is_located in records:
+            records = zip(read_staged(self._objects, self._uri), self._is_located, self._is_awaited, strict=True)
+            for (uri, line, offset, record, key, reason), is_located, is_awaited in records:
                 if is_located:
                     yield Row(number, uri, line, offset, record, next(answers))
+                    continue
+                if is_awaited and rejects and key is not None:
+                    yield Rejected((Row(number, uri, line, offset, record, AWAITED),), AWAITED, waits=True)
                     continue
                 lacks = "" if key is None else self._reason(key, reason)
                 if not lacks or (rejects and indexes_absent and lacks == NO_ROW):

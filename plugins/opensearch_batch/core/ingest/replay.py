@@ -195,6 +195,7 @@ class _LetterRecords:
         hashes = {_origin(letter): _hash_of(letter) for letter in letters if _hash_of(letter)}
         self._records = records
         self._rows = records.rows_of(hashes, may_have_moved=have_ids)
+        records.announce(self._rows.values())
         self._verdicts: dict[Origin, RecordState] = {}
 
     def is_superseded(self, letter: DeadLetter) -> bool:

@@ -33,7 +33,7 @@ from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.staged import StagedWriter, staged_keys
 from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.storage.json_document import save
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
@@ -75,6 +75,10 @@ class StagedIngest(msgspec.Struct, frozen=True):
             RetriableError: a server did not respond.
         """
         request = self._checked_request(shard)
+        if request.op_type != "index" and shard.id != DELETIONS:
+            # These documents have no versions, so a deletion would win over a document that was written before it.
+            for deletions in [each for each in self.manifest.shards if each.id == DELETIONS]:
+                self.run(deletions)
         report = self._delete(shard, request) if shard.id == DELETIONS else self._write(shard, output, request)
         save(self.objects, self.layout.ingest_report(self.manifest.run_key, shard.id), report)
         return report
@@ -83,6 +87,12 @@ class StagedIngest(msgspec.Struct, frozen=True):
         claim = self.manifest.claim
         if claim is None:
             raise FatalError(f"shard {shard.id}: a trial run deletes nothing; clear prepare")
+        shard_digest = self.manifest.shard_digest(shard)
+        if request.op_type != "index":
+            uri = self.layout.ingest_report(self.manifest.run_key, shard.id)
+            done = JsonDocument(self.objects, uri, ShardReport).read()
+            if done is not None and done.verdicts.shard_digest == shard_digest:
+                return done
         request = msgspec.structs.replace(request, version=claim.version)
         counts = delete_documents(
             self.objects,
@@ -92,7 +102,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             count=shard.documents,
             still_claimed=self._still_claimed(),
         )
-        return ShardReport(request.index, DONE, counts, verdicts=Verdicts(self.manifest.shard_digest(shard)))
+        return ShardReport(request.index, DONE, counts, verdicts=Verdicts(shard_digest))
 
     def _write(self, shard: Shard, output: JobOutput | None, request: IngestRequest) -> ShardReport:
         store, lost = PredictionStore(self.objects, self.manifest.predictions), list[str]()
@@ -129,6 +139,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             located=store.lookup(staged_keys(self.objects, shard.staged)),
             failures=failures,
             has_job=output is not None,
+            pays=self.manifest.pays,
         )
 
     def _form(self) -> AnswerForm:

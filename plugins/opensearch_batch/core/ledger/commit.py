@@ -20,7 +20,7 @@ from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, decided
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
-from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest
@@ -32,6 +32,24 @@ if TYPE_CHECKING:
 
 # Keys of several objects are looked up together until there are so many.
 LOOKUP_KEYS = 1 << 20
+
+
+def announce(objects: Objects, layout: Layout, manifest: Manifest, ledger: RunLedger) -> None:
+    """Save what a run is going to write and commit, before it writes anything.
+
+    The change of the head is noticed by a run that claims the scope meanwhile and has not found the manifest.
+
+    Raises:
+        ClaimLost: another run has claimed the scope.
+    """
+    head, claim = ScopeHead(objects, layout.scope_head(manifest.scope)), manifest.claim
+    if claim is not None:
+        # A later attempt of this run may have written its manifest.
+        head.require(claim)
+    save(objects, layout.run_ledger(manifest.run_key), ledger)
+    save(objects, layout.manifest(manifest.run_key), manifest)
+    if claim is not None:
+        head.amend(claim, lambda head: msgspec.structs.replace(head, announced=claim.version))
 
 
 def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Iterable[RecordVerdict]) -> Head | None:
@@ -58,19 +76,22 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
     return head.commit(manifest.claim, head_change(ledger, entries, manifest))
 
 
-def with_unfinished_run(objects: Objects, layout: Layout, head: Head) -> Head:
+def with_unfinished_run(objects: Objects, layout: Layout, head: Head, *, index_uuid: str) -> Head:
     """Return the head as the next run has to see it if the last run that claimed it has not committed.
 
     That run may have written some of its documents, and deleted others. Its pending rows take the place of the rows
     that they were compared with, so the next run writes all these documents again, or deletes them if their records are
     gone, although the source may be again as it was before. Its deletions are done again before any later version of
-    their documents.
+    their documents. If it wrote to another index than the next run will, which is that of the head, its work does not
+    count.
     """
     if head.claim.version == head.committed:
         return head
     manifest = JsonDocument(objects, layout.manifest(head.claim.run_key), Manifest).read()
     if manifest is None or manifest.claim != head.claim:
         # It had written nothing yet, because prepare had not ended. An earlier run is in the head already.
+        return head
+    if head.index_uuid == index_uuid != manifest.index_uuid:
         return head
     ledger = _run_ledger(objects, layout, manifest.run_key)
     # The answers that the objects needed are kept for the next run.
@@ -120,7 +141,7 @@ def committed_entries(
     return {
         uri: Entry(
             **msgspec.structs.asdict(slices.get(uri, RowsSlice("", 0, 0))),
-            etag=entry.etag,
+            etag="" if uri in verdicts.pending else entry.etag,
             modified=entry.modified,
             segments=dict(segments.get(uri, {})),
             stale=entry.stale and uri in unread,
@@ -146,7 +167,11 @@ class _Exceptions:
     def __init__(self, exceptions: Iterable[RecordVerdict]) -> None:
         self._lines: dict[str, array[int]] = {}
         self._states: dict[str, bytearray] = {}
+        # The objects that the next run has to open again.
+        self.pending = set[str]()
         for uri, line, state in exceptions:
+            if state == RecordState.PENDING:
+                self.pending.add(uri)
             self._lines.setdefault(uri, array("I")).append(line)
             self._states.setdefault(uri, bytearray()).append(state)
 

@@ -7,18 +7,20 @@ newer partition, whose versions are higher.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ledger.head import ClaimLost, Head, ScopeHead, in_file_order
-from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, decided
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, decided, with_verdicts
 from opensearch_batch.core.storage.objects import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from opensearch_batch.core.types.manifest import ScopeClaim
 
 # The beginning of the run key in the claim of a replay.
 REPLAY = "replay of "
@@ -74,12 +76,38 @@ class DeadRecords:
                 found[origin] = origin if origin in equal else next(iter(equal))
         return found
 
+    def announce(self, origins: Iterable[Origin]) -> None:
+        """Record that these records may have a document from now on, so that a run can delete it.
+
+        Otherwise nothing would know of a document that a replay writes before it is killed.
+
+        Raises:
+            RetriableError: a run has claimed the scope.
+        """
+        indexed = dict.fromkeys(origins, RecordState.INDEXED)
+        self._change(
+            self._document.amend,
+            indexed,
+            lambda old, new: with_verdicts(old, old["state"].to_numpy(), new["version"].to_numpy()),
+        )
+
     def commit(self, verdicts: Mapping[Origin, RecordState]) -> None:
         """Replace the states of records, and the version of those that are indexed now.
 
         Raises:
             RetriableError: a run has claimed the scope; nothing was committed.
         """
+        # After the commit of an earlier part, a head that another run has claimed would pass for this commit.
+        is_committed = self._head.committed == self._head.claim.version
+        self._change(self._document.amend if is_committed else self._document.commit, verdicts, lambda _, new: new)
+
+    def _change(
+        self,
+        change_head: Callable[[ScopeClaim, Callable[[Head], Head]], Head],
+        verdicts: Mapping[Origin, RecordState],
+        choose: Callable[[pa.Table, pa.Table], pa.Table],
+    ) -> None:
+        """Write what `choose` makes of rows before and after the verdicts, and change the head."""
         states = dict[str, dict[int, RecordState]]()
         for (uri, line), state in verdicts.items():
             states.setdefault(uri, {})[line] = state
@@ -87,7 +115,8 @@ class DeadRecords:
         dead = RecordState.DEAD
         for uri, entry in in_file_order({uri: self._head.objects[uri] for uri in states}):
             for rows in reader.read(entry):
-                writer.add(uri, decided(rows, dead, states[uri].items(), otherwise=dead, version=self.version))
+                new = decided(rows, dead, states[uri].items(), otherwise=dead, version=self.version)
+                writer.add(uri, choose(rows, new))
         slices = writer.close()
 
         def change(head: Head) -> Head:
@@ -98,11 +127,16 @@ class DeadRecords:
             return msgspec.structs.replace(head, objects=head.objects | changed)
 
         try:
-            self._head = self._document.commit(self._head.claim, change)
+            self._head = change_head(self._head.claim, change)
         except ClaimLost as error:
             raise RetriableError(
                 f"{self._scope.head}: a run has claimed these records meanwhile; replay again when it has ended"
             ) from error
+
+
+def _with_versions(rows: pa.Table, new: pa.Table) -> pa.Table:
+    """Return rows with the versions of others."""
+    return with_verdicts(rows, rows["state"].to_numpy(), new["version"].to_numpy())
 
 
 def _dead_rows(rows: pa.Table) -> Iterator[tuple[int, bytes]]:

@@ -55,12 +55,14 @@ class RunLedger(msgspec.Struct, frozen=True):
 class Head(NumberedHead, frozen=True, omit_defaults=True):
     """The state of a scope.
 
-    `committed` is the version of the run that committed last. `index_uuid` identifies the index that has the
+    `committed` is the version of the run that committed last, `announced` that of the one that was last to announce
+    what it is going to write. `index_uuid` identifies the index that has the
     documents, `fingerprint` the settings by which records became documents. `objects` are the source objects by URI.
     `deletions` is the file of the documents that runs deleted, or did not delete, before they failed.
     """
 
     claim: ScopeClaim = NO_CLAIM
+    announced: int = 0
     committed: int = 0
     index: str = ""
     index_uuid: str = ""
@@ -128,6 +130,16 @@ class ScopeHead:
         if head.claim != claim:
             raise self._lost(claim, head)
         return head
+
+    def amend(self, claim: ScopeClaim, change: Callable[[Head], Head]) -> Head:
+        """Replace the head by the result of `change` before the commit; raise ClaimLost as `commit` does."""
+
+        def amended(head: Head) -> Head:
+            if head.claim != claim:
+                raise self._lost(claim, head)
+            return change(head)
+
+        return self._document.change(amended)
 
     def commit(self, claim: ScopeClaim, change: Callable[[Head], Head]) -> Head:
         """Replace the head by the result of `change`, which may be called several times, and return it.

@@ -86,9 +86,17 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
         return self._with_segments(segments)
 
     def without(self, name: str) -> StoreHead:
-        """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file."""
+        """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file.
+
+        The answers of a segment's job are not complete any more, so they are added again if its output is read again.
+        """
         shards = {job: shard for job, shard in self.open.items() if name not in {job, shard.file}}
-        head = self._with_segments({each: segment for each, segment in self.segments.items() if each != name})
+        segments = dict(self.segments)
+        if (lost := segments.pop(name, None)) is not None:
+            for each, segment in segments.items():
+                if segment.job == lost.job:
+                    segments[each] = msgspec.structs.replace(segment, job="")
+        head = self._with_segments(segments)
         return msgspec.structs.replace(head, open=shards)
 
     def _with_segments(self, segments: dict[str, Segment]) -> StoreHead:

@@ -76,6 +76,8 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
         # No run knows yet which answers the documents need.
         segments = dict.fromkeys(_segments(objects, layout), 0)
         entries[uri] = Entry(part.rows, part.first, part.count, part.states, etag="", segments=segments)
+    # A run in progress must not take this commit for its own one.
+    version += 1
     head = Head(
         number=before.number + 1,
         claim=ScopeClaim(version, RUN_KEY),

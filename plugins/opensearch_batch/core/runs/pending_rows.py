@@ -1,20 +1,25 @@
-"""Rows of the ledger as a run will commit them, once its records have verdicts."""
+"""Rows of the ledger as a run will commit them, once its records have verdicts; deletions that a run repeats."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from opensearch_batch.core.ingest.request import OpType
 from opensearch_batch.core.ledger.classes import WRITTEN
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.rows import RowsWriter, are_any_of
+from opensearch_batch.core.ledger.staged import deletions_tables, read_deletions
 from opensearch_batch.core.sharding.changed_records import ChangedObject
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class PendingRows:
@@ -64,3 +69,21 @@ class PendingRows:
                 stale=before is not None and before.stale,
             )
         return entries
+
+
+def repeated_deletions(objects: Objects, uri: str, result: Difference, op_type: OpType) -> Iterator[pa.Table]:
+    """Yield the deletions of an earlier run that failed.
+
+    Without external versions they would win over documents that this run writes; these are not deleted.
+    """
+    import pyarrow as pa
+
+    written = set[tuple[str, str | None]]()
+    if op_type != "index":
+        deleted = {(each.id, each.routing) for each in read_deletions(objects, uri)}
+        for part in result.objects():
+            rows = part.rows.filter(pa.array(are_any_of(part.classes, WRITTEN)))
+            written |= deleted.intersection(zip(rows["id"].to_pylist(), rows["routing"].to_pylist(), strict=True))
+    for table in deletions_tables(objects, uri):
+        addresses = zip(table["id"].to_pylist(), table["routing"].to_pylist(), strict=True)
+        yield table.filter(pa.array([address not in written for address in addresses], pa.bool_()))

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -28,9 +29,9 @@ from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Head, RunLedger, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RowsReader
-from opensearch_batch.core.ledger.staged import deletions_tables, write_deletions
+from opensearch_batch.core.ledger.staged import write_deletions
 from opensearch_batch.core.ledger.store_head import Located
-from opensearch_batch.core.runs.pending_rows import PendingRows
+from opensearch_batch.core.runs.pending_rows import PendingRows, repeated_deletions
 from opensearch_batch.core.runs.plan import CLASSES
 from opensearch_batch.core.runs.prepare_options import PrepareOptions
 from opensearch_batch.core.sharding.changed_records import ChangedObject
@@ -97,7 +98,7 @@ class Preparation:
         self._request = request
         self._at_s = at_s
         self._options = options
-        self._with_unfinished = partial(with_unfinished_run, objects, layout)
+        self._with_unfinished = partial(with_unfinished_run, objects, layout, index_uuid=manifest.index_uuid)
         self._scope = ScopeHead(objects, layout.scope_head(manifest.scope))
         self._store = PredictionStore(objects, manifest.predictions)
         self._limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(manifest.inputs))
@@ -118,7 +119,9 @@ class Preparation:
         options, loaded = self._options, self._with_unfinished(self._scope.load())
         head = self._head_for_run(loaded)
         changes = listed_changes(head.objects, self._listing.objects, options.mode)
-        if not changes.changed and not changes.vanished and not head.deletions:
+        # A replay waits for the commit of a run that failed, also if there is nothing to do any more.
+        is_committed = loaded.claim.version == loaded.committed
+        if is_committed and not changes.changed and not changes.vanished and not head.deletions:
             return None
         location = self._layout.dead_letters(self._manifest.run_key, "prepare")
         with DeadLetters(self._objects, location) as dead:
@@ -135,8 +138,8 @@ class Preparation:
             rows = PendingRows(self._objects, self._layout.run_rows(self._manifest.run_key) if claim else None)
             infos = self._infos(changes.changed, head)
             changed = rows.collect(result, infos, passthrough=options.passthrough)
-            cut = self._cut(reader, changed)
-            deletions = self._stage_deletions(result, head.deletions) if claim else None
+            cut = self._cut(reader, changed, claim)
+            deletions = self._stage_deletions(result, head.deletions, claim) if claim else None
             self._remark(cut, is_new=not head.objects)
             samples = list(islice(dead.unwritten(), SHOWN_SAMPLES)) if options.dry_run else []
         if not options.dry_run:
@@ -151,6 +154,8 @@ class Preparation:
             dead_letters=dead.location,
             claim=claim,
             version=claim.version + 1 if claim else next_version(self._at_s, after=loaded.claim.version),
+            attempt=secrets.token_hex(8),
+            pays=not self._options.rebuild,
             remarks=self._remarks,
         )
         ledger = RunLedger() if claim is None else self._run_ledger(rows, cut, infos, head)
@@ -257,7 +262,7 @@ class Preparation:
         }
         return infos | {item.uri: item for item in changed if item.uri not in self._changed}
 
-    def _cut(self, reader: RecordReader, changed: Sequence[ChangedObject]) -> ShardCut:
+    def _cut(self, reader: RecordReader, changed: Sequence[ChangedObject], claim: ScopeClaim | None) -> ShardCut:
         """Stage the records that changed, and reserve the keys to pay for."""
         options, manifest = self._options, self._manifest
         cut_options = CutOptions(
@@ -267,6 +272,7 @@ class Preparation:
             passthrough=options.passthrough,
             pays=not options.rebuild,
             writes=not options.dry_run,
+            version=claim.version if claim else 0,
         )
 
         def new_cut(located: Located) -> ShardCut:
@@ -277,15 +283,16 @@ class Preparation:
         self._remarks += dropped
         return cut
 
-    def _stage_deletions(self, result: Difference, earlier: str) -> Shard | None:
+    def _stage_deletions(self, result: Difference, earlier: str, claim: ScopeClaim) -> Shard | None:
         """Write the documents to delete, with those of an earlier run that failed; return their shard, if any."""
         import pyarrow.compute as pc
 
         tables = result.deletions()
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)
-        earlier_tables = deletions_tables(self._objects, earlier) if earlier else ()
-        uri = self._layout.staged(self._manifest.run_key, DELETIONS)
+        earlier_tables = repeated_deletions(self._objects, earlier, result, self._request.op_type) if earlier else ()
+        # The head may name the file of an earlier attempt of this run, which no other attempt must replace.
+        uri = self._layout.staged(self._manifest.run_key, f"{DELETIONS}-{claim.version}")
         count = write_deletions(self._objects, uri, chain(tables, earlier_tables))
         return Shard(DELETIONS, staged=uri, documents=count) if count else None
 

@@ -84,5 +84,7 @@ def fingerprint_of(
         list(inputs),
         options.deleted,
         options.source_format,
+        # It decides which records count as removed, and which one of an id wins.
+        options.mode,
     ]
     return digest(msgspec.json.encode(identity, order="deterministic").decode())

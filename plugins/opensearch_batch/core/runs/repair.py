@@ -29,7 +29,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.counts import MIN_FAILED, exceeds
-from opensearch_batch.core.types.job import End
+from opensearch_batch.core.types.job import BAD_ENDS, End
 from opensearch_batch.core.types.manifest import REPAIR, Manifest, Shard
 from opensearch_batch.core.types.record_ids import record_id
 
@@ -39,9 +39,14 @@ if TYPE_CHECKING:
 
 
 class RepairJob(msgspec.Struct, frozen=True):
-    """The key of the job for which the repair of a run reserved keys, or was about to."""
+    """The key of the job for which the repair of a run reserved keys, or was about to, and its number of records.
+
+    `of` identifies the attempt of `prepare`, and the records without a prediction.
+    """
 
     job: str
+    records: int = 0
+    of: str = ""
 
 
 class Repair:
@@ -67,7 +72,8 @@ class Repair:
     def shard(self) -> Shard | None:
         """Stage the records without a prediction, reserve their keys, and return their shard; None if there are none.
 
-        The shard has no job if the records are too few for one, or if another run has got their predictions meanwhile.
+        The shard has no job if the records are too few for one, if another run has got their predictions meanwhile, or
+        if the run does not pay.
 
         Raises:
             FatalError: the records are too many; the message has the most common reasons.
@@ -84,7 +90,7 @@ class Repair:
         distinct = [_count(each) for each in keys]
         all_keys = b"".join(keys)
         reasons = sum((Counter(verdicts.reasons) for _, verdicts in failed), Counter[str]())
-        if refusal := self._refusal(_count(all_keys), reasons):
+        if self._manifest.pays and (refusal := self._refusal(_count(all_keys), reasons)):
             for (shard, verdicts), count in zip(failed, distinct, strict=True):
                 if count == shard.records:
                     self._invalidate(shard, verdicts.reasons)
@@ -94,7 +100,8 @@ class Repair:
             for record in self._staged():
                 writer.add(record)
                 self._records += 1
-        return self._with_job(Shard(REPAIR, staged=staged, documents=self._records), all_keys)
+        repaired = Shard(REPAIR, staged=staged, documents=self._records)
+        return self._with_job(repaired, all_keys) if self._manifest.pays else repaired
 
     def without_job(self, shard: Shard) -> Shard:
         """Return the shard without its job, which ended badly; its records become dead letters.
@@ -138,6 +145,8 @@ class Repair:
             if len(absent) >= max(self._adapter.limits.min_records, 1):
                 yield self._write_input(absent, keys)
 
+        if done := self._done(shard, keys):
+            return done
         located, new = self._store.reserve(keys, cut)
         # A former attempt of this task, or another run, may have reserved the keys.
         jobs = [each.job_key for each in new] or [job for job, _ in located.used_shards().most_common(1)]
@@ -149,6 +158,22 @@ class Repair:
         return msgspec.structs.replace(
             shard, job=jobs[0], input=uri, records=opened.records, bytes=stored.size_bytes if stored else 0
         )
+
+    def _of(self, keys: bytes) -> str:
+        return f"{self._manifest.shard_digest(Shard(REPAIR))} {hashlib.sha256(keys).hexdigest()}"
+
+    def _done(self, shard: Shard, keys: bytes) -> Shard | None:
+        """Return the shard with its job if that completed and another run has read its output: it failed for the rest.
+
+        None if there is no such job.
+        """
+        own = JsonDocument(self._objects, self._layout.repair_job(self._manifest.run_key), RepairJob).read()
+        if own is None or own.of != self._of(keys) or own.job in self._store.head().open:
+            return None
+        record = JobRecords(self._objects, self._layout.job(own.job)).read()
+        if record is None or record.end is None or record.end.state in BAD_ENDS:
+            return None
+        return msgspec.structs.replace(shard, job=own.job, input=self._input(own.job), records=own.records)
 
     def _write_input(self, positions: NDArray[np.int64], keys: bytes) -> NewShard:
         """Write the input of a job for the records at these positions."""
@@ -165,11 +190,18 @@ class Repair:
                     position = next(wanted)
                     number += 1
             # The run makes the key differ from that of the job that failed, which may have the same lines.
+            if spool.tell() > (at_most := self._adapter.limits.max_bytes):
+                raise FatalError(
+                    f"{number:,} records that were paid for have no prediction, and their {spool.tell():,} bytes are "
+                    f"more than the {at_most:,} that a job takes. Nothing was committed, and the predictions of the "
+                    "other records are stored; run again, which pays for these records in several jobs"
+                )
             content = f"{digest.hexdigest()} {REPAIR} {self._manifest.run_key}"
             job_key = job_keys(self._adapter, self._manifest.parameters, self._manifest.inputs)(content)
             spool.seek(0)
             self._objects.upload(self._input(job_key), spool)
-        save(self._objects, self._layout.repair_job(self._manifest.run_key), RepairJob(job_key))
+        own = RepairJob(job_key, number, self._of(keys))
+        save(self._objects, self._layout.repair_job(self._manifest.run_key), own)
         return NewShard(job_key, keys_of(keys)[positions].tobytes())
 
     def _staged(self) -> Iterator[StagedRecord]:

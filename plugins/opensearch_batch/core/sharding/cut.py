@@ -25,6 +25,7 @@ from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import CollectedSpool
+from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
@@ -49,6 +50,7 @@ class CutOptions(NamedTuple):
         passthrough: each object that has a new content key is submitted unchanged.
         pays: False to leave records without a prediction to the next run.
         writes: False for a dry run, which returns the same shards and counts, but writes nothing.
+        version: that of the run's claim; a late attempt of the run does not replace files that a later one staged.
     """
 
     limits: ShardLimits
@@ -57,6 +59,7 @@ class CutOptions(NamedTuple):
     passthrough: bool = False
     pays: bool = True
     writes: bool = True
+    version: int = 0
 
 
 class ShardCut:
@@ -215,9 +218,9 @@ class ShardCut:
         return draft.number
 
     def _fits(self, draft: _Draft, line: bytes) -> bool:
-        """Return whether a line fits into a draft; the last records of a run fit if they are too few for a job."""
+        """Return whether a line fits into a draft; it does if the draft, or the rest, is too small for a job."""
         limits = self._options.limits
-        if not draft.keys or self._unpaid < limits.min_records:
+        if min(len(draft.keys), self._unpaid) < limits.min_records:
             return True
         return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
 
@@ -252,6 +255,12 @@ class ShardCut:
             if stored is None and (record is None or record.removed_at is not None):
                 raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
             records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
+            if self._options.writes:
+                if record is not None and _has_failed(record) and self._options.limits.exceeded_by(records, size_bytes):
+                    cause = "its job failed, and it is larger than a shard may be now; its records are cut again"
+                    raise AnswersUnusable(f"{uri}: {cause}", name=job)
+                # The job may be old. The time of this file tells retention that a run needs it.
+                self._objects.write(f"{self._layout.job(job)}/needed", b"")
             shard = Shard("", job, uri, records, size_bytes)
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
@@ -262,7 +271,7 @@ class ShardCut:
 
     def _named(self, number: int, shard: Shard) -> Shard:
         name = f"{number:04d}"
-        return replace(shard, id=name, staged=self._layout.staged(self._run_key, name))
+        return replace(shard, id=name, staged=self._layout.staged(self._run_key, f"{name}-{self._options.version}"))
 
     def _lacks_payer(self, records: RecordKeys) -> bool:
         return bool((self._payers[records.codes[records.codes >= 0]] < 0).any())
@@ -274,6 +283,11 @@ class ShardCut:
             self.unread.append(uri)
         else:
             self.waiting += [(uri, line) for line in lines]
+
+
+def _has_failed(record: JobRecord) -> bool:
+    """Return whether a job ended badly or was refused, and not only for a while."""
+    return record.restage if record.end is None else record.end.state in BAD_ENDS
 
 
 class _Draft:

@@ -7,9 +7,9 @@ import hashlib
 KEY_HEX_DIGITS = 32
 
 
-def run_key(dag_id: str, run: str) -> str:
-    """Return the key of a run, which is identified by its partition key, else its logical date, else its run id."""
-    return digest(dag_id, run)
+def run_key(dag_id: str, run_id: str) -> str:
+    """Return the key of a run."""
+    return digest(dag_id, run_id)
 
 
 def digest(*parts: str) -> str:

@@ -105,7 +105,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `scope` names the part of the pipeline that only one run writes at a time. `claim` is None for a trial run, which
     deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
-    those of the pipeline. `inputs` are the paths of the model's inputs.
+    those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
+    A run that does not pay leaves records without a prediction to the next run.
     """
 
     pipeline: str
@@ -119,16 +120,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     counts: PrepareCounts = PrepareCounts()
     shards: list[Shard] = []
+    mapped: int = 0
     dead_letters: str | None = None
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
     claim: ScopeClaim | None = None
     version: int = 0
+    attempt: str = ""
+    pays: bool = True
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
 
     def shard_digest(self, shard: Shard) -> str:
         """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""
-        return digest(shard.staged, shard.job, str(self.version))
+        return digest(shard.staged, shard.job, str(self.version), self.attempt)

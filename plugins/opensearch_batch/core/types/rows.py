@@ -64,6 +64,8 @@ class Rejected(msgspec.Struct, frozen=True):
     late: bool = False
     # Whether a vector does not fit the index. If all rows are rejected for this reason, the request is wrong.
     vector: bool = False
+    # Whether the next run tries again.
+    waits: bool = False
 
     @property
     def size_bytes(self) -> int:

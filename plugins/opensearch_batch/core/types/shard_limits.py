@@ -15,6 +15,13 @@ class ShardLimits(msgspec.Struct, frozen=True):
     max_record_bytes: int
     min_records: int = 1
 
+    def exceeded_by(self, records: int, size_bytes: int) -> bool:
+        """Return whether a shard was surely cut with higher limits; the last one has up to `min_records` more."""
+        least = self.min_records
+        if records <= least:
+            return False
+        return records >= self.max_records + least or size_bytes * (1 - least / records) >= self.max_bytes
+
     @property
     def row_limit(self) -> RowLimit:
         """The maximum size of a record, and the reason for rejecting a longer one."""

@@ -53,7 +53,9 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "s3_object_size_limit": _STREAMED,
+        # Its name in different versions of Data Prepper.
         "cache_max_count": _STREAMED,
+        "cache_max_size": _STREAMED,
         "cache_ttl": _STREAMED,
     }
 

@@ -9,8 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.services.aws import aws_errors
 
+# The resources of such a stack are those of its template, or those before an update that failed.
+_USABLE = frozenset(
+    {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
+)
 _OUTPUT_SUFFIX = "modelid"
 _NOT_LETTERS = re.compile(r"[^a-z]")
 
@@ -22,23 +27,17 @@ def stack_model_id(client: Any, stack: str) -> str:  # noqa: ANN401 - boto3 make
     several outputs match, those with ``batch`` in the name take precedence.
 
     Raises:
-        ConfigError: CloudFormation refused the request, for example because the stack does not exist; the stack is not
-            complete or was rolled back; or its outputs have no model id or several.
-        RetriableError: the request could not be sent, or got no response.
+        ConfigError: CloudFormation refuses the call, for example because the stack does not exist; the stack is not
+            complete; or its outputs have no model id or several.
+        RetriableError: CloudFormation does not answer, or throttles.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
+    with aws_errors(f"CloudFormation stack {stack!r}", frozenset({"Throttling", "ThrottlingException"})):
         (description,) = client.describe_stacks(StackName=stack)["Stacks"]
-    except ClientError as error:
-        raise ConfigError(f"CloudFormation stack {stack!r}: {error}; correct batch_predict.stack or region") from error
-    except BotoCoreError as error:
-        raise RetriableError(f"cannot call CloudFormation: {error}") from error
     status = str(description["StackStatus"])
-    if not status.endswith("_COMPLETE") or "ROLLBACK" in status:
+    if status not in _USABLE:
         raise ConfigError(
-            f"CloudFormation stack {stack!r} is {status}, not CREATE_COMPLETE or UPDATE_COMPLETE; wait, or deploy "
-            "the stack again"
+            f"CloudFormation stack {stack!r} is {status}; wait until it is CREATE_COMPLETE or UPDATE_COMPLETE, or "
+            "deploy it again"
         )
     outputs = {output["OutputKey"]: output["OutputValue"] for output in description.get("Outputs", [])}
     normalized = {name: _NOT_LETTERS.sub("", name.lower()) for name in outputs}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.opensearch.cloudformation import stack_model_id
+from opensearch_batch.services.cloudformation import stack_model_id
 from tests.core.aws import aws
 
 
@@ -67,6 +69,37 @@ def test_an_unreachable_service_is_a_retriable_error() -> None:
         aws_access_key_id="tests",
         aws_secret_access_key="tests",
     )
-    with pytest.raises(RetriableError, match="cannot call CloudFormation"):
+    with pytest.raises(RetriableError, match="CloudFormation stack 's': AWS does not answer"):
         stack_model_id(nobody, "s")
     nobody.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_usable"),
+    [
+        ("CREATE_COMPLETE", True),
+        ("UPDATE_ROLLBACK_COMPLETE", True),
+        ("UPDATE_IN_PROGRESS", False),
+        ("ROLLBACK_COMPLETE", False),
+        ("DELETE_COMPLETE", False),
+    ],
+)
+def test_only_a_stack_that_has_its_resources_is_usable(status: str, *, is_usable: bool) -> None:
+    """After an update that was rolled back, a stack has the resources of before."""
+    outputs = [{"OutputKey": "ModelId", "OutputValue": "m"}]
+    client = SimpleNamespace(describe_stacks=lambda **_: {"Stacks": [{"StackStatus": status, "Outputs": outputs}]})
+    if is_usable:
+        assert stack_model_id(client, "s") == "m"
+        return
+    with pytest.raises(ConfigError, match=f"CloudFormation stack 's' is {status}; wait until"):
+        stack_model_id(client, "s")
+
+
+def test_throttling_is_a_retriable_error() -> None:
+    """Airflow retries the task."""
+
+    def refuse(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, "DescribeStacks")
+
+    with pytest.raises(RetriableError, match=r"CloudFormation stack 's': .*Rate exceeded"):
+        stack_model_id(SimpleNamespace(describe_stacks=refuse), "s")
