@@ -105,7 +105,7 @@ def test_a_damaged_head_is_shown_and_made_again(lab: Lab, ledger: Ledger, layout
     rows = [row for table in RowsReader(lab.objects).read(entry) for row in table.to_pylist()]
     found = sorted((row["id"], row["routing"], row["version"]) for row in rows)
     assert found == sorted((f"d{number}", f"r{number}", VERSION) for number in range(12))
-    assert (head.claim.version, head.committed) == (VERSION, VERSION)
+    assert (head.claim.version, head.committed) == (VERSION + 1, VERSION + 1)
     assert ledger("verify", "--json")[1]["differences"] == []
 
 
