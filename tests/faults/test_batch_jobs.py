@@ -28,7 +28,9 @@ class Run:
         self.lab, self.airflow = lab, airflow
         self.dag_id = DAG_ID
         self.folder = f"s3://documents/{uuid.uuid4().hex}/"
-        self.put(*(lines or (json.dumps({"_id": uuid.uuid4().hex, "text": "a fish"}).encode(),)))
+        # A text of its own: the prediction for another run's text would be in the store.
+        name = uuid.uuid4().hex
+        self.put(*(lines or (json.dumps({"_id": name, "text": f"a fish {name}"}).encode(),)))
         self.jobs_before = lab.jobs()
         self.run_id = ""
 
