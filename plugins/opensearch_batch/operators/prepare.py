@@ -20,7 +20,7 @@ from opensearch_batch.core.runs.index_check import check_index, create_missing_i
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions, fingerprint_of, scope_of
-from opensearch_batch.core.runs.shard_places import in_all_places, keeping_places
+from opensearch_batch.core.runs.shard_places import in_all_places, places_of
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
@@ -183,8 +183,10 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     def _prepare(self, context: Context) -> Sequence[Shard]:
         dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
         store = object_storage(self.aws_conn_id)
+        self._places = 0
         if not dry_run:
             require_conditional_writes(store, layout.conditional_writes())
+            self._places = places_of(store, layout.manifest(run_key_of(context)))
         # Taken before the listing, so that a run with a later time lists at least the objects that this run lists.
         listed_at = time.time()
         self._is_replay = layout.is_prepare_dead_letters(self.source)
@@ -194,7 +196,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self.source_format = "dead_letters"
         listing = self._list(store, layout)
         if listing is None:
-            return () if dry_run else in_all_places(store, layout.manifest(run_key_of(context)), ())
+            return in_all_places((), self._places)
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
@@ -209,8 +211,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self._finish(store, layout, prepared, context)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
-        shards = () if prepared is None else prepared.manifest.shards
-        return () if dry_run else in_all_places(store, layout.manifest(run_key_of(context)), shards)
+        return in_all_places(() if dry_run or prepared is None else prepared.manifest.shards, self._places)
 
     def _show_plan(
         self, store: S3Objects, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context
@@ -235,7 +236,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
-        manifest = keeping_places(store, uri, manifest)
+        manifest = msgspec.structs.replace(manifest, mapped=max(len(manifest.shards), self._places))
         announce(store, layout, manifest, prepared.ledger)
         self._push(context, uri, manifest)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)

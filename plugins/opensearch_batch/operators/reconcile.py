@@ -50,7 +50,8 @@ class ReconcileOperator(BaseOperator):
     Args:
         alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
-        max_dead_letters: the run fails if more than this share of the records, and more than 10, are dead letters.
+        max_dead_letters: the run fails if more than this share of the records, and more than 10 or half of them, are
+            dead letters.
     """
 
     operator_extra_links = (IndexLink(), DeadLettersLink())

@@ -15,21 +15,11 @@ from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, with_verdicts
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
-from opensearch_batch.core.types.manifest import Manifest
 from tests.core.memory_objects import MemoryObjects
+from tests.manifests import manifest_of
 
 VERSION = 77
-RUN = Manifest(
-    pipeline="p",
-    run_key="r",
-    source="s3://d/",
-    scope="s",
-    service="openai",
-    model_id="m",
-    index="books",
-    index_uuid="u1",
-    fingerprint="f1",
-)
+RUN = manifest_of(index="books", index_uuid="u1", fingerprint="f1")
 Row = tuple[str, RecordState, int]
 
 

@@ -23,26 +23,15 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest, PrepareCounts, Shard
 from tests.core.memory_objects import MemoryObjects
+from tests.manifests import manifest_of
 
 LAYOUT = Layout("s3://work", "p")
 
 
 def manifest(counts: PrepareCounts, *shards: Shard, letters: str | None = None) -> Manifest:
     """Return the manifest of a run."""
-    return Manifest(
-        pipeline="p",
-        run_key="r",
-        source="s3://d/",
-        scope="s",
-        service="openai",
-        model_id="m",
-        index="i",
-        counts=counts,
-        shards=list(shards),
-        dead_letters=letters,
-        version=7,
-        remarks=["2 documents are kept"],
-    )
+    remarks = ["2 documents are kept"]
+    return manifest_of(counts=counts, shards=list(shards), dead_letters=letters, version=7, remarks=remarks)
 
 
 class Shards:

@@ -183,7 +183,7 @@ def refuse_mass_removal(removed: int, before: int, max_removed: str = MAX_REMOVE
     Raises:
         ConfigError: more would be removed.
     """
-    if not exceeds(removed, before, max_removed, at_least=MIN_REMOVED):
+    if not exceeds(removed, before, max_removed, always_allowed=MIN_REMOVED):
         return
     share = f"{-(-removed * 100 // before)}%" if before else "100%"
     raise ConfigError(

@@ -85,11 +85,7 @@ class DeadRecords:
             RetriableError: a run has claimed the scope.
         """
         indexed = dict.fromkeys(origins, RecordState.INDEXED)
-        self._change(
-            self._document.amend,
-            indexed,
-            lambda old, new: with_verdicts(old, old["state"].to_numpy(), new["version"].to_numpy()),
-        )
+        self._change(self._document.amend, indexed, _with_versions)
 
     def commit(self, verdicts: Mapping[Origin, RecordState]) -> None:
         """Replace the states of records, and the version of those that are indexed now.

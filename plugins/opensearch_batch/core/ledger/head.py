@@ -55,10 +55,10 @@ class RunLedger(msgspec.Struct, frozen=True):
 class Head(NumberedHead, frozen=True, omit_defaults=True):
     """The state of a scope.
 
-    `committed` is the version of the run that committed last, `announced` that of the one that was last to announce
-    what it is going to write. `index_uuid` identifies the index that has the
-    documents, `fingerprint` the settings by which records became documents. `objects` are the source objects by URI.
-    `deletions` is the file of the documents that runs deleted, or did not delete, before they failed.
+    `committed` is the version of the run that committed last, `announced` that of the run that last announced what it
+    is going to write. `index_uuid` identifies the index that has the documents, `fingerprint` the settings by which
+    records became documents. `objects` are the source objects by URI. `deletions` is the file of the documents that
+    runs deleted, or did not delete, before they failed.
     """
 
     claim: ScopeClaim = NO_CLAIM
@@ -123,6 +123,10 @@ class ScopeHead:
             return msgspec.structs.replace(change(head), claim=ScopeClaim(version, run_key))
 
         return self._document.change(claimed)
+
+    def write(self, head: Head, *, after: Head) -> None:
+        """Replace the head, whoever has claimed it; `after` is the head that was there."""
+        self._document.write(head, after=after)
 
     def require(self, claim: ScopeClaim) -> Head:
         """Return the head; raise ClaimLost if another run has claimed the scope since `claim`."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ledger.head import Entry, Head
+from opensearch_batch.core.ledger.head import Entry, Head, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import (
     DOCUMENT_STATES,
@@ -26,7 +26,6 @@ from opensearch_batch.core.ledger.rows import (
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.ledger_check import has_files, read_heads, store_folders
-from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import ScopeClaim
@@ -79,7 +78,6 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
     # A run in progress must not take this commit for its own one.
     version += 1
     head = Head(
-        number=before.number + 1,
         claim=ScopeClaim(version, RUN_KEY),
         committed=version,
         index=index,
@@ -87,7 +85,7 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
         objects=entries,
         deletions=before.deletions,
     )
-    JsonDocument(objects, layout.scope_head(scope), Head, indent=-1).write(head)
+    ScopeHead(objects, layout.scope_head(scope)).write(head, after=before)
     return head.documents
 
 

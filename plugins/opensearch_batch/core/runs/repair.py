@@ -24,7 +24,7 @@ from opensearch_batch.core.ledger.staged import StagedRecord, StagedWriter, read
 from opensearch_batch.core.ledger.store_head import Located
 from opensearch_batch.core.runs.run_account import shard_reports
 from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS, SHOWN_REASONS
-from opensearch_batch.core.storage.json_document import JsonDocument, save
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import Spool
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 class RepairJob(msgspec.Struct, frozen=True):
     """The key of the job for which the repair of a run reserved keys, or was about to, and its number of records.
 
-    `of` identifies the attempt of `prepare`, and the records without a prediction.
+    `identity` is that of the attempt of `prepare`, and of the records without a prediction.
     """
 
     job: str
     records: int = 0
-    of: str = ""
+    identity: str = ""
 
 
 class Repair:
@@ -66,6 +66,7 @@ class Repair:
         self._adapter = adapter
         self._repair_at_most = repair_at_most
         self._store = PredictionStore(objects, manifest.predictions)
+        self._own_job = JsonDocument(objects, layout.repair_job(manifest.run_key), RepairJob)
         self._files: list[str] = []
         self._records = 0
 
@@ -108,7 +109,7 @@ class Repair:
 
         Records that failed once may be those that make a whole job fail, so the run does not fail for them.
         """
-        own = JsonDocument(self._objects, self._layout.repair_job(self._manifest.run_key), RepairJob).read()
+        own = self._own_job.read()
         if own is not None and own.job == shard.job:
             self._store.drop(shard.job)
         return Shard(shard.id, staged=shard.staged, documents=shard.documents)
@@ -117,7 +118,7 @@ class Repair:
         """Return why there is no repair, empty if there is one."""
         paid = sum(shard.records for shard in self._manifest.shards)
         at_most = self._adapter.limits.records_at_most(len(self._manifest.inputs))
-        if failed <= at_most and not exceeds(failed, paid, self._repair_at_most, at_least=MIN_FAILED):
+        if failed <= at_most and not exceeds(failed, paid, self._repair_at_most, always_allowed=MIN_FAILED):
             return ""
         shown = "; ".join(
             f"{count:,} x {reason[:MAX_REASON_CHARS]}" for reason, count in reasons.most_common(SHOWN_REASONS)
@@ -159,7 +160,7 @@ class Repair:
             shard, job=jobs[0], input=uri, records=opened.records, bytes=stored.size_bytes if stored else 0
         )
 
-    def _of(self, keys: bytes) -> str:
+    def _identity(self, keys: bytes) -> str:
         return f"{self._manifest.shard_digest(Shard(REPAIR))} {hashlib.sha256(keys).hexdigest()}"
 
     def _done(self, shard: Shard, keys: bytes) -> Shard | None:
@@ -167,8 +168,8 @@ class Repair:
 
         None if there is no such job.
         """
-        own = JsonDocument(self._objects, self._layout.repair_job(self._manifest.run_key), RepairJob).read()
-        if own is None or own.of != self._of(keys) or own.job in self._store.head().open:
+        own = self._own_job.read()
+        if own is None or own.identity != self._identity(keys) or own.job in self._store.head().open:
             return None
         record = JobRecords(self._objects, self._layout.job(own.job)).read()
         if record is None or record.end is None or record.end.state in BAD_ENDS:
@@ -189,19 +190,18 @@ class Repair:
                     spool.write(line)
                     position = next(wanted)
                     number += 1
-            # The run makes the key differ from that of the job that failed, which may have the same lines.
             if spool.tell() > (at_most := self._adapter.limits.max_bytes):
                 raise FatalError(
                     f"{number:,} records that were paid for have no prediction, and their {spool.tell():,} bytes are "
                     f"more than the {at_most:,} that a job takes. Nothing was committed, and the predictions of the "
                     "other records are stored; run again, which pays for these records in several jobs"
                 )
+            # The run makes the key differ from that of the job that failed, which may have the same lines.
             content = f"{digest.hexdigest()} {REPAIR} {self._manifest.run_key}"
             job_key = job_keys(self._adapter, self._manifest.parameters, self._manifest.inputs)(content)
             spool.seek(0)
             self._objects.upload(self._input(job_key), spool)
-        own = RepairJob(job_key, number, self._of(keys))
-        save(self._objects, self._layout.repair_job(self._manifest.run_key), own)
+        self._own_job.write(RepairJob(job_key, number, self._identity(keys)))
         return NewShard(job_key, keys_of(keys)[positions].tobytes())
 
     def _staged(self) -> Iterator[StagedRecord]:

@@ -14,13 +14,13 @@ PERCENT = r"^\d{1,3}(\.\d+)?%$"
 MIN_REMOVED, MIN_FAILED = 100, 10
 
 
-def exceeds(count: int, total: int, max_share: str, *, at_least: int) -> bool:
-    """Return whether a count is more than a share of a total, such as ``5%``, and more than a number.
+def exceeds(count: int, total: int, max_share: str, *, always_allowed: int) -> bool:
+    """Return whether a count is more than a share of a total, such as ``5%``, and more than what is always allowed.
 
     With ``0%``, any count is too many.
     """
     percent = float(max_share.removesuffix("%"))
-    return count > (at_least if percent else 0) and count * 100 > total * percent
+    return count > (always_allowed if percent else 0) and count * 100 > total * percent
 
 
 def too_many_dead_letters(dead_letters: int, *, read: int, max_share: str) -> bool:
@@ -29,7 +29,7 @@ def too_many_dead_letters(dead_letters: int, *, read: int, max_share: str) -> bo
     Few are `MIN_FAILED`, and at most half of the records.
     """
     few = min(MIN_FAILED, read // 2)
-    return dead_letters >= max(read, 1) or exceeds(dead_letters, read, max_share, at_least=few)
+    return dead_letters >= max(read, 1) or exceeds(dead_letters, read, max_share, always_allowed=few)
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
