@@ -47,7 +47,7 @@ def s3() -> Iterator[str]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="s3-") as name, (Path(name) / "log").open("wb") as log:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-m", "include.local_stack.s3_server", "--port", str(port)]
         with subprocess.Popen(command, stdout=log, stderr=log) as process:  # noqa: S603 - a module by its name
             try:
                 _wait(port)

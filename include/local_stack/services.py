@@ -11,7 +11,7 @@ from include.local_stack.ai_services import model
 from include.local_stack.airflow import COMPONENTS, Airflow
 from include.local_stack.opensearch_artifacts import missing
 from include.local_stack.processes import Command, child_environment
-from include.local_stack.settings import LOOPBACK, REPOSITORY, StackOptions
+from include.local_stack.settings import REPOSITORY, StackOptions
 from include.local_stack.state import Credentials, StackState
 from include.local_stack.supervisor import Say, Supervisor, answers, stays_alive
 
@@ -95,7 +95,7 @@ class Services:
 
     def _s3(self) -> Command:
         port = self._ports.s3
-        argv = ("-m", "moto.server", "-H", LOOPBACK, "-p", str(port))
+        argv = ("-m", "include.local_stack.s3_server", "--port", str(port))
         return self._python("s3", argv, port=port, path="/moto-api/")
 
     def _ai_services(self) -> Command:

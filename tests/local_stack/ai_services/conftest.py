@@ -42,7 +42,7 @@ def ai_running(ai_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     options = ["--state", str(stand.state_dir), "--s3-endpoint", s3_url, "--model", str(ai_model_dir)]
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        processes.append(start_python("moto.server", "-H", "127.0.0.1", "-p", str(s3_port)))
+        processes.append(start_python("include.local_stack.s3_server", "--port", str(s3_port)))
         processes.append(start_python("include.local_stack.ai_services", "--port", str(app_port), *options))
         stand.start_worker()
         eventually(lambda: answers(s3_url), "S3 answers")
