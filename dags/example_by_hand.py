@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, XComArg, task_group
 
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
+from opensearch_batch.operators.base import INGEST_TASK_NAME, JOB_TASK_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator
@@ -64,25 +64,26 @@ with DAG(
         "model_id": MODEL_ID,
         "inputs": INPUTS,
         "retry_interval_s": 5,
+        "poll_every_s": 2,
     }
-    documents: dict[str, Any] = {"index": INDEX, "field_map": FIELD_MAP, "map_index_template": INGEST_NAME}
+    documents: dict[str, Any] = {"index": INDEX, "field_map": FIELD_MAP, "map_index_template": INGEST_TASK_NAME}
 
-    @task_group(group_id="shard", prefix_group_id=False)
-    def shard(shard: XComArg) -> None:
-        """Predict one shard, wait, ingest; other shards do not wait for this shard."""
+    @task_group(group_id="shards", prefix_group_id=False)
+    def stages(shards: XComArg) -> None:
+        """Predict, wait, ingest; other shards do not wait for these."""
         batch_predict = OpenSearchBatchPredictOperator(
-            task_id="batch_predict", shard=shard, map_index_template=SHARD_NAME, **shared, **job
+            task_id="batch_predict", shards=shards, map_index_template=JOB_TASK_NAME, **shared, **job
         )
         poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)
         # Without a job, batch_predict and poll are skipped.
         ingest = OpenSearchBatchIngestOperator(
-            task_id="ingest", shard=shard, trigger_rule="none_failed", **shared, **documents
+            task_id="ingest", shards=shards, trigger_rule="none_failed", **shared, **documents
         )
         batch_predict >> poll >> ingest
 
-    repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, trigger_rule="none_failed", **shared, **job)
+    repair = OpenSearchRepairOperator(task_id="repair", trigger_rule="none_failed", **shared, **job)
     ingest_repaired = OpenSearchBatchIngestOperator.partial(task_id="ingest_repaired", **shared, **documents).expand(
-        shard=repair.output
+        shards=repair.output
     )
     reconcile = OpenSearchReconcileOperator(
         task_id="reconcile",
@@ -94,5 +95,5 @@ with DAG(
     publish = OpenSearchPublishOperator(
         task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]
     )
-    shard.expand(shard=prepare.output) >> repair
+    stages.expand(shards=prepare.output) >> repair
     ingest_repaired >> reconcile >> publish

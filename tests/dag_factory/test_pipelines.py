@@ -138,11 +138,11 @@ def test_the_docs_hold_the_file_and_a_change_of_it_is_a_new_version(make: Make) 
 def test_mapped_tasks_are_named_after_their_shards(make: Make) -> None:
     """In place of a number; `poll` never runs on a worker, so Airflow renders no name for it."""
     tasks: Any = make().task_dict
-    shard = {"id": "00003", "records": 500, "documents": 600}
+    shards = {"id": "00003 to 00004", "records": 500, "documents": 600}
     names = {"batch_predict": "500 records", "ingest": "600 documents"}
     for name, count in names.items():
         template = jinja2.Template(tasks[name].map_index_template)
-        assert template.render(task=SimpleNamespace(shard=shard)) == f"shard 00003, {count}"
+        assert template.render(task=SimpleNamespace(shards=shards)) == f"shard 00003 to 00004, {count}"
 
 
 def test_one_repair_follows_the_ingests_of_all_shards(make: Make) -> None:

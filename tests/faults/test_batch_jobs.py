@@ -82,7 +82,7 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """Return the record of the run's job."""
-        folder = self.airflow.xcom(self.task("batch_predict"))["job"]
+        folder = self.airflow.xcom(self.task("batch_predict"))[0]["job"]
         found: dict[str, Any] = json.loads(content(self.lab.objects, f"{folder}/job.json"))
         return found
 

@@ -184,5 +184,5 @@ def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: 
     found = present(job_records.load())
     known: dict[str, Any] = wait.flow.client.describe(wait.submitted)
     assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), etag=found[1])
-    succeeds, result = wait.end(ml_task_id="")
+    succeeds, result = wait.end(jobs=[{"task_id": None, "job": wait.folder}])
     assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)

@@ -31,7 +31,7 @@ def two(lab: Lab, airflow: AirflowAPI) -> Iterator[tuple[Run, Run]]:
 
 def waiters(run: Run) -> int:
     """Count who is recorded to wait for the run's job."""
-    folder = run.airflow.xcom(run.task("batch_predict"))["job"]
+    folder = run.airflow.xcom(run.task("batch_predict"))[0]["job"]
     return len(list(run.lab.objects.list(f"{folder}/waiters/")))
 
 

@@ -47,8 +47,7 @@ class Wait:
         """Make a trigger that waits for it."""
         waits = MLTaskTrigger(
             **{
-                "job": self.folder,
-                "ml_task_id": self.submitted.ml_task_id,
+                "jobs": [{"task_id": self.submitted.ml_task_id, "job": self.folder}],
                 "service": self.service,
                 "poll_every_s": 1.0,
                 "poll_at_most_s": 1.0,
@@ -93,5 +92,5 @@ async def ended(trigger: MLTaskTrigger) -> tuple[bool, dict[str, Any]]:
     """Run a trigger to its end; return whether its task succeeds, and its result."""
     (event,) = [event async for event in trigger.run()]
     assert isinstance(event, TaskSuccessEvent | TaskFailedEvent)
-    result: Any = (event.xcoms or {}).get("return_value", {})
+    (result,) = (event.xcoms or {}).get("return_value", [{}])  # type: ignore[misc] # a list of one
     return isinstance(event, TaskSuccessEvent), result

@@ -62,8 +62,7 @@ class Sides:
         from opensearch_batch.triggers.ml_task import MLTaskTrigger
 
         trigger = MLTaskTrigger(
-            job=FOLDER,
-            ml_task_id="t",
+            jobs=[{"task_id": "t", "job": FOLDER}],
             service="openai",
             poll_every_s=0.01,
             poll_at_most_s=0.01,

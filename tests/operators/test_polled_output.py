@@ -41,11 +41,11 @@ def output_of(record: JobRecord | None, task: str | None, *uris: str, state: str
     store = MemoryObjects()
     if record is not None:
         JobRecords(store, FOLDER).write(record, etag=None)
-    polled = json.dumps({"task_id": task, "state": state, "outputs": list(uris)})
+    polled = json.dumps([{"task_id": task, "state": state, "outputs": list(uris)}])
     ti = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: polled)  # noqa: ARG005 - one XCom
     context: Any = {"ti": ti}
     service = "openai" if record is None else record.service
-    return polled_output(context, "poll", objects=store, folder=FOLDER, service=service).uris
+    return polled_output(context, "poll", number=0, objects=store, folder=FOLDER, service=service).uris
 
 
 @pytest.mark.parametrize("service", ["openai", "cohere"])

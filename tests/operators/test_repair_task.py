@@ -57,6 +57,11 @@ class Stage:
             return self.operator.execute(context)
         return self.operator.execute_complete(context, event)
 
+    def shards(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Run the task, and return the shards of its one group."""
+        (group,) = self.execute(event)
+        return list(group["shards"])
+
     def deferred(self) -> Any:
         """Return the trigger that the task waits in."""
         try:
@@ -83,9 +88,9 @@ def test_a_job_is_awaited_without_a_worker(stage: Stage) -> None:
     stage.run.ingest("a")
     waits = stage.deferred()
     assert isinstance(waits, RepairTrigger)
-    assert (waits.job, waits.ml_task_id) == (LAYOUT.job(stage.submitted[0]), "t")
+    assert waits.jobs == [{"task_id": "t", "job": LAYOUT.job(stage.submitted[0]), "output": ""}]
     stage.result = "reuse", stage.record("COMPLETED")
-    (shard,) = stage.execute({"given_up": False})
+    (shard,) = stage.shards({"given_up": False})
     assert (shard["id"], shard["job"], shard["records"], shard["documents"]) == ("repair", stage.submitted[0], 1, 1)
     assert stage.submitted[0] == stage.submitted[1]
 
@@ -101,8 +106,9 @@ def test_a_slot_is_awaited(stage: Stage) -> None:
     """The trigger is that of batch_predict."""
     stage.run.ingest("a")
     stage.result = SubmissionTrigger(
-        holder="h", service="openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None
-    )
+        jobs=[], holder="h", service="openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None,
+        poll_every_s=1, poll_at_most_s=2, deadline_s=None,
+    )  # fmt: skip
     assert stage.deferred() is stage.result
 
 
@@ -110,8 +116,8 @@ def test_a_job_that_fails_leaves_dead_letters(stage: Stage) -> None:
     """The run goes on, because the records may be those that make any job fail."""
     stage.run.ingest("a")
     stage.result = "refuse", stage.record("FAILED")
-    (shard,) = stage.execute({})
-    assert (shard["job"], shard["documents"]) == ("", 1)
+    (shard,) = stage.shards({})
+    assert (shard.get("job", ""), shard["documents"]) == ("", 1)
     assert not stage.run.store.lookup(key("a")).shards
 
 
@@ -119,7 +125,7 @@ def test_too_few_records_need_no_job(stage: Stage) -> None:
     """Nothing is submitted."""
     stage.run.ingest("a")
     stage.operator.service = "bedrock"
-    assert [shard["job"] for shard in stage.execute({})] == [""]
+    assert ["job" in shard for shard in stage.shards({})] == [False]
     assert stage.submitted == []
 
 
@@ -195,7 +201,7 @@ def test_the_end_of_the_wait_returns_the_task_to_a_worker(
 
     monkeypatch.setattr(MLTaskTrigger, "run", run)
     waits = RepairTrigger(
-        job="s3://j", ml_task_id="t", service="openai", poll_every_s=1, poll_at_most_s=2, deadline_s=None,
+        jobs=[{"task_id": "t", "job": "s3://j"}], service="openai", poll_every_s=1, poll_at_most_s=2, deadline_s=None,
         opensearch_conn_id="o", aws_conn_id="a",
     )  # fmt: skip
     assert [each.payload for each in events(waits)] == [{"given_up": given_up}]

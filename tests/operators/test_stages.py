@@ -24,7 +24,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import DONE, IngestCounts, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard, ShardGroup
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators import ingest, publish, reconcile, replay
 from opensearch_batch.operators.base import resubmit_request, run_key_of
@@ -261,7 +261,7 @@ class Counted(Ti):
     def xcom_pull(self, *, task_ids: str, **_: Any) -> Any:
         """Return the XCom of reconcile or poll."""
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": []}
-        return {"reconcile": {"counts": self.counts}, "poll": polled}.get(task_ids)
+        return {"reconcile": {"counts": self.counts}, "poll": [polled]}.get(task_ids)
 
     def get_dagrun_state(self, *, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""
@@ -348,7 +348,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     monkeypatch.setattr(ingest, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one for all
     task = OpenSearchBatchIngestOperator(
         task_id="ingest",
-        shard=msgspec.to_builtins(shard),
+        shards=msgspec.to_builtins(ShardGroup.of([shard])),
         work_prefix=f"s3://{bucket}/work",
         service="sagemaker",
         index=NAME,

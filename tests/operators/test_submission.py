@@ -28,12 +28,21 @@ from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.triggers import submission as trigger
+from opensearch_batch.triggers.job_wait import JobWait, SubmittedJob
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 from tests.stored import present
 from tests.waiting import WAIT_S
 
-HANDLE: dict[str, Any] = {"service": "openai", "opensearch_conn_id": "o", "aws_conn_id": "a", "ai_conn_id": None}
+SHARED: dict[str, Any] = {
+    "service": "openai",
+    "poll_every_s": 0.01,
+    "poll_at_most_s": 0.01,
+    "deadline_s": 7 * 86_400,
+    "opensearch_conn_id": "o",
+    "aws_conn_id": "a",
+    "ai_conn_id": None,
+}
 
 
 def record(end: End | None = None, *, ml_task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
@@ -74,7 +83,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
     monkeypatch.setattr(trigger, "SLOT_INTERVAL_S", 0.01)
     monkeypatch.setattr(trigger, "PATIENCE_S", 0.1)
     waiting = SubmissionTrigger(
-        holder="s3://b/k", slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, **HANDLE
+        jobs=[], holder="s3://b/k", slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, **SHARED
     )
 
     async def events() -> list[object]:
@@ -92,7 +101,7 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearch
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submission, "client_of", lambda *_, **__: None)
     stage = OpenSearchBatchPredictOperator(
-        task_id="batch_predict", shard={}, work_prefix="s3://work", service="openai", model_id="m"
+        task_id="batch_predict", shards={}, work_prefix="s3://work", service="openai", model_id="m"
     )
     return stage, store
 
@@ -139,7 +148,7 @@ class Leaked:
     def takes(self) -> bool:
         """Whether the wait of another job ends."""
         waiting = SubmissionTrigger(
-            holder="s3://work/jobs/k", slots=self.folder, max_slots=1, stalled_after_s=7 * 86_400, **HANDLE
+            jobs=[], holder="s3://work/jobs/k", slots=self.folder, max_slots=1, stalled_after_s=7 * 86_400, **SHARED
         )
         return waiting._try_acquire()  # noqa: SLF001 - what the trigger repeats
 
@@ -182,6 +191,32 @@ def test_a_job_that_a_run_waits_for_is_left_to_that_run(leaked: Leaked) -> None:
     assert present(leaked.records.read()).end is None
 
 
+def test_a_task_that_waits_for_a_slot_waits_for_its_own_jobs(
+    submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], leaked: Leaked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their `poll` runs only after this task, so nothing else would free their slots."""
+    monkeypatch.setattr(trigger, "SLOT_INTERVAL_S", 0.01)
+    leaked.status = {"status": "completed", "output_file_id": "f"}
+    save(leaked.store, f"{leaked.folder}/0000.json", Slot(OTHER, time.time()))
+    stage, _ = submits
+    stage.max_jobs_in_flight = 1
+    waiting = stage.submit(
+        Shard("0001", "k", "in", 1, 1),
+        Layout("s3://work", "p"),
+        ResubmitRequest(),
+        submitted=[SubmittedJob(None, OTHER)],
+    )
+    assert isinstance(waiting, SubmissionTrigger)
+    again = SubmissionTrigger(**{**waiting.serialize()[1], "poll_every_s": 0.01, "poll_at_most_s": 0.01})
+
+    async def events() -> list[object]:
+        return [event.payload async for event in again.run()]
+
+    assert asyncio.run(asyncio.wait_for(events(), WAIT_S)) == [{"since": None}]
+    assert present(present(leaked.records.read()).end).state == "COMPLETED"
+    assert [slot.holder for _, slot in job_slots(leaked.store, leaked.folder, 1).held()] == ["s3://work/jobs/k"]
+
+
 def test_slots_that_are_never_freed_fail_the_task(
     leaked: Leaked, submits: tuple[OpenSearchBatchPredictOperator, LocalFiles]
 ) -> None:
@@ -205,10 +240,8 @@ def test_slots_that_are_never_freed_fail_the_task(
 def test_a_state_that_nobody_knows_ends_the_wait(leaked: Leaked, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the patience for failed polls; the job keeps running, and clearing poll waits again."""
     leaked.status = {"status": "a new state"}
-    waiting = MLTaskTrigger(
-        job=OTHER, ml_task_id=None, poll_every_s=0.01, poll_at_most_s=0.01, deadline_s=7 * 86_400, **HANDLE
-    )
-    monkeypatch.setattr(MLTaskTrigger, "_poll_policy", lambda *_: PollPolicy(time.time(), 0.01, 0.01, patience_s=0.2))
+    waiting = MLTaskTrigger(jobs=[{"task_id": None, "job": OTHER}], **SHARED)
+    monkeypatch.setattr(JobWait, "_poll_policy", lambda *_: PollPolicy(time.time(), 0.01, 0.01, patience_s=0.2))
     errors = list[str]()
     monkeypatch.setattr(
         MLTaskTrigger, "log", SimpleNamespace(error=lambda *of: errors.append(str(of[-1])), warning=print)

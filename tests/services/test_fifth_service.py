@@ -130,21 +130,21 @@ class DagRun:
 
     def run(self) -> dict[str, Any] | None:
         """Run all stages; return what reconcile returned, None if it was skipped."""
-        shards = self._task("prepare")
-        for at, shard in enumerate(shards):
-            for task_id in ("batch_predict", "poll", "ingest") if shard["job"] else ("ingest",):
-                self._task(task_id, at, shard)
-        # Without shards, Airflow skips repair, too.
-        for at, shard in enumerate((shards and self._task("repair")) or ()):
-            self._task("ingest_repaired", at, shard)
+        groups = self._task("prepare")
+        for at, group in enumerate(groups):
+            for task_id in ("batch_predict", "poll", "ingest") if group["records"] else ("ingest",):
+                self._task(task_id, at, group)
+        # Without groups, Airflow skips repair, too.
+        for at, group in enumerate((groups and self._task("repair")) or ()):
+            self._task("ingest_repaired", at, group)
         found: dict[str, Any] | None = self._task("reconcile")
         return found
 
-    def _task(self, task_id: str, map_index: int = -1, shard: Any = None) -> Any:
+    def _task(self, task_id: str, map_index: int = -1, group: Any = None) -> Any:
         found: Any = self._dag.get_task(task_id)
-        task = found.unmap({"shard": shard}) if found.is_mapped else found.prepare_for_execution()
-        if hasattr(task, "shard"):
-            task.shard = shard
+        task = found.unmap({"shards": group}) if found.is_mapped else found.prepare_for_execution()
+        if hasattr(task, "shards"):
+            task.shards = group
         ti = Ti(task_id=task_id, map_index=map_index, xcoms=self._xcoms, max_tries=2, **vars(self._run))
         context = {"ti": ti, "task_instance": ti, "dag_run": self._run, "params": self._dag.params.dump()}
         task.render_template_fields(context)

@@ -20,7 +20,7 @@ from opensearch_batch.dag_factory.forms import switch, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.notifications.alerts import failure_notifier
-from opensearch_batch.operators.base import SHARD_NAME
+from opensearch_batch.operators.base import JOB_TASK_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchScanBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchScanIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID
@@ -30,7 +30,7 @@ from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenS
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 MAX_ACTIVE_RUNS = 16
-WORK_ITEM_NAME = SHARD_NAME.replace("task.shard", "task.work_item")
+INGEST_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
@@ -97,17 +97,17 @@ def _create_tasks(compiled: CompiledPipeline) -> None:
         )
     if compiled.ml is not None:
 
-        @task_group(group_id="shard", prefix_group_id=False)
-        def shard(shard: XComArg) -> None:
-            _shard_stages(compiled, shard, pipeline_arguments)
+        @task_group(group_id="shards", prefix_group_id=False)
+        def stages(shards: XComArg) -> None:
+            _shard_stages(compiled, shards, pipeline_arguments)
 
-        shard.expand(shard=prepare.output) >> reconcile
+        stages.expand(shards=prepare.output) >> reconcile
     rows = OpenSearchScanRowsOperator(task_id="rows")
     prepare >> rows
     ingest_rows = OpenSearchScanIngestOperator.partial(
-        task_id="ingest_rows", map_index_template="{{ task.work_item }}", **pipeline_arguments
+        task_id="ingest_rows", map_index_template="{{ task.work_items | join(', ') }}", **pipeline_arguments
     )
-    ingest_rows.expand(work_item=rows.output) >> reconcile
+    ingest_rows.expand(work_items=rows.output) >> reconcile
 
 
 def _indexes_and_assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
@@ -117,7 +117,7 @@ def _indexes_and_assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
     return [(sink.index, index_asset(conn_id or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]
 
 
-def _shard_stages(compiled: CompiledPipeline, shard: XComArg, pipeline_arguments: dict[str, Any]) -> None:
+def _shard_stages(compiled: CompiledPipeline, shards: XComArg, pipeline_arguments: dict[str, Any]) -> None:
     ml, path, name, settings = compiled.ml, compiled.file.path, compiled.pipeline.name, compiled.file.settings
     assert ml is not None  # noqa: S101 - only ml_inference submits jobs
     shared: dict[str, Any] = {
@@ -127,8 +127,8 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, pipeline_arguments
     }
     batch_predict = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",
-        shard=shard,
-        map_index_template=SHARD_NAME,
+        shards=shards,
+        map_index_template=JOB_TASK_NAME,
         work_prefix=compiled.layout.root,
         model_id=MODEL_ID,
         max_jobs_in_flight=settings.max_jobs_in_flight,
@@ -144,6 +144,6 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, pipeline_arguments
         batch_predict
         >> poll
         >> OpenSearchScanIngestOperator(
-            task_id="ingest", work_item=shard, poll="poll", map_index_template=WORK_ITEM_NAME, **pipeline_arguments
+            task_id="ingest", work_items=shards, poll="poll", map_index_template=INGEST_NAME, **pipeline_arguments
         )
     )

@@ -1,4 +1,4 @@
-"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, ingest for each shard; repair; reconcile; publish.
+"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, ingest of shards; repair; reconcile; publish.
 
 Airflow parses DAG files again and again, so modules that only tasks need are not imported here.
 """
@@ -22,7 +22,7 @@ from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.hooks.pipeline_model import without_credential
 from opensearch_batch.notifications.alerts import failure_notifier
-from opensearch_batch.operators.base import INGEST_NAME, SHARD_NAME
+from opensearch_batch.operators.base import INGEST_TASK_NAME, JOB_TASK_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator
@@ -161,13 +161,13 @@ class _Stages:
             "aws_conn_id": spec.connections.aws,
             "ai_conn_id": spec.connections.ai,
         }
+        self._poll_arguments = _settings_of(predict, "poll_every_s", "poll_at_most_s", "deadline_s")
         self._job_arguments: dict[str, Any] = {
             "model_id": MODEL_ID,
             "parameters": self._model_setting(lambda model: model.parameters),
             **_settings_of(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
-            "deadline_s": predict.deadline_s,
+            **self._poll_arguments,
         }
-        self._poll_arguments = _settings_of(predict, "poll_every_s", "poll_at_most_s")
         self._document_arguments: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
@@ -178,9 +178,9 @@ class _Stages:
         """Create the tasks."""
         prepare = self._prepare()
 
-        @task_group(group_id="shard", prefix_group_id=False)
-        def shard(shard: XComArg) -> None:
-            self._shard_stages(shard)
+        @task_group(group_id="shards", prefix_group_id=False)
+        def stages(shards: XComArg) -> None:
+            self._shard_stages(shards)
 
         repair = OpenSearchRepairOperator(
             task_id="repair",
@@ -188,12 +188,11 @@ class _Stages:
             # A shard of an earlier attempt is skipped.
             trigger_rule="none_failed",
             **self._job_arguments,
-            **self._poll_arguments,
             **self._shared,
         )
         ingest_repaired = OpenSearchBatchIngestOperator.partial(
             task_id="ingest_repaired", **self._ingest_arguments()
-        ).expand(shard=repair.output)
+        ).expand(shards=repair.output)
         work_prefix, connections = self._spec.work_prefix, self._spec.connections
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
@@ -215,7 +214,7 @@ class _Stages:
             aws_conn_id=connections.aws,
             outlets=[index_asset(connections.opensearch, self._spec.ingest.index)],
         )
-        shard.expand(shard=prepare.output) >> repair
+        stages.expand(shards=prepare.output) >> repair
         ingest_repaired >> reconcile >> publish
 
     def _prepare(self) -> OpenSearchPrepareOperator:
@@ -253,22 +252,19 @@ class _Stages:
             **self._shared,
         )
 
-    def _shard_stages(self, shard: XComArg) -> None:
+    def _shard_stages(self, shards: XComArg) -> None:
         without_work_prefix = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         batch_predict = OpenSearchBatchPredictOperator(
             task_id="batch_predict",
-            shard=shard,
-            map_index_template=SHARD_NAME,
+            shards=shards,
+            map_index_template=JOB_TASK_NAME,
             **self._job_arguments,
             **self._shared,
         )
-        deadline_s = self._spec.batch_predict.deadline_s
-        poll = OpenSearchMLTaskSensor(
-            task_id="poll", deadline_s=deadline_s, **self._poll_arguments, **without_work_prefix
-        )
+        poll = OpenSearchMLTaskSensor(task_id="poll", **self._poll_arguments, **without_work_prefix)
         ingest = OpenSearchBatchIngestOperator(
             task_id="ingest",
-            shard=shard,
+            shards=shards,
             # Without a job, batch_predict and poll are skipped; if poll fails, ingest does not run.
             trigger_rule="none_failed",
             **self._ingest_arguments(),
@@ -278,7 +274,7 @@ class _Stages:
     def _ingest_arguments(self) -> dict[str, Any]:
         ingest = self._spec.ingest
         return {
-            "map_index_template": INGEST_NAME,
+            "map_index_template": INGEST_TASK_NAME,
             "on_missing": self._spec.on_missing,
             **_settings_of(ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"),
             **_settings_of(ingest, "max_body_bytes", "max_in_flight", "compress"),

@@ -19,12 +19,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, did_you_mean
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.runs.shard_groups import MAX_GROUPS
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
-from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.manifest import Manifest, ShardGroup
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.job_handle import JobResult
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # `map_index_template`: what Airflow shows instead of the index of a mapped task.
-SHARD_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['records'] }} records"
-INGEST_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['documents'] }} documents"
+JOB_TASK_NAME = "shard {{ task.shards['id'] }}, {{ task.shards['records'] }} records"
+INGEST_TASK_NAME = "shard {{ task.shards['id'] }}, {{ task.shards['documents'] }} documents"
 FINAL_STATES = frozenset({"success", "failed"})
 
 
@@ -56,17 +57,17 @@ def translate_errors() -> Iterator[None]:
 
 
 class PrepareOperator(BaseOperator):
-    """Base of the `prepare` stages: returns the shards, over which the next stages are mapped."""
+    """Base of the `prepare` stages: returns groups of shards, over which the next stages are mapped."""
 
     ui_color = "#e8f0fe"
 
     @translate_errors()
     def execute(self, context: Context) -> list[dict[str, Any]]:
         refuse_unknown_conf(self, context)
-        return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
+        return [msgspec.to_builtins(group) for group in self._prepare(context)]
 
-    def _prepare(self, context: Context) -> Sequence[Shard]:
-        """Implement in a subclass: return the shards of this run, none in a dry run."""
+    def _prepare(self, context: Context) -> Sequence[ShardGroup]:
+        """Implement in a subclass: return the groups of this run, none in a dry run."""
         raise NotImplementedError
 
     def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **members: object) -> None:
@@ -231,29 +232,26 @@ def run_end_check(context: Context) -> Callable[[str], bool]:
     return is_over
 
 
-def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
+def polled_output(
+    context: Context, poll: str, *, number: int, objects: Objects, folder: str, service: str
+) -> JobOutput:
     """Return the output of the job whose record is in `folder`, from the XCom of the task `poll` of the same map index.
 
-    Raise ConfigError if a user marked `poll` as success, which cancels its job: the XCom is missing or belongs to
-    another job.
+    `number` is the position of the job's shard in its group. Raise ConfigError if a user marked `poll` as success,
+    which cancels its jobs: the XCom is missing or belongs to another job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
-    if value is None:
-        raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
     # Airflow 3.3.2 JSON-encodes an XCom from a trigger twice.
-    result = msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
-    return result.job_output(objects, folder, service)
+    results = msgspec.convert(json.loads(value) if isinstance(value, str) else value or [], list[JobResult])
+    if number >= len(results):
+        raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
+    return results[number].job_output(objects, folder, service)
 
 
-def refuse_over_map_limit(count: int, subject: str, unit: str, setting: str) -> None:
-    """Raise ConfigError if `count` exceeds `[core] max_map_length`; Airflow's own error names no remedy."""
-    limit = conf.getint("core", "max_map_length")
-    if count > limit:
-        raise ConfigError(
-            f"{subject} has {count} {unit}, but Airflow maps a task over at most {limit} ([core] max_map_length); "
-            f"increase {setting} or max_map_length"
-        )
+def max_groups() -> int:
+    """Return the maximum number of groups of a run."""
+    return min(MAX_GROUPS, conf.getint("core", "max_map_length"))
 
 
 def rendered_dict(value: Mapping[str, Any] | str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stage batch_predict: submits the batch job of a shard through ML Commons and returns the ML Commons task id."""
+"""Stage batch_predict: submits the batch jobs of shards through ML Commons and returns the ML Commons task ids."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.jobs.job_records import bad_end_message
+from opensearch_batch.core.jobs.job_records import PAID, bad_end_message
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.manifest import ShardGroup
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
@@ -20,57 +20,64 @@ from opensearch_batch.links.opensearch import MLTaskLink
 from opensearch_batch.operators.base import layout_of, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
-from opensearch_batch.triggers.ml_task import waiter_of
+from opensearch_batch.triggers.job_wait import SubmittedJob, waiter_of
 
 
 class OpenSearchBatchPredictOperator(JobOperator):
-    """Submit one shard's batch job, at most once, or find the job that was submitted before.
+    """Submit the batch job of each shard of a group, at most once, or find the job that was submitted before.
 
-    Returns ``{task_id, job, output}``: the ML Commons task (null if only the service knows the job), the folder of the
-    job's record, the output prefix. An automatic retry or a second run reattaches to the job. After a bad end, only a
-    clear of this task (a reprocessing backfill clears it too) or a run with the param ``force`` submits again.
+    Returns a list of ``{task_id, job, output}``, one for each job: the ML Commons task (null if only the service knows
+    the job), the folder of the job's record, the output prefix. An automatic retry or a second run reattaches to the
+    jobs. After a bad end, only a clear of this task (a reprocessing backfill clears it too) or a run with the param
+    ``force`` submits again.
 
-    The task is skipped if the shard has no job, because every prediction is in the store.
+    The task is skipped if the shards have no job, because every prediction is in the store.
 
     Args:
-        shard: one of the shards that `prepare` returned.
+        shards: one of the groups that `prepare` returned.
 
     Raises:
-        AirflowFailException: the job ended badly before, or the service refuses it or throttles for too long.
+        AirflowFailException: a job ended badly before, or the service refuses it or throttles for too long.
         RetriableError: a server did not respond; the retry finds what was submitted.
     """
 
-    template_fields = ("shard", *JobOperator.template_fields)
+    template_fields = ("shards", *JobOperator.template_fields)
     operator_extra_links = (MLTaskLink(),)
     ui_color = "#fef7e0"
 
-    def __init__(self, *, shard: Mapping[str, Any] | XComArg, **kwargs: Any) -> None:  # noqa: ANN401 - see `JobOperator`
+    def __init__(self, *, shards: Mapping[str, Any] | XComArg, **kwargs: Any) -> None:  # noqa: ANN401 - see `JobOperator`
         super().__init__(**kwargs)
-        self.shard = shard
+        self.shards = shards
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> list[dict[str, Any]]:
         return self.execute_complete(context, {})
 
     @translate_errors()
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Submit or reattach, after a wait too; the event holds the time when the service first throttled."""
-        shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
-        if not shard.job:
+        shards = [shard for shard in msgspec.convert(self.shards, ShardGroup).shards if shard.job]
+        if not shards:
             raise AirflowSkipException("no prediction to pay for")
-        decision, record = self.submit_or_defer(shard, layout, context, event)
-        if decision == "refuse":
-            raise FatalError(bad_end_message(record))
-        folder = layout.job(shard.job)
-        self._register_waiter(record, folder, context)
-        if record.ml_task_id:
-            self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
-        self._on_submitted(record, folder, context)
-        return {"task_id": record.ml_task_id, "job": folder, "output": record.output}
+        layout, since, submitted = layout_of(self.work_prefix, context), event.get("since"), list[SubmittedJob]()
+        for shard in shards:
+            decision, record = self.submit_or_defer(shard, layout, context, since=since, submitted=submitted)
+            if decision == "refuse":
+                raise FatalError(bad_end_message(record))
+            if decision in PAID:
+                since = None
+            job = SubmittedJob(record.ml_task_id, layout.job(shard.job), record.output)
+            self._register_waiter(record, job, context)
+            self._on_submitted(record, job.job, context)
+            submitted.append(job)
+        task_ids = [job.ml_task_id for job in submitted if job.ml_task_id]
+        if task_ids:
+            self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(task_ids[0])
+        return [msgspec.to_builtins(job) for job in submitted]
 
-    def _register_waiter(self, record: JobRecord, folder: str, context: Context) -> None:
+    def _register_waiter(self, record: JobRecord, job: SubmittedJob, context: Context) -> None:
         """Register this run as a waiter, so other runs do not cancel the job before `poll` of this one starts."""
         if record.end is None:
-            handle = JobHandle(folder, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
+            handle = JobHandle(job.job, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
             handle.register_waiter(waiter_of(context["ti"], record.ml_task_id))
 
     def _on_submitted(self, record: JobRecord, folder: str, context: Context) -> None:
@@ -78,7 +85,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
 
 
 class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
-    """Submit one job of a Data Prepper scan, and record which job writes into its output folder.
+    """Submit the jobs of a Data Prepper scan, and record which job writes into which output folder.
 
     The user chooses the output folder; it may be below a prefix that this or another pipeline scans.
     """

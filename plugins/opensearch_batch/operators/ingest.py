@@ -29,7 +29,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.job import BAD_ENDS
-from opensearch_batch.core.types.manifest import REPAIR, Manifest, Shard
+from opensearch_batch.core.types.manifest import REPAIR, Manifest, Shard, ShardGroup
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
@@ -80,14 +80,15 @@ class IngestOperator(BaseOperator):
 
 
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
-    """Ingest one shard: add its predictions to the prediction store, and write or delete its documents.
+    """Ingest shards: add their predictions to the prediction store, and write or delete their documents.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; `report` and
-    `dead_letters` are locations. Records without a prediction are left to `repair`; those that `repair` returned become
-    dead letters. What an earlier attempt finished is counted as unchanged and not written again.
+    Returns a list of ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``, one for each
+    shard; `report` and `dead_letters` are locations. Records without a prediction are left to `repair`; those that
+    `repair` returned become dead letters. What an earlier attempt finished is counted as unchanged and not written
+    again.
 
     Args:
-        shard: a shard that `prepare` or `repair` returned.
+        shards: a group of shards that `prepare` or `repair` returned.
         when: with processors, the condition that a row must meet to be written.
         poll: the task id of `poll`; its XCom (of the same map index) names the outputs.
         op_type: ``index`` replaces a document, ``create`` keeps an existing one, ``upsert`` updates its fields.
@@ -107,12 +108,12 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
-    template_fields = ("shard", "work_prefix", "service", "index")
+    template_fields = ("shards", "work_prefix", "service", "index")
 
     def __init__(
         self,
         *,
-        shard: Mapping[str, Any] | XComArg,
+        shards: Mapping[str, Any] | XComArg,
         when: str | None = None,
         poll: str = "poll",
         op_type: OpType = "index",
@@ -127,7 +128,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         **kwargs: Any,  # noqa: ANN401 - the arguments of DocumentsOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.shard = shard
+        self.shards = shards
         self.poll = poll
         self.dead_letters = dead_letters
         self.settings = {
@@ -143,40 +144,46 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         }
 
     @translate_errors()
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest the staged records with the predictions of the shard's job, and with those in the store."""
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Ingest the staged records with the predictions of the shards' jobs, and with those in the store."""
+        shards = msgspec.convert(self.shards, ShardGroup).shards
+        if not shards:
+            raise AirflowSkipException("an earlier attempt of this run had more shards")
         run_key, layout = run_key_of(context), layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        shard = msgspec.convert(self.shard, Shard)
-        if not shard.id:
-            raise AirflowSkipException("an earlier attempt of this run had more shards")
-        output = self._output(shard, layout, store, context) if shard.job else None
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
-        manifest = load_manifest(store, layout.manifest(run_key), Manifest)
-        # Before the ingest: if this attempt dies after its writes, the next one finds them unchanged and adds no event.
-        event_uri = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
-        report = StagedIngest(
+        ingest = StagedIngest(
             store,
             cluster,
             layout=layout,
-            manifest=manifest,
+            manifest=load_manifest(store, layout.manifest(run_key), Manifest),
             adapter=adapter_of(self.service),
             request=self.request(),
             dead_letters=self.dead_letters,
-        ).run(shard, output)
-        if event_uri is not None and not report.counts.indexed:
-            store.delete(event_uri)
-        self._log_reports(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
-        return report_xcom(report, layout.ingest_report(run_key, shard.id))
+        )
+        result, run_id = [], context["dag_run"].run_id
+        for number, shard in enumerate(shards):
+            output = self._output(shard, number, layout, store, context) if shard.job else None
+            # Before the ingest: if this attempt dies after its writes, the next one finds them unchanged and adds no
+            # event.
+            event_uri = add_event(store, layout, shard.id, PendingEvent(run_id, self.index))
+            report = ingest.run(shard, output)
+            if event_uri is not None and not report.counts.indexed:
+                store.delete(event_uri)
+            self._log_reports(
+                f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id)
+            )
+            result.append(report_xcom(report, layout.ingest_report(run_key, shard.id)))
+        return result
 
-    def _output(self, shard: Shard, layout: Layout, store: Objects, context: Context) -> JobOutput:
+    def _output(self, shard: Shard, number: int, layout: Layout, store: Objects, context: Context) -> JobOutput:
         """Return the output of the shard's job, which `poll` or `repair` has waited for.
 
         Raise ConfigError if the job has not completed, because a user marked a task as success by hand.
         """
         folder = layout.job(shard.job)
         if shard.id != REPAIR:
-            return polled_output(context, self.poll, objects=store, folder=folder, service=self.service)
+            return polled_output(context, self.poll, number=number, objects=store, folder=folder, service=self.service)
         record = JobRecords(store, folder).read()
         if record is None or record.end is None or record.end.state in BAD_ENDS:
             raise ConfigError(f"{folder}: this job of repair has not completed; clear repair")
@@ -185,14 +192,14 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
 
 
 class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
-    """Ingest one work item of a Data Prepper scan into every sink.
+    """Ingest work items of a Data Prepper scan into every sink.
 
     Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. The task is skipped if there is nothing to read:
-    the pipeline does not read the job's output, or the output is deleted or outdated. Rows that were written before are
-    counted as unchanged.
+    the pipeline does not read the jobs' outputs, or the outputs are deleted or outdated. Rows that were written before
+    are counted as unchanged.
 
     Args:
-        work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
+        work_items: the group of shards with jobs that `prepare` returned, or the ids of work items without a job.
         poll: the task id of `poll`; its XCom (of the same map index) names the outputs. None if there is no job.
 
     Raises:
@@ -201,17 +208,17 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
-    template_fields = ("work_item",)
+    template_fields = ("work_items",)
 
     def __init__(
         self,
         *,
-        work_item: Mapping[str, Any] | str | XComArg,
+        work_items: Mapping[str, Any] | Sequence[str] | XComArg,
         poll: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of ScanOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.work_item = work_item
+        self.work_items = work_items
         self.poll = poll
 
     @translate_errors()
@@ -220,22 +227,33 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
         manifest = load_manifest(store, compiled.layout.manifest(run_key), ScanManifest)
-        item = self.work_item
-        work_item = manifest.work_item(item if isinstance(item, str) else msgspec.convert(item, Shard).id)
-        result = self._work_item_ingest(compiled, run_key, manifest.at).run(
-            work_item, self._job_output(compiled, store, context), force=is_forced(context)
-        )
-        for remark in result.remarks:
-            self.log.warning("work item %s: %s", work_item.id, remark)
-        if not result.reports:
-            raise AirflowSkipException("; ".join(result.remarks))
-        self._log_reports(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
-        uri = compiled.layout.ingest_report(run_key, work_item.id)
-        return {"sinks": [report_xcom(report, uri) for report in result.reports]}
+        ingest, result, remarks = self._work_item_ingest(compiled, run_key, manifest.at), list[dict[str, Any]](), []
+        for number, shard in enumerate(self._shards()):
+            work_item = manifest.work_item(shard.id)
+            output = self._job_output(compiled, shard, number, store, context)
+            done = ingest.run(work_item, output, force=is_forced(context))
+            for remark in done.remarks:
+                self.log.warning("work item %s: %s", work_item.id, remark)
+            remarks += done.remarks
+            if done.reports:
+                self._log_reports(f"work item {work_item.id}", done.reports, self._cluster, lambda: store)
+            uri = compiled.layout.ingest_report(run_key, work_item.id)
+            result += [report_xcom(report, uri) for report in done.reports]
+        if not result:
+            raise AirflowSkipException("; ".join(remarks))
+        return {"sinks": result}
 
-    def _job_output(self, compiled: CompiledPipeline, store: Objects, context: Context) -> JobOutput | None:
-        """Return the outputs of the work item's job, None if there is no job."""
+    def _shards(self) -> Sequence[Shard]:
+        """Return the shards of the work items; without a job, they have an id only."""
+        if isinstance(self.work_items, Mapping):
+            return msgspec.convert(self.work_items, ShardGroup).shards
+        return [Shard(item) for item in msgspec.convert(self.work_items, list[str])]
+
+    def _job_output(
+        self, compiled: CompiledPipeline, shard: Shard, number: int, store: Objects, context: Context
+    ) -> JobOutput | None:
+        """Return the outputs of a work item's job, None if there is no job."""
         if self.poll is None or compiled.ml is None:
             return None
-        folder = compiled.layout.job(msgspec.convert(self.work_item, Shard).job)
-        return polled_output(context, self.poll, objects=store, folder=folder, service=compiled.ml.service_name)
+        folder, service = compiled.layout.job(shard.job), compiled.ml.service_name
+        return polled_output(context, self.poll, number=number, objects=store, folder=folder, service=service)

@@ -1,4 +1,4 @@
-"""Stage prepare: checks everything that can be checked before a job is paid for, and returns the shards."""
+"""Stage prepare: checks everything that can be checked before a job is paid for, and returns the shards, in groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opensearch_batch.core.runs.index_check import check_index, create_missing_i
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions, fingerprint_of, scope_of
-from opensearch_batch.core.runs.shard_places import in_all_places, places_of
+from opensearch_batch.core.runs.shard_groups import group_count, grouped, with_empty_groups
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
@@ -28,7 +28,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
 from opensearch_batch.core.types.formats import Format
-from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.manifest import Manifest, ShardGroup
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
@@ -41,7 +41,7 @@ from opensearch_batch.operators.base import (
     is_dry_run,
     is_forced,
     layout_of,
-    refuse_over_map_limit,
+    max_groups,
     rendered_dict,
     run_key_of,
     run_template,
@@ -55,9 +55,9 @@ MODEL_ID = run_template("model_id")
 class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     """Check model and index, compare the source with the record ledger, stage what changed, write the manifest.
 
-    Returns a list of shards (`core.types.manifest.Shard`), and pushes the XCom ``run``: ``{manifest, model_id}``. If
-    nothing changed since the last run, there are no shards and no XCom. A run with the param ``dry_run`` writes
-    nothing, logs the shards and jobs that it would create, pushes them as the XCom ``plan``, and returns no shards.
+    Returns groups of shards (`core.types.manifest.ShardGroup`), and pushes the XCom ``run``: ``{manifest, model_id}``.
+    If nothing changed since the last run, there are no groups and no XCom. A run with the param ``dry_run`` writes
+    nothing, logs the shards and jobs that it would create, pushes them as the XCom ``plan``, and returns no groups.
 
     The param ``force`` reads all objects and pays for all predictions; ``rebuild`` reads all objects and writes all
     documents from the prediction store.
@@ -89,7 +89,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         max_removed: the share of the documents that may be deleted because their records were removed.
         deleted: ``{path, equals}``: which records delete their documents.
         predictions: ``shared``: the prediction store is shared by the pipelines of the work prefix.
-        on_empty: if there are no documents, ``skip`` returns no shards and ``fail`` fails.
+        on_empty: if there are no documents, ``skip`` returns no groups and ``fail`` fails.
         max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the task fails
             before a job is paid for.
         limit: maximum number of records, from the first object on; all if empty.
@@ -180,13 +180,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.limit = limit
         self.max_records, self.max_bytes = max_records, max_bytes
 
-    def _prepare(self, context: Context) -> Sequence[Shard]:
+    def _prepare(self, context: Context) -> Sequence[ShardGroup]:
         dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
         store = object_storage(self.aws_conn_id)
-        self._places = 0
+        groups, self._groups_before = list[ShardGroup](), 0
         if not dry_run:
             require_conditional_writes(store, layout.conditional_writes())
-            self._places = places_of(store, layout.manifest(run_key_of(context)))
+            self._groups_before = group_count(store, layout.manifest(run_key_of(context)))
         # Taken before the listing, so that a run with a later time lists at least the objects that this run lists.
         listed_at = time.time()
         self._is_replay = layout.is_prepare_dead_letters(self.source)
@@ -196,7 +196,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self.source_format = "dead_letters"
         listing = self._list(store, layout)
         if listing is None:
-            return in_all_places((), self._places)
+            return with_empty_groups(groups, self._groups_before)
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
@@ -208,10 +208,10 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         elif dry_run:
             self._show_plan(store, layout, listing, prepared, context)
         else:
-            self._finish(store, layout, prepared, context)
+            groups = self._finish(store, layout, prepared, context)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
-        return in_all_places(() if dry_run or prepared is None else prepared.manifest.shards, self._places)
+        return with_empty_groups(groups, self._groups_before)
 
     def _show_plan(
         self, store: S3Objects, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context
@@ -223,23 +223,24 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             self.log.info("dry run: %s", line)
         context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(plan))
 
-    def _finish(self, store: S3Objects, layout: Layout, prepared: PreparedRun, context: Context) -> None:
-        """Create a missing index, write the manifest, and push the XCom ``run``."""
+    def _finish(self, store: S3Objects, layout: Layout, prepared: PreparedRun, context: Context) -> list[ShardGroup]:
+        """Create a missing index, write the manifest, and push the XCom ``run``; return the groups."""
         manifest = prepared.manifest
         if manifest.dead_letters:
             self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
         log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
         for remark in manifest.remarks:
             self.log.warning("%s", remark)
-        refuse_over_map_limit(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
         if not manifest.index_uuid and self.index_body is not None:
             uuid = create_missing_index(self._cluster(), self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
-        manifest = msgspec.structs.replace(manifest, mapped=max(len(manifest.shards), self._places))
+        groups = grouped(manifest.shards, at_most=max_groups())
+        manifest = msgspec.structs.replace(manifest, mapped=max(len(groups), self._groups_before))
         announce(store, layout, manifest, prepared.ledger)
         self._push(context, uri, manifest)
-        self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
+        self.log.info("%d shards in %d tasks; manifest %s", len(manifest.shards), len(groups), uri)
+        return groups
 
     def _list(self, store: S3Objects, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""

@@ -21,11 +21,12 @@ from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import REPAIR_AT_MOST
 from opensearch_batch.core.types.job import BAD_ENDS
-from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.manifest import Manifest, Shard, ShardGroup
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.operators.base import layout_of, run_key_of, run_template, translate_errors
 from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
+from opensearch_batch.triggers.job_wait import SubmittedJob
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
 from opensearch_batch.triggers.repair import UNANSWERED_TRIGGER, RepairTrigger
 
@@ -35,14 +36,13 @@ CLEAR_REPAIR = "its records become dead letters; clear repair to submit (and pay
 class OpenSearchRepairOperator(JobOperator):
     """Submit the records of a run for which the service returned no prediction once more.
 
-    Returns a list of one shard, which `ingest_repaired` writes. The task is skipped if every record has its prediction.
-    After a bad end of its job, a clear of this task submits another one.
+    Returns a list of one group of one shard, which `ingest_repaired` writes. The task is skipped if every record has
+    its prediction. After a bad end of its job, a clear of this task submits another one.
 
     Args:
         repair_at_most: the share of the records that the run paid for, such as ``20%``, that may be without a
             prediction; with more, the task fails with the most common reasons, and submits nothing.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
-        poll_every_s, poll_at_most_s: as in `poll`.
 
     Raises:
         AirflowFailException: too many records have no prediction, or an ingest has no report.
@@ -58,14 +58,10 @@ class OpenSearchRepairOperator(JobOperator):
         *,
         repair_at_most: str = REPAIR_AT_MOST,
         prepare: str = "prepare",
-        poll_every_s: float = 30.0,
-        poll_at_most_s: float = 300.0,
         **kwargs: Any,  # noqa: ANN401 - the arguments of JobOperator
     ) -> None:
         super().__init__(**kwargs)
         self.repair_at_most = repair_at_most
-        self.poll_every_s = poll_every_s
-        self.poll_at_most_s = poll_at_most_s
         self.manifest = run_template("manifest", prepare)
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=UNANSWERED_TRIGGER,
@@ -92,16 +88,17 @@ class OpenSearchRepairOperator(JobOperator):
             self.log.info("%d records without a prediction, and no job for them", shard.documents)
         elif not self._ended_well(shard, layout, context, event):
             shard = repair.without_job(shard)
-        return [msgspec.to_builtins(shard)]
+        return [msgspec.to_builtins(ShardGroup.of([shard]))]
 
     def _ended_well(self, shard: Shard, layout: Layout, context: Context, event: Mapping[str, Any]) -> bool:
         """Submit the job, or find it, and defer until its end; return whether it completed."""
-        _, record = self.submit_or_defer(shard, layout, context, event)
+        _, record = self.submit_or_defer(shard, layout, context, since=event.get("since"))
         if record.end is None:
             if event.get("given_up"):
                 raise FatalError(f"job {record.name}: no status for too long; clear repair to continue waiting")
             shared = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
-            trigger = RepairTrigger(job=layout.job(shard.job), ml_task_id=record.ml_task_id, **shared)
+            job = SubmittedJob(record.ml_task_id, layout.job(shard.job))
+            trigger = RepairTrigger(jobs=msgspec.to_builtins([job]), **shared)
             self.defer(trigger=trigger, method_name="execute_complete")
         if record.end.state in BAD_ENDS:
             self.log.warning("%s", bad_end_message(record, CLEAR_REPAIR))

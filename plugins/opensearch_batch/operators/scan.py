@@ -13,10 +13,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.runs.shard_groups import chunks, grouped
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.manifest import Shard, ShardGroup
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
@@ -24,7 +25,7 @@ from opensearch_batch.operators.base import (
     PrepareOperator,
     is_dry_run,
     is_forced,
-    refuse_over_map_limit,
+    max_groups,
     run_end_check,
     run_key_of,
 )
@@ -88,8 +89,8 @@ class ScanOperator(BaseOperator):
 class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
     """Scan the source of a Data Prepper pipeline.
 
-    Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``. `rows` are
-    the ids of the work items that need no job. A run with the param ``dry_run`` claims no work items.
+    Returns groups of shards, one shard for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``.
+    `rows` are groups of the ids of work items that need no job. A run with the param ``dry_run`` claims no work items.
     The arguments are those of `ScanOperator`.
 
     Raises:
@@ -97,7 +98,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         RetriableError: a server did not respond.
     """
 
-    def _prepare(self, context: Context) -> Sequence[Shard]:
+    def _prepare(self, context: Context) -> Sequence[ShardGroup]:
         from opensearch_batch.core.data_prepper.compiled_pipeline import now
         from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanManifest
 
@@ -129,7 +130,6 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             shards, ended_badly = scan.shards(work_items, self._job_keys(compiled.ml), force=force)
         rows, jobs = [item.id for item in work_items if item.kind == "data"], {shard.id for shard in shards}
         work_items = [item for item in work_items if item.kind == "data" or item.id in jobs]
-        refuse_over_map_limit(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
         for job in ended_badly:
             self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
         manifest = ScanManifest(
@@ -137,9 +137,9 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         )
         uri = compiled.layout.manifest(run_key)
         save(store, uri, manifest)
-        self._push(context, uri, manifest, rows=rows)
+        self._push(context, uri, manifest, rows=chunks(rows, at_most=max_groups()))
         self.log.info("%d jobs, %d work items without a job; manifest %s", len(shards), len(rows), uri)
-        return shards
+        return grouped(shards, at_most=max_groups())
 
     def _skip_beyond_count(self, compiled: CompiledPipeline, store: S3Objects, context: Context) -> None:
         """Skip a scheduled scan beyond `scheduling.count`; a manual run always scans."""
@@ -170,11 +170,11 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
 
 class OpenSearchScanRowsOperator(BaseOperator):
-    """Return the ids of the work items that need no job: Airflow only maps over the return value of a task."""
+    """Return groups of ids of the work items that need no job: Airflow only maps over the return value of a task."""
 
     ui_color = "#e8f0fe"
 
-    def execute(self, context: Context) -> list[str]:
-        """Return the ids from the XCom of `prepare`."""
+    def execute(self, context: Context) -> list[list[str]]:
+        """Return the groups from the XCom of `prepare`."""
         run = context["ti"].xcom_pull(task_ids="prepare", key="run")
         return list(run["rows"]) if run else []

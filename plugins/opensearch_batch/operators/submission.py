@@ -10,13 +10,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import msgspec
 from airflow.sdk import Context
 
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
-from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
+from opensearch_batch.core.jobs.job_records import PAID, JobRecords, SubmitDecision, decide
 from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
@@ -29,6 +31,8 @@ from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unatten
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import PipelineOperator, rendered_dict, resubmit_request
 from opensearch_batch.services.registry import adapter_of
+from opensearch_batch.triggers.job_wait import SubmittedJob
+from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
 
@@ -42,6 +46,7 @@ class JobOperator(PipelineOperator):
         max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
+        poll_every_s, poll_at_most_s: as in `poll`.
         deadline_s: as in `poll`; the task fails if no slot becomes free for this time plus one hour.
     """
 
@@ -56,6 +61,8 @@ class JobOperator(PipelineOperator):
         max_jobs_in_flight: int | None = None,
         retry_time_window_s: float = 600.0,
         retry_interval_s: float = 60.0,
+        poll_every_s: float = 30.0,
+        poll_at_most_s: float = 300.0,
         deadline_s: float = DEADLINE_S,
         **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
@@ -66,13 +73,21 @@ class JobOperator(PipelineOperator):
         self.max_jobs_in_flight = max_jobs_in_flight
         self.retry_time_window_s = retry_time_window_s
         self.retry_interval_s = retry_interval_s
+        self.poll_every_s = poll_every_s
+        self.poll_at_most_s = poll_at_most_s
         self.deadline_s = deadline_s
 
     def submit_or_defer(
-        self, shard: Shard, layout: Layout, context: Context, event: Mapping[str, Any]
+        self,
+        shard: Shard,
+        layout: Layout,
+        context: Context,
+        *,
+        since: float | None,
+        submitted: Sequence[SubmittedJob] = (),
     ) -> tuple[SubmitDecision, JobRecord]:
-        """Submit a shard's job as `submit` does, or defer the task; `event` is the result of an earlier wait."""
-        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
+        """Submit a shard's job as `submit` does, or defer the task, which then waits for its `submitted` jobs, too."""
+        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=since, submitted=submitted)
         if isinstance(result, SubmissionTrigger):
             self.log.info("waiting: %s", result.reason)
             self.defer(trigger=result, method_name="execute_complete")
@@ -82,7 +97,13 @@ class JobOperator(PipelineOperator):
         return decision, record
 
     def submit(
-        self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
+        self,
+        shard: Shard,
+        layout: Layout,
+        request: ResubmitRequest,
+        *,
+        since: float | None = None,
+        submitted: Sequence[SubmittedJob] = (),
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
         """Submit a shard's job, or return the job that was submitted before, or the trigger of the wait.
 
@@ -93,18 +114,20 @@ class JobOperator(PipelineOperator):
             layout: the locations below the work prefix.
             request: which new submission a user requested.
             since: epoch seconds at which the service first throttled, from the trigger's event.
+            submitted: the jobs that this task has submitted.
 
         Raises:
             FatalError: the service throttled for the whole retry window.
             BatchError: the service refuses the job, or a server did not respond.
         """
-        store, folder, submitter = object_storage(self.aws_conn_id), layout.job(shard.job), self._submitter()
+        store, folder, submitter = object_storage(self.aws_conn_id), layout.job(shard.job), self._submitter
         require_conditional_writes(store, layout.conditional_writes())
         slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
         slots = None if limit is None else job_slots(store, slots_folder, limit)
-        shared: dict[str, Any] = {"holder": folder} | {name: getattr(self, name) for name in HANDLE_ARGUMENTS}
+        shared: dict[str, Any] = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
+        shared |= {"holder": folder, "jobs": msgspec.to_builtins(submitted)}
         job_records = JobRecords(store, folder)
-        may_pay = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
+        may_pay = decide(job_records.read(), request) in PAID
         if may_pay and slots and not self._acquire(slots, folder):
             return SubmissionTrigger(
                 slots=slots_folder,
@@ -155,6 +178,7 @@ class JobOperator(PipelineOperator):
             f"these jobs at the service and delete their slots, then clear {self.task_id}"
         )
 
+    @cached_property
     def _submitter(self) -> MLCommonsSubmitter:
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml
         model = ml.model(self.model_id)

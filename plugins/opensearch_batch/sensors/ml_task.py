@@ -1,4 +1,4 @@
-"""Sensor that waits for a batch job in the triggerer, without a worker.
+"""Sensor that waits for batch jobs in the triggerer, without a worker.
 
 The task starts and ends in its trigger (`start_from_trigger`, tested with Airflow 3.3.2; each templated argument of the
 trigger is one scalar).
@@ -20,14 +20,14 @@ GRACE = timedelta(hours=1)
 
 
 class OpenSearchMLTaskSensor(BaseSensorOperator):
-    """Wait for the batch job that `batch_predict` submitted; always deferred, so no worker is occupied.
+    """Wait for the batch jobs that `batch_predict` submitted; always deferred, so no worker is occupied.
 
-    Returns ``{task_id, state, outputs, reason, counts}``. Fails if the job ends badly; the error names the task to
-    clear for another, paid job. Marking the task failed or success, or the run's timeout, cancels the job unless
-    another run waits for it. Clearing the task reattaches to the running job.
+    Returns a list of ``{task_id, state, outputs, reason, counts}``, one for each job. Fails if a job ends badly; the
+    error names the task to clear for another, paid job. Marking the task failed or success, or the run's timeout,
+    cancels the jobs unless another run waits for them. Clearing the task reattaches to the running jobs.
 
     Args:
-        batch_predict: the task id of `batch_predict`; its XCom (of the same map index) names the job.
+        batch_predict: the task id of `batch_predict`; its XCom (of the same map index) names the jobs.
         service: the AI service.
         poll_every_s: first interval between polls; intervals grow to a tenth of the job's age.
         poll_at_most_s: longest interval between polls.
@@ -37,7 +37,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
     """
 
-    template_fields = ("job", "ml_task_id", "service")
+    template_fields = ("jobs", "service")
     start_from_trigger = True
     ui_color = "#f3e8fd"
 
@@ -61,10 +61,8 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         super().__init__(**{**kwargs, "retries": 0, "execution_timeout": timeout})
         self.service = service
         self.batch_predict = batch_predict
-        submitted = f"ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)"
-        self.job = f"{{{{ {submitted}['job'] }}}}"
-        # Empty for a job that ML Commons does not know: a template renders to text, which the trigger decodes.
-        self.ml_task_id = f"{{{{ {submitted}['task_id'] or '' }}}}"
+        # A template renders to text, which the trigger decodes.
+        self.jobs = f"{{{{ ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index) | tojson }}}}"
         self._arguments: dict[str, Any] = {
             "poll_every_s": poll_every_s,
             "poll_at_most_s": poll_at_most_s,
@@ -75,13 +73,13 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         }
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=TRIGGER,
-            trigger_kwargs={"job": self.job, "ml_task_id": self.ml_task_id, "service": service, **self._arguments},
+            trigger_kwargs={"jobs": self.jobs, "service": service, **self._arguments},
             next_method="execute_complete",
         )
 
     def execute(self, context: Context) -> NoReturn:  # noqa: ARG002 - Airflow's signature
         """Defer at once; only called if a task cannot start from its trigger, as in ``dag.test``."""
-        trigger = MLTaskTrigger(job=self.job, ml_task_id=self.ml_task_id, service=self.service, **self._arguments)
+        trigger = MLTaskTrigger(jobs=self.jobs, service=self.service, **self._arguments)
         self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature

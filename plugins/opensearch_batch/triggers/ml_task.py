@@ -1,111 +1,52 @@
-"""Trigger that waits for a batch job. It cancels the job only when a user ends the wait and no other run waits.
-
-All triggers of a process poll a cluster's jobs through one poller, which bounds how many polls run at once.
-"""
+"""Triggers that wait for batch jobs."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 import msgspec
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job_records import bad_end_message, progress_message
-from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
-from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
-from opensearch_batch.core.jobs.waiters import Waiter, pause_s
-from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
+from opensearch_batch.core.errors import BatchError
+from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.hooks.file_conn_ids import accept_conn_ids
-from opensearch_batch.hooks.job_handle import JobHandle
-from opensearch_batch.services.registry import adapter_of
+from opensearch_batch.triggers.job_wait import JobWait, PollSettings, SubmittedJob
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
     from pydantic import JsonValue
 
 TRIGGER = "opensearch_batch.triggers.ml_task.MLTaskTrigger"
-SHARED_ARGUMENTS = (
-    "service",
-    "poll_every_s",
-    "poll_at_most_s",
-    "deadline_s",
-    "opensearch_conn_id",
-    "aws_conn_id",
-    "ai_conn_id",
-)
+SHARED_ARGUMENTS = PollSettings.__struct_fields__
 # Airflow calls on_kill for a clear too; only these states mean that a user ended the wait.
 ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed"})
-MAX_NAMED_WAITERS = 3
-# A poller belongs to an event loop; a triggerer has one loop, `dag.test` one for each trigger.
-_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, StatusPoller]] = WeakKeyDictionary()
 
 
-class MLTaskTrigger(BaseTrigger):
-    """Polls the job whose record is in a folder until it ends, and records the end; see `OpenSearchMLTaskSensor`.
+class JobsTrigger(BaseTrigger):
+    """Base of the triggers that wait for jobs. `jobs` are `SubmittedJob`, or the JSON to which Airflow renders them."""
 
-    Airflow renders a template to text, never to None, so an empty `ml_task_id` means that there is none.
-    """
-
-    def __init__(
-        self,
-        *,
-        job: str,
-        ml_task_id: str | None,
-        service: str,
-        poll_every_s: float,
-        poll_at_most_s: float,
-        deadline_s: float | None,
-        opensearch_conn_id: str,
-        aws_conn_id: str,
-        ai_conn_id: str | None = None,
-    ) -> None:
+    def __init__(self, *, jobs: Sequence[Mapping[str, Any]] | str, **shared: Any) -> None:  # noqa: ANN401 - the fields of PollSettings
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
-        self.job = job
-        self.ml_task_id = ml_task_id or None
-        self.service = service
-        self.poll_every_s = poll_every_s
-        self.poll_at_most_s = poll_at_most_s
-        self.deadline_s = deadline_s
-        self.opensearch_conn_id = opensearch_conn_id
-        self.aws_conn_id = aws_conn_id
-        accept_conn_ids(opensearch_conn_id, aws_conn_id, ai_conn_id)
-        self.ai_conn_id = ai_conn_id
-        self._polled: JobRecord | None = None
-        self._has_warned = False
+        # Airflow renders the attributes whose names are template fields of the operator.
+        self.jobs = jobs
+        self.service = str(shared["service"])
+        self._settings = PollSettings(**shared)
+        accept_conn_ids(self._settings.opensearch_conn_id, self._settings.aws_conn_id, self._settings.ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", *SHARED_ARGUMENTS)}
+        return TRIGGER, {"jobs": self.jobs, **msgspec.structs.asdict(self.settings)}
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the job's end; yield the event with which Airflow marks the task as success or failed."""
-        try:
-            record = await self._load_record()
-            record = record if record.end else await self._wait(record)
-            end = cast("End", record.end)
-        except BatchError as error:
-            self.log.error("%s", error)  # noqa: TRY400 - the message is complete; a traceback would bury it
-            yield TaskFailedEvent()
-            return
-        job_result = await asyncio.to_thread(self._handle().result, record, end)
-        xcoms: dict[str, JsonValue] = {"return_value": msgspec.to_builtins(job_result)}
-        if end.state in BAD_ENDS:
-            self.log.error(bad_end_message(record))
-            yield TaskFailedEvent(xcoms=xcoms)
-        else:
-            self.log.info("job %s (ML Commons task %s) ended %s", record.name, record.ml_task_id, end.state)
-            yield TaskSuccessEvent(xcoms=xcoms)
+    @property
+    def settings(self) -> PollSettings:
+        """What the waits share."""
+        return msgspec.structs.replace(self._settings, service=self.service)
 
     async def on_kill(self) -> None:
-        """Cancel the job if a user ended the wait and no other run waits for the job.
+        """Cancel the jobs if a user ended the wait, except those for which other runs wait.
 
-        After a clear, the job continues and the next attempt reattaches to it. All work runs in one thread, because
+        After a clear, the jobs continue and the next attempt reattaches to them. All work runs in one thread, because
         Airflow's triggerer (3.3.2) cancels this coroutine again after a second, which does not interrupt a thread.
         """
         await asyncio.to_thread(self._cancel_unless_awaited)
@@ -113,160 +54,24 @@ class MLTaskTrigger(BaseTrigger):
     def _cancel_unless_awaited(self) -> None:
         state = self._state_of_task()
         if state not in ENDED_BY_USER:
-            self.log.info("the task was cleared (its state is %s): the job continues", state)
+            self.log.info("the task was cleared (its state is %s): its jobs continue", state)
             return
-        handle = self._handle()
-        record, waiter = handle.record(), self._waiter(self.ml_task_id)
-        if others := handle.remove_and_list_remaining(waiter) if waiter else []:
-            self.log.info("job %s continues, because other runs wait for it: %s", record.name, _names_of(others))
-        elif self.ml_task_id and record.ml_task_id != self.ml_task_id:
-            # Another run submitted the job again (`force`); cancel only the ML Commons task of this wait.
-            handle.cancel(self.ml_task_id)
-        elif record.end is None:
-            end = End("CANCELLED", time.time(), f"cancelled, because the Airflow task was marked {state}")
-            handle.conclude(record, end, cancel=True)
-            self.log.info("job %s (ML Commons task %s) %s", record.name, record.ml_task_id, end.reason)
-
-    async def _load_record(self) -> JobRecord:
-        """Return the job's record; retry while the store does not respond."""
-        policy = self._poll_policy(time.time())
-        while True:
+        for wait in self._waits():
             try:
-                return await asyncio.to_thread(self._handle().record)
-            except RetriableError as error:
-                policy = self._tolerate(policy, error)
-            await asyncio.sleep(policy.pause_s(now=time.time()))
-
-    async def _wait(self, record: JobRecord) -> JobRecord:
-        """Wait for the job's end as a registered waiter; return the record with the end."""
-        waiter = self._waiter(record.ml_task_id)
-        background_tasks = [asyncio.create_task(self._refresh(waiter)), asyncio.create_task(self._log_progress(record))]
-        try:
-            record = await self._poll_until_ended(record)
-        except asyncio.CancelledError:
-            # The waiter stays: another triggerer or attempt continues the wait, or `on_kill` removes the waiter.
-            waiter = None
-            raise
-        finally:
-            for task in background_tasks:
-                task.cancel()
-            if waiter:
-                await asyncio.to_thread(self._handle().remove_waiter, waiter)
-        return record
-
-    async def _poll_until_ended(self, record: JobRecord) -> JobRecord:
-        """Poll, decide and pause until the job has an end; return the record with the end."""
-        adapter = adapter_of(self.service)
-        policy, poll_at = self._poll_policy(record.intended_at), time.time()
-        # Polls are not logged here; `_log_progress` logs the job once a minute.
-        while True:
-            is_running = False
-            step: Decision
-            try:
-                status = await self._poll(record, policy, poll_at)
-            except NotFound as error:
-                step = End("LOST", time.time(), f"neither ML Commons nor the service knows the job ({error})")
+                wait.cancel_unless_awaited(state)
             except BatchError as error:
-                step = self._tolerate(policy, error)
-            else:
-                self._polled = record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
-                job_status = adapter.job_status(record.remote_job)
-                is_running = job_status.state == "RUNNING"
-                if job_status.state == "UNKNOWN":
-                    step = self._tolerate(policy, RetriableError(f"job {record.name}: {job_status.reason}"))
-                else:
-                    step = policy.on_status(job_status, now=time.time())
-            if isinstance(step, End):
-                return await self._conclude(record, policy, step, cancel=is_running)
-            policy = step
-            poll_at = policy.next_poll_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
+                # The others are cancelled all the same.
+                self.log.error("%s", error)  # noqa: TRY400 - the message is complete; a traceback would bury it
 
-    async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
-        """Record the end and return the record with the end; a job that runs at its deadline is cancelled first.
-
-        Raise FatalError if other runs wait for the job with a later deadline, or without one.
-        """
-        handle, waiter = self._handle(), self._waiter(record.ml_task_id)
-        while True:
-            try:
-                if cancel and waiter and (others := await asyncio.to_thread(handle.remove_and_list_remaining, waiter)):
-                    raise FatalError(
-                        f"{end.reason}; job {record.name} continues, because other runs wait for it: "
-                        f"{_names_of(others)}"
-                    )
-                recorded = await asyncio.to_thread(handle.conclude, record, end, cancel=cancel)
-            except RetriableError as error:
-                policy = self._tolerate(policy, error)
-                await asyncio.sleep(policy.pause_s(now=time.time()))
-            else:
-                return msgspec.structs.replace(record, end=recorded)
-
-    async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus:
-        """Poll the job's status at the time `poll_at`.
-
-        If the job has no ML Commons task, or ML Commons does not return its status, the service itself is polled with
-        the key of the Airflow connection. ML Commons fails if the connector has an old key or a status action that ML
-        Commons cannot execute; it answers "not found" if it cannot load the model.
-
-        Raises:
-            NotFound: neither ML Commons nor the service knows the job.
-            RetriableError: the service refuses too; a shared client keeps an old key for minutes after a change.
-        """
-        handle, refused = self._handle(), None
-        poll = partial(status_poller(self.opensearch_conn_id).poll, poll_at=poll_at, deadline_at=policy.deadline_at)
-        if record.ml_task_id is not None:
-            try:
-                return await poll(partial(handle.task_status, record.ml_task_id))
-            except (ConfigError, FatalError) as error:
-                refused = error
-                # Warn once: the log lines of many triggers can block the triggerer (see `status_poller`).
-                if not self._has_warned:
-                    self.log.warning("%s; polling the service itself", error)
-                self._has_warned = True
-        try:
-            return await poll(partial(handle.status, record))
-        except NotFound as error:
-            if refused is None or isinstance(refused, NotFound):
-                raise
-            raise RetriableError(f"{refused}; the service itself, with the connection's key: {error}") from error
-        except ConfigError as error:
-            raise RetriableError(f"{error}" if refused is None else f"{refused}; {error}") from error
-
-    def _poll_policy(self, started_at: float) -> PollPolicy:
-        deadline_at = None if self.deadline_s is None else started_at + self.deadline_s
-        return PollPolicy(started_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
-
-    def _tolerate(self, policy: PollPolicy, error: BatchError) -> PollPolicy:
-        """Return the policy after a temporary error; raise a permanent error, or one that lasts too long."""
-        if not isinstance(error, RetriableError):
-            raise error
-        self.log.warning("%s", error)
-        step = policy.on_error(now=time.time())
-        if step is None:
-            raise RetriableError(f"{error}; clear poll to continue waiting for the job") from error
-        return step
-
-    async def _log_progress(self, record: JobRecord) -> None:
-        """Log the job's progress once a minute until cancelled."""
-        while True:
-            await status_poller(self.opensearch_conn_id).log_turn()
-            record = self._polled or record
-            state = adapter_of(self.service).job_status(record.remote_job).state
-            self.log.info(progress_message(record, state, now=time.time()))
-
-    async def _refresh(self, waiter: Waiter | None) -> None:
-        """Refresh the waiter's registration until cancelled."""
-        while waiter is not None:
-            await asyncio.to_thread(self._handle().register_waiter, waiter)
-            await asyncio.sleep(pause_s(random.random()))  # noqa: S311 - jitter, no secret
-
-    def _waiter(self, ml_task_id: str | None) -> Waiter | None:
-        """Return this task as a waiter; None in `dag.test`, where a trigger has no task instance."""
+    def _waits(self) -> list[JobWait]:
+        jobs = self.jobs
+        submitted = (
+            msgspec.json.decode(jobs, type=list[SubmittedJob])
+            if isinstance(jobs, str)
+            else msgspec.convert(jobs, list[SubmittedJob])
+        )
         ti = cast("RuntimeTaskInstanceProtocol | None", self.task_instance)
-        return None if ti is None else waiter_of(ti, ml_task_id)
-
-    def _handle(self) -> JobHandle:
-        return JobHandle(self.job, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
+        return [JobWait(job, self.settings, ti=ti, log=self.log) for job in submitted]
 
     def _state_of_task(self) -> str | None:
         """Return the state of this trigger's task."""
@@ -280,18 +85,15 @@ class MLTaskTrigger(BaseTrigger):
         return states[0] if states else None
 
 
-def waiter_of(ti: RuntimeTaskInstanceProtocol, ml_task_id: str | None) -> Waiter:
-    """Return the run of a task instance as a waiter for a job."""
-    map_index = -1 if ti.map_index is None else ti.map_index
-    return Waiter(ti.dag_id, ti.run_id, ti.task_id, map_index, ml_task_id)
+class MLTaskTrigger(JobsTrigger):
+    """Polls jobs until all have ended, and records their ends; see `OpenSearchMLTaskSensor`."""
 
-
-def status_poller(opensearch_conn_id: str) -> StatusPoller:
-    """Return the poller of a cluster's jobs that all triggers in this event loop share."""
-    return _pollers.setdefault(asyncio.get_running_loop(), {}).setdefault(opensearch_conn_id, StatusPoller())
-
-
-def _names_of(waiters: Sequence[Waiter]) -> str:
-    """Return the first few waiters as text for a log line."""
-    more = len(waiters) - MAX_NAMED_WAITERS
-    return ", ".join(map(str, waiters[:MAX_NAMED_WAITERS])) + (f" and {more} more" if more > 0 else "")
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait for the ends; yield the event with which Airflow marks the task as success or failed."""
+        results = await asyncio.gather(*(wait.run() for wait in self._waits()))
+        if any(result is None for result in results):
+            yield TaskFailedEvent()
+            return
+        xcoms: dict[str, JsonValue] = {"return_value": msgspec.to_builtins(results)}
+        is_bad = any(result is not None and result.state in BAD_ENDS for result in results)
+        yield TaskFailedEvent(xcoms=xcoms) if is_bad else TaskSuccessEvent(xcoms=xcoms)

@@ -1,14 +1,18 @@
-"""Trigger that waits until a job may be submitted: it acquires a slot, or waits for a number of seconds."""
+"""Trigger that waits until a job may be submitted: it acquires a slot, or waits for a number of seconds.
+
+Meanwhile it waits for the jobs that its task has submitted before, because no `poll` does yet. Otherwise these would
+keep the slots for which their own task waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
@@ -16,8 +20,8 @@ from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
 from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import DEADLINE_S
-from opensearch_batch.hooks.file_conn_ids import accept_conn_ids
 from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended, shared_object_storage
+from opensearch_batch.triggers.ml_task import JobsTrigger
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
 SLOT_INTERVAL_S = 10.0
@@ -42,16 +46,17 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
     return Slots(store, folder, max_slots=max_slots, is_in_flight=is_in_flight, clock=time.time)
 
 
-class SubmissionTrigger(BaseTrigger):
+class SubmissionTrigger(JobsTrigger):
     """Acquires one of the slots for the job `holder` as soon as one is free; without `slots`, waits for `pause_s`.
 
     The event carries `since`: epoch seconds at which the service first throttled. The wait ends when no job acquired a
-    slot for `stalled_after_s`; the task then fails. The jobs that hold slots are polled with the other arguments.
+    slot for `stalled_after_s`; the task then fails. `jobs` are those that the task has submitted.
     """
 
     def __init__(
         self,
         *,
+        jobs: Sequence[Mapping[str, Any]] | str,
         holder: str,
         slots: str | None = None,
         max_slots: int = 0,
@@ -59,12 +64,9 @@ class SubmissionTrigger(BaseTrigger):
         since: float | None = None,
         stalled_after_s: float = DEADLINE_S,
         reason: str = "",
-        service: str,
-        opensearch_conn_id: str,
-        aws_conn_id: str,
-        ai_conn_id: str | None = None,
+        **shared: Any,  # noqa: ANN401 - the fields of PollSettings
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
+        super().__init__(jobs=jobs, **shared)
         self.holder = holder
         self.slots = slots
         self.max_slots = max_slots
@@ -72,25 +74,25 @@ class SubmissionTrigger(BaseTrigger):
         self.since = since
         self.stalled_after_s = stalled_after_s
         self.reason = reason
-        self.service = service
-        self.opensearch_conn_id = opensearch_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.ai_conn_id = ai_conn_id
         self._poll_holders_at = 0.0
-        accept_conn_ids(opensearch_conn_id, aws_conn_id, ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = ("holder", "slots", "max_slots", "pause_s", "since", "stalled_after_s", "reason")
-        return TRIGGER, {name: getattr(self, name) for name in (*names, *HANDLE_ARGUMENTS)}
+        return TRIGGER, {**super().serialize()[1], **{name: getattr(self, name) for name in names}}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield the event."""
         self.log.info("not yet submitted: %s", self.reason)
-        if self.slots is None:
-            await asyncio.sleep(self.pause_s)
-        else:
-            async with _queues[self.slots]:
-                await self._acquire_slot()
+        waits = [asyncio.create_task(wait.run()) for wait in self._waits()]
+        try:
+            if self.slots is None:
+                await asyncio.sleep(self.pause_s)
+            else:
+                async with _queues[self.slots]:
+                    await self._acquire_slot()
+        finally:
+            for wait in waits:
+                wait.cancel()
         yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
 
     async def _acquire_slot(self) -> None:
@@ -110,12 +112,12 @@ class SubmissionTrigger(BaseTrigger):
 
     def _try_acquire(self) -> bool:
         """Try to acquire a slot; return whether the wait is over."""
-        slots = job_slots(shared_object_storage(self.aws_conn_id), str(self.slots), self.max_slots)
+        slots = job_slots(shared_object_storage(self.settings.aws_conn_id), str(self.slots), self.max_slots)
         if slots.acquire(self.holder):
             return True
         if time.monotonic() < self._poll_holders_at:
             return False
         self._poll_holders_at = time.monotonic() + HOLDERS_INTERVAL_S
-        conclude_unattended(slots, {name: getattr(self, name) for name in HANDLE_ARGUMENTS})
+        conclude_unattended(slots, {name: getattr(self.settings, name) for name in HANDLE_ARGUMENTS})
         self.log.info("still waiting: %s", slots.holders())
         return slots.acquire(self.holder) or slots.are_stalled(self.stalled_after_s)

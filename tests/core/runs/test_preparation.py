@@ -228,10 +228,10 @@ def test_equal_texts_are_paid_once_and_follow_the_first() -> None:
     assert nights.paid.total() == 4
 
 
-def test_stored_predictions_need_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their records go to shards of a limited size."""
-    monkeypatch.setattr("opensearch_batch.core.sharding.cut.STORED_RECORDS", 5)
+def test_stored_predictions_need_no_job() -> None:
+    """Their records go to shards of the same size, so that as many tasks as at the first load write them."""
     nights = first_night()
+    nights.options["max_records"] = 5
     nights.index_uuid = "u2"
     prepared = nights.prepare()
     assert counts(prepared) == (12, 0, 0, 0, 0, 0)

@@ -29,6 +29,8 @@ CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 _RESTORE = "restore its previous version; without it the job is submitted and paid for again"
 
 SubmitDecision = Literal["submit", "resubmit", "recover", "reattach", "reuse", "refuse"]
+# The decisions after which the job may be paid for.
+PAID = frozenset({"submit", "resubmit", "recover"})
 
 
 def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision:

@@ -2,7 +2,8 @@
 
 A shard with a job has records whose prediction has to be paid for; it is filled to the limits of a job, with one line
 for each distinct content key. Records of which another run is getting the prediction go to a shard of that job.
-Records whose prediction is stored go to shards without a job.
+Records whose prediction is stored go to shards without a job of the same size, so that an
+ingest from the store spreads over as many tasks as a first load.
 """
 
 from __future__ import annotations
@@ -35,9 +36,6 @@ from opensearch_batch.core.types.shard_limits import ShardLimits
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-# The maximum number of records of a shard without a job.
-STORED_RECORDS = 50_000
 
 
 class CutOptions(NamedTuple):
@@ -182,7 +180,7 @@ class ShardCut:
         """Stage a record; return False if it is left to the next run."""
         source, code = int(records.sources[at]), int(records.codes[at])
         if source >= 0:
-            if self._stored < 0 or self._documents[self._stored] == STORED_RECORDS:
+            if self._stored < 0 or self._documents[self._stored] == self._options.limits.max_records:
                 self._stored = self._add_shard()
             number = self._stored
         elif source < ABSENT:

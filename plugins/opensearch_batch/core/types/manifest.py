@@ -7,6 +7,7 @@ its record ledger and its prediction store.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,8 +24,8 @@ DELETIONS = "deletions"
 REPAIR = "repair"
 
 
-class Shard(msgspec.Struct, frozen=True):
-    """What one ingest task writes, and the batch job that it needs.
+class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one ingest writes, and the batch job that it needs.
 
     `id` is the position of the shard in the run, `DELETIONS`, `REPAIR`, or the id of a work item of a Data Prepper
     scan. `job` is the key of its job, empty if no record needs one. `input` is the input file of the job, with
@@ -43,6 +44,25 @@ class Shard(msgspec.Struct, frozen=True):
     documents: int = 0
     output: str = ""
     etag: str = ""
+
+
+class ShardGroup(msgspec.Struct, frozen=True):
+    """The shards of one mapped task: one, unless a run has very many shards; none if the task has nothing to do.
+
+    `id` names the first and the last shard, `records` are the lines of their jobs, `documents` their staged records.
+    """
+
+    id: str = ""
+    records: int = 0
+    documents: int = 0
+    shards: tuple[Shard, ...] = ()
+
+    @staticmethod
+    def of(shards: Sequence[Shard]) -> ShardGroup:
+        """Return the group of these shards."""
+        ids = dict.fromkeys((shards[0].id, shards[-1].id))
+        records, documents = sum(shard.records for shard in shards), sum(shard.documents for shard in shards)
+        return ShardGroup(" to ".join(ids), records, documents, tuple(shards))
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):
@@ -120,6 +140,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     counts: PrepareCounts = PrepareCounts()
     shards: list[Shard] = []
+    # The largest number of groups of all attempts of the run, see `core.runs.shard_groups`.
     mapped: int = 0
     dead_letters: str | None = None
     vectors: list[VectorField] = []
