@@ -107,8 +107,12 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
             else:
                 unused[name] = since
         rewritten = {job: each for job, each in self.rewritten.items() if now - each.at < retention_s}
-        head = msgspec.structs.replace(self, garbage=self.garbage | unused, rewritten=rewritten)
-        return head.with_segments(segments)
+        head = msgspec.structs.replace(self.with_segments(segments), rewritten=rewritten)
+        # An index has been of no use for as long as all of its segments.
+        indexes = {index.file for index in self.indexes} - {index.file for index in head.indexes}
+        return msgspec.structs.replace(
+            head, garbage=self.garbage | unused | dict.fromkeys(indexes, now - retention_s)
+        )
 
     def with_garbage(self, files: Iterable[str], *, now: float) -> StoreHead:
         """Return the head with marks of those of the existing files that it does not name."""
