@@ -14,7 +14,7 @@ from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableE
 from opensearch_batch.core.ledger import compaction
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.garbage import GRACE_S
-from opensearch_batch.core.ledger.head import Head, ScopeHead
+from opensearch_batch.core.ledger.head import Entry, Head, ScopeHead
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.needed_segments import NeededSegments
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -34,7 +34,7 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class World:
-    """A pipeline whose store has four small segments; one of its answers is not needed any more."""
+    """A pipeline whose store has three small segments; one of its answers is not needed any more."""
 
     def __init__(self) -> None:
         self.pipeline = Pipeline()
@@ -131,8 +131,8 @@ def test_small_segments_become_one_and_unneeded_answers_another() -> None:
     """The heads name what there is now; a second compaction finds nothing."""
     world = World()
     before = world.store.head()
-    assert len(before.segments) == 4
-    assert world.keep_house() == 4
+    assert len(before.segments) == 3
+    assert world.keep_house() == 3
     head = world.store.head()
     assert sorted((each.rows, each.unused_since is None) for each in head.segments.values()) == [(1, False), (7, True)]
     assert set(head.garbage) >= set(before.segments)
@@ -224,7 +224,7 @@ def test_nothing_is_unused_while_segments_are_not_counted() -> None:
     keeper = world.keeper()
     keeper.recount = keeper.scopes  # type: ignore[method-assign]
     world.store.register(world.pipeline.layout.scopes())
-    assert keeper.compact() == 4
+    assert keeper.compact() == 3
     for _ in range(3):
         needed = needed_segments(keeper.scopes(), world.store.folder)
         world.store.collect(needed, retention_s=GRACE_S)
@@ -253,13 +253,28 @@ def _elsewhere(head: Head) -> Head:
     return msgspec.structs.replace(head, objects=objects, predictions="s3://lake/work/predictions")
 
 
+def test_answers_stay_of_which_nobody_knows_who_needs_them() -> None:
+    """A ledger that was made from an index names all segments, until the next run."""
+    world = World()
+    store, uri = world.store, world.pipeline.layout.scope_head("rebuilt")
+    segments = list(store.head().segments)
+    entry = Entry("", 0, 0, etag="", segments=dict.fromkeys([*segments, "gone"], 0))
+    document = ScopeHead(world.pipeline.objects, uri)
+    document.write(Head(objects={"index:books": entry}), after=Head())
+    for _ in range(3):
+        assert world.keep_house() == 0
+        world.later += GRACE_S
+    assert list(store.head().segments) == segments
+    assert document.load().objects["index:books"].segments == dict.fromkeys(segments, 0)
+
+
 def test_a_compactor_ends_in_time() -> None:
     """It begins nothing more; the command has no bounds."""
     world = World()
     world.store.register(world.pipeline.layout.scopes())
     assert world.keeper(compaction_s=0).compact() == 0
     assert world.keeper().compact(batches=0) == 0
-    assert compact_stores(world.pipeline.objects, world.pipeline.layout.scopes(), [world.store.folder]) == 4
+    assert compact_stores(world.pipeline.objects, world.pipeline.layout.scopes(), [world.store.folder]) == 3
     world.check_counts()
 
 

@@ -199,13 +199,13 @@ class ScopeHead:
 
         return self._document.change(committed)
 
-    def recount(self, segments: Mapping[str, tuple[Entry, Mapping[str, int]]]) -> None:
-        """Replace the segments of objects, each with the entry that was counted, unless another run replaced it."""
+    def recount(self, counted: Mapping[str, Entry], segments: Mapping[str, Mapping[str, int]]) -> None:
+        """Replace the segments of the objects that were counted, unless another run has replaced an object."""
 
         def recounted(head: Head) -> Head:
             new = {
-                uri: msgspec.structs.replace(entry, segments=dict(counts))
-                for uri, (entry, counts) in segments.items()
+                uri: msgspec.structs.replace(entry, segments=dict(segments[uri]))
+                for uri, entry in counted.items()
                 if head.objects.get(uri) == entry
             }
             return msgspec.structs.replace(head, objects=head.objects | new)

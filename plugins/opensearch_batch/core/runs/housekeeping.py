@@ -89,13 +89,16 @@ class Housekeeper:
         for scope in scopes:
             if self._may_recount(scope) and self._unknown(head, scope) and not self._is_late():
                 objects = _naming(self._load(scope), lambda name: name not in head.segments)
-                for uri, rows in self._rows(objects):
+                for uri, rows in self._rows({uri: each for uri, each in objects.items() if not _is_rebuilt(each)}):
                     needed.add((scope.head_uri, uri), rows)
                 counted.append((scope, objects))
         counts = needed.close() if counted else {}
         for scope, objects in counted:
-            segments = {uri: (entry, counts.get((scope.head_uri, uri), {})) for uri, entry in objects.items()}
-            ScopeHead(self._objects, scope.head_uri).recount(segments)
+            segments = {uri: counts.get((scope.head_uri, uri), {}) for uri in objects}
+            for uri, entry in objects.items():
+                if _is_rebuilt(entry):
+                    segments[uri] = {name: count for name, count in entry.segments.items() if name in head.segments}
+            ScopeHead(self._objects, scope.head_uri).recount(objects, segments)
         return self.scopes() if counted else scopes
 
     def _rewrite(self, names: Sequence[str], scopes: Iterable[Scope]) -> bool:
@@ -152,6 +155,11 @@ def compact_stores(objects: Objects, ledger: str, folders: Iterable[str]) -> int
     """Compact prediction stores without bounds of time; return the number of segments that were written again."""
     keepers = (Housekeeper(objects, PredictionStore(objects, folder), ledger, compaction_s=inf) for folder in folders)
     return sum(keeper.compact(batches=sys.maxsize) for keeper in keepers)
+
+
+def _is_rebuilt(entry: Entry) -> bool:
+    """Return whether nobody knows yet which answers an object needs: it was made from an index."""
+    return 0 in entry.segments.values()
 
 
 def _naming(head: Head, is_named: Callable[[str], bool]) -> dict[str, Entry]:
