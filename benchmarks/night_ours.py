@@ -123,9 +123,9 @@ class Nights:
     def _record(self, shard: Shard) -> None:
         """Record that the job of a shard ended."""
         folder, now = self.layout.job(shard.job), self._clock()
-        output, end = f"{folder}/output/1/", End("COMPLETED", now)
-        job = JobRecord(shard.job, "n", self._adapter.name, "m", shard.input, output, now, pipeline=self.layout.pipeline)
-        save(self.objects, JobRecords(self.objects, folder).uri, msgspec.structs.replace(job, ml_task_id="t", end=end))
+        job = JobRecord(shard.job, "n", self._adapter.name, "m", shard.input, f"{folder}/output/1/", now)
+        job = msgspec.structs.replace(job, pipeline=self.layout.pipeline, ml_task_id="t", end=End("COMPLETED", now))
+        save(self.objects, JobRecords(self.objects, folder).uri, job)
 
     def _prepare(self, at_s: float, source: str, *, rebuild: bool) -> PreparedRun | None:
         with self._phase("listing"):

@@ -89,9 +89,7 @@ def test_new_segments_take_the_place_of_the_old_ones() -> None:
 
 def test_answers_that_were_added_meanwhile_count_first() -> None:
     """Their index stays behind the new one; an index stays as long as one of its segments does."""
-    meanwhile = head_of(
-        segments={**head_of().segments, "d": FULL}, indexes=[*head_of().indexes, index("4", "d")]
-    )
+    meanwhile = head_of(segments={**head_of().segments, "d": FULL}, indexes=[*head_of().indexes, index("4", "d")])
     part = msgspec.structs.replace(REWRITE, old=["a", "c"])
     head = part.publish(meanwhile, now=5.0)
     assert head.indexes == [index("1", "a", "b"), index("3", "n"), index("4", "d")]

@@ -83,7 +83,7 @@ class _Model:
 
 @pytest.mark.parametrize("day_s", [0.0, GRACE_S / 8, GRACE_S / 3, GRACE_S])
 def test_named_and_held_files_stay_in_every_order_of_steps(day_s: float) -> None:
-    """A writer, a reader, and collections that mark and then delete: all 1,260 orders, with pauses between all steps."""
+    """A writer, a reader, and collections that mark and then delete; there is a pause after each step."""
     orders = set(permutations(["write", "name", "hold", "mark", "delete", "mark", "delete"]))
     legal = [order for order in orders if order.index("write") < order.index("name")]
     outcomes = set[bool]()

@@ -184,9 +184,7 @@ def head_change(ledger: RunLedger, entries: dict[str, Entry], manifest: Manifest
     def change(head: Head) -> Head:
         head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
         kept = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.removed}
-        return msgspec.structs.replace(
-            head, objects=kept | entries, deletions="", predictions=manifest.predictions
-        )
+        return msgspec.structs.replace(head, objects=kept | entries, deletions="", predictions=manifest.predictions)
 
     return change
 

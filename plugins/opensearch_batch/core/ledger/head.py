@@ -116,7 +116,6 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
         objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in self.objects.items()}
         return msgspec.structs.replace(self, objects=objects)
 
-
     def compared(self) -> tuple[dict[str, Entry], str]:
         """Return what a run compares its source with: two heads may differ in where predictions are stored."""
         objects = {uri: msgspec.structs.replace(entry, segments={}) for uri, entry in self.objects.items()}

@@ -110,9 +110,7 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
         head = msgspec.structs.replace(self.with_segments(segments), rewritten=rewritten)
         # An index has been of no use for as long as all of its segments.
         indexes = {index.file for index in self.indexes} - {index.file for index in head.indexes}
-        return msgspec.structs.replace(
-            head, garbage=self.garbage | unused | dict.fromkeys(indexes, now - retention_s)
-        )
+        return msgspec.structs.replace(head, garbage=self.garbage | unused | dict.fromkeys(indexes, now - retention_s))
 
     def with_garbage(self, files: Iterable[str], *, now: float) -> StoreHead:
         """Return the head with marks of those of the existing files that it does not name."""

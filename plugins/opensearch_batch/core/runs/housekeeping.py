@@ -84,8 +84,8 @@ class Housekeeper:
 
     def recount(self) -> list[Scope]:
         """Count the predictions again of objects that name segments the store does not have; return all scopes."""
-        head, needed = self._store.head(), NeededSegments[tuple[str, str]](self._store)
-        counted, scopes = list[tuple[Scope, dict[str, Entry]]](), self.scopes()
+        scopes, head = self.scopes(), self._store.head()
+        needed, counted = NeededSegments[tuple[str, str]](self._store), list[tuple[Scope, dict[str, Entry]]]()
         for scope in scopes:
             if self._may_recount(scope) and self._unknown(head, scope) and not self._is_late():
                 objects = _naming(self._load(scope), lambda name: name not in head.segments)
