@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableError
-from opensearch_batch.core.ledger import compaction
+from opensearch_batch.core.ledger import compaction, repacking
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.garbage import GRACE_S
-from opensearch_batch.core.ledger.head import Entry, Head, ScopeHead
+from opensearch_batch.core.ledger.head import Entry, Head, Savings, ScopeHead
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.needed_segments import NeededSegments
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -288,7 +288,7 @@ def test_a_damaged_segment_is_named_and_left_out() -> None:
         world.keeper().compact()
     assert name not in world.store.head().segments
     world.keep_house()
-    assert len(world.store.head().segments) == 2
+    assert sum(each.rows for each in world.store.head().segments.values()) == 5
 
 
 def test_a_missing_file_of_rows_is_named_and_nothing_is_rewritten() -> None:
@@ -343,3 +343,44 @@ def test_layouts_are_those_of_the_pipeline() -> None:
     assert {uri.rpartition("/")[0] for uri in new} == {
         f"{Layout('s3://lake/work', 'p').predictions()}{folder}" for folder in ("", "/segments", "/keys")
     }
+
+
+def test_savings_are_counted_once() -> None:
+    """Also if the last task is repeated; what a run without ledger and store would have paid for is spared."""
+    world = World()
+    assert world.pipeline.head().savings == Savings(runs=2, paid=8, reused=0, spared=5)
+    run = world.last_run()
+    run.stages.pop(0)()
+    reconcile = run.stages[-1]
+    run.finish()
+    expected = Savings(runs=3, paid=9, reused=2, spared=11)
+    assert world.pipeline.head().savings == expected
+    reconcile()
+    assert world.pipeline.head().savings == expected
+
+
+def test_what_a_failed_run_paid_is_counted() -> None:
+    """By the run that goes on, which pays nothing again."""
+    world = World()
+    failed = world.last_run()
+    for _ in range(2):
+        failed.stages.pop(0)()
+    world.pipeline.new_run(on_removed="delete").finish()
+    savings = world.pipeline.head().savings
+    assert (savings.runs, savings.paid) == (3, sum(world.pipeline.service.paid.values())) == (3, 9)
+
+
+def test_rows_in_many_files_are_written_again_by_the_next_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The objects keep them, and the next run finds nothing to do."""
+    monkeypatch.setattr(repacking, "SMALL_FILES", 3)
+    world = World()
+    files = list[int]()
+    for number in range(12):
+        world.pipeline.put(f"n{number}", {"id": f"n{number}", "text": f"n{number}"})
+        world.pipeline.run()
+        files.append(len({entry.rows for entry in world.pipeline.head().objects.values()}))
+    assert max(files) <= 5
+    world.keep_house()
+    world.check_counts()
+    assert len(world.pipeline.documents) == 19
+    assert world.pipeline.run().manifest is None

@@ -310,7 +310,7 @@ def test_rows_that_no_head_names_go_after_their_grace_period(work: Work) -> None
     work.clean(days=GRACE_S / DAY_S - 0.001)
     assert work.names(rows) == {"named.parquet", "new.parquet", "old.parquet"}
     assert set(present(document.read()).garbage) == {f"{rows}/old.parquet", f"{rows}/new.parquet"}
-    work.clean(days=0.001)
+    work.clean(days=0.002)
     assert work.names(rows) == {"named.parquet", "new.parquet"}
 
 

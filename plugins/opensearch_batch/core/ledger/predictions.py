@@ -197,7 +197,8 @@ class PredictionStore:
         done = rewrite(self._files, head, sorted(names), are_needed, now=now)
         published = self._change(lambda head: done.publish(head, now=now))
         self._merge_indexes(published)
-        return published.segments.keys().isdisjoint(names)
+        segments = published.segments.keys()
+        return segments.isdisjoint(names) and done.new.keys() <= segments
 
     def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
         """Make the head again from the segments that exist; return the reasons why some are left out.
