@@ -23,7 +23,7 @@ SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
 COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger")
-LEDGER_COMMANDS = ("show", "verify", "rebuild")
+LEDGER_COMMANDS = ("show", "verify", "compact", "rebuild")
 PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
 FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}
