@@ -37,14 +37,12 @@ def test_the_incremental_demo_pays_and_writes_what_changed(lab: Lab) -> None:
 def assert_export_equals_index(lab: Lab) -> None:
     """Export the vectors to a folder of S3, and compare all of them with the index."""
     location = f"s3://{lab.new_bucket()}/vectors/"
-    environment = {
-        "AWS_ACCESS_KEY_ID": lab.stack.credentials.access_key,
-        "AWS_SECRET_ACCESS_KEY": lab.stack.credentials.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
     addresses = ("--s3-endpoint", lab.stack.addresses.s3, "--opensearch-url", lab.stack.addresses.opensearch)
     done = command(
-        "predictions", "export", "passages_incremental", "--to", location, *addresses, "--json", **environment
+        *("predictions", "export", "passages_incremental", "--to", location, *addresses, "--json"),
+        AWS_ACCESS_KEY_ID=lab.stack.credentials.access_key,
+        AWS_SECRET_ACCESS_KEY=lab.stack.credentials.secret_key,
+        AWS_DEFAULT_REGION="us-east-1",
     )
     exported = account(done.stdout)
     assert (done.returncode, exported["documents"], exported["columns"]) == (0, 2001, ["embedding"]), exported
@@ -53,4 +51,4 @@ def assert_export_equals_index(lab: Lab) -> None:
     vectors = dict(zip(table["id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
     hits = lab.node("POST", "passages-incremental/_search", {"size": 10_000, "_source": ["embedding"]})["hits"]["hits"]
     assert len(hits) == 2001
-    assert vectors == {hit["_id"]: np.float32(hit["_source"]["embedding"]).tolist() for hit in hits}
+    assert vectors == {hit["_id"]: np.array(hit["_source"]["embedding"], np.float32).tolist() for hit in hits}

@@ -58,14 +58,14 @@ def vectors_in(folder: Path) -> dict[str, list[float]]:
     frame = pd.read_parquet(folder)
     assert frame["id"].tolist() == ids
     assert [list(vector) for vector in frame["v"]] == vectors
-    rows = duckdb.sql(f"SELECT id, v FROM '{folder}/*.parquet'").fetchall()  # noqa: S608 - a folder of this test
+    rows = present(duckdb.sql(f"SELECT id, v FROM '{folder}/*.parquet'")).fetchall()  # noqa: S608 - a folder of this test
     assert sorted(rows) == sorted(zip(ids, vectors, strict=True))
     return dict(zip(ids, vectors, strict=True))
 
 
 def in_index(pipeline: Pipeline) -> dict[str, list[float]]:
     """Return the vectors of the index by id, as 32-bit floats."""
-    return {name: np.float32(each["v"]).tolist() for name, each in pipeline.documents.items()}
+    return {name: np.array(each["v"], np.float32).tolist() for name, each in pipeline.documents.items()}
 
 
 @pytest.mark.parametrize("service", ["openai", "sagemaker"])

@@ -8,6 +8,7 @@ of Parquet data sets ignore both, because their names start with an underscore.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from opensearch_batch.core.ledger.head import Head, in_file_order
 from opensearch_batch.core.ledger.key_index import column_keys
 from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES, NewParquetFile
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.ledger.rows import RecordState, RowsReader, record_hash
+from opensearch_batch.core.ledger.rows import RecordState, RowsReader
 from opensearch_batch.core.ledger.staged import NO_KEY
 from opensearch_batch.core.runs.stored_vectors import VectorColumn, VectorReader
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -231,7 +232,7 @@ def _answers(reader: AnswerReader, located: Located) -> Iterator[StoredAnswer | 
 def _addresses(rows: pa.Table) -> list[bytes]:
     """Return the digest of id and routing of each row."""
     pairs = zip(rows["id"].to_pylist(), rows["routing"].to_pylist(), strict=True)
-    return [record_hash(f"{name}\0{routing or ''}".encode()) for name, routing in pairs]
+    return [blake2b(f"{name}\0{routing or ''}".encode(), digest_size=DIGEST_BYTES).digest() for name, routing in pairs]
 
 
 def _are_older(newest: npt.NDArray[np.void], rows: pa.Table) -> npt.NDArray[np.bool_]:
