@@ -22,8 +22,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
-COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger")
-LEDGER_COMMANDS = ("show", "verify", "compact", "rebuild")
+COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger", "predictions")
+SUBCOMMANDS = {"ledger": ("show", "verify", "compact", "rebuild"), "predictions": ("export",)}
 PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
 FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}
@@ -119,9 +119,10 @@ def test_every_name_in_the_glossary_is_in_the_package() -> None:
 def test_every_command_in_a_document_has_its_options() -> None:
     """Also the commands with placeholders, which no test can run."""
     helps = {name: command(name, "--help").stdout for name in COMMANDS}
-    for name in LEDGER_COMMANDS:
-        assert name in helps["ledger"]
-        helps["ledger"] += command("ledger", name, "--help").stdout
+    for group, names in SUBCOMMANDS.items():
+        for name in names:
+            assert name in helps[group]
+            helps[group] += command(group, name, "--help").stdout
     for document in DOCUMENTS:
         for name, arguments in re.findall(rf"{PROGRAM} (\w+)([^`\n]*)", document.read_text()):
             assert name in helps, (document, name)

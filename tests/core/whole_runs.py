@@ -209,9 +209,13 @@ class Pipeline:
         return self.cluster.found.documents
 
     def put(self, name: str, *records: Record) -> None:
+        """Write an object of the source as JSON Lines."""
+        self.put_content(name, b"".join(json.dumps(each).encode() + b"\n" for each in records))
+
+    def put_content(self, name: str, content: bytes) -> None:
         """Write an object of the source."""
         uri = f"s3://lake/in/{name}"
-        MemoryObjects.write(self.objects, uri, b"".join(json.dumps(each).encode() + b"\n" for each in records))
+        MemoryObjects.write(self.objects, uri, content)
         self.clock += 1
         self._modified[uri] = self.clock
 

@@ -17,6 +17,7 @@ from opensearch_batch.cli.convert import Convert, ConvertAccount
 from opensearch_batch.cli.ingest import IngestAccount, ingest
 from opensearch_batch.cli.init import Init, InitAccount
 from opensearch_batch.cli.ledger import LedgerAccount, ledger
+from opensearch_batch.cli.predictions import ExportAccount, predictions
 from opensearch_batch.cli.replay import Replay, ReplayAccount
 from opensearch_batch.cli.schema import schema
 from opensearch_batch.cli.search import Search, SearchAccount
@@ -31,6 +32,7 @@ ACCOUNTS: dict[str, type[Account]] = {
     "init": InitAccount,
     "search": SearchAccount,
     "ledger": LedgerAccount,
+    "predictions": ExportAccount,
 }
 
 app = typer.Typer(
@@ -51,6 +53,7 @@ for command, make in COMMANDS.items():
     app.command(command)(typer_command(make))
 app.command()(schema)
 app.add_typer(ledger, name="ledger")
+app.add_typer(predictions, name="predictions")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the value of a flag by position

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -11,14 +10,13 @@ from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
 from opensearch_batch.cli.command import Account
+from opensearch_batch.cli.pipeline_argument import PipelineArgument, pipeline_file
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from opensearch_batch.core.opensearch.questions import Answer, Question, ask, fields_to_ask
 from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.types.counts import DONE
-from opensearch_batch.services.registry import adapter_of
 
-FOLDER = Path("include/pipelines")
 SHOWN_CHARS = 100
 
 
@@ -41,7 +39,7 @@ class Search(ClientCommand[SearchAccount]):
     def __init__(
         self,
         *,
-        pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")],
+        pipeline: PipelineArgument,
         question: Annotated[str, typer.Argument(metavar="QUESTION", help="Text to search for.")],
         index: Annotated[str | None, typer.Option(help="Index to search. Default: the pipeline's.")] = None,
         size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents that each query returns.")] = 3,
@@ -54,12 +52,7 @@ class Search(ClientCommand[SearchAccount]):
         self._size = size
 
     def execute(self) -> None:
-        path = Path(self._pipeline)
-        if not path.suffix:
-            path = FOLDER / f"{path.name}.yaml"
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such pipeline file")
-        file = PipelineFile(path, adapter_of)
+        file = pipeline_file(self._pipeline)
         spec, cluster = file.spec, self._cluster()
         index = self._index or spec.ingest.index
         vector, text = fields_to_ask(cluster, index, spec.field_map, next(iter(spec.batch_predict.inputs), None))

@@ -95,12 +95,11 @@ def vector_paths(
     the store need all digits.
     """
     float_fields = {vector.name for vector in vectors if vector.data_type == "float"}
-    readers = list[tuple[str, bool]]()
-    fields = {} if request.processors is not None else {**_fields(request), "": ("routing", request.routing or "$")}
-    for name, (location, path) in fields.items():
-        in_output = _output_path(location, path, adapter, parameters, inputs)
-        if in_output is not None:
-            readers.append((in_output, name in float_fields))
+    fields = output_paths(request, adapter, parameters, inputs)
+    readers = [(path, name in float_fields) for name, path in fields.items()]
+    if request.routing is not None and request.processors is None:
+        routing = _output_path("routing", request.routing, adapter, parameters, inputs)
+        readers += [] if routing is None else [(routing, False)]
     numbers = range(len(inputs)) if inputs else [None]
     predictions = [adapter.prediction_path(parameters, inputs, number) for number in numbers]
     paths = dict.fromkeys((*predictions, *(path for path, is_vector in readers if is_vector)))
@@ -109,6 +108,17 @@ def vector_paths(
         for path in paths
         if plain_steps(path.strip()) is not None
     ]
+
+
+def output_paths(
+    request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str]
+) -> dict[str, str]:
+    """Return the path, in output rows, of each field that reads them; none with processors."""
+    fields = {} if request.processors is not None else _fields(request)
+    paths = {
+        name: _output_path(location, path, adapter, parameters, inputs) for name, (location, path) in fields.items()
+    }
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def written_fields(

@@ -97,7 +97,7 @@ def _model_mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpe
     keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", adapter.name)
     index_body = file.body("ingest", "index_body")
     try:
-        parameters = _parameters(file, adapter, model, keys)
+        parameters = job_parameters(file, adapter, model, keys)
         adapter.check(parameters, spec.batch_predict.inputs)
         if not spec.source.prepare:
             check_passthrough(adapter, parameters)
@@ -119,8 +119,13 @@ def _model_mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpe
             yield str(file.error(("tests", number), f"{test.name} ({adapter.name}): {mismatch}"))
 
 
-def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the parameters of a job; a model without a connector file gets example parameters."""
+def job_parameters(
+    file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec, keys: tuple[str, ...] = ("batch_predict",)
+) -> dict[str, Any]:
+    """Return the parameters of a job; a model without a connector file gets example parameters.
+
+    `keys` locate the model in the file.
+    """
     connector = file.body(*keys, "connector")
     if connector is None:
         return {**adapter.example_parameters, **model.parameters}

@@ -9,7 +9,6 @@ from typing import Any
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import did_you_mean
 from opensearch_batch.core.ingest.prediction_map import reads_prediction
-from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.pipeline.rules import variables_of
 from opensearch_batch.core.pipeline.spec import PipelineSpec
@@ -65,10 +64,7 @@ def remarks(spec: PipelineSpec, index_body: Mapping[str, Any] | None) -> Iterato
 
 def _removal_mistakes(spec: PipelineSpec, adapter: ServiceAdapter) -> Iterator[tuple[Keys, str]]:
     """Yield settings that delete documents whose ids are not known from their records."""
-    request = IngestRequest(
-        spec.ingest.index, spec.field_map, routing=spec.ingest.routing, processors=spec.ingest.processors
-    )
-    reason = unknown_id_reason(request, adapter)
+    reason = unknown_id_reason(spec.request, adapter)
     if reason is None or "_id" not in spec.field_map:
         return
     for key, is_set in (("on_removed", spec.source.on_removed == "delete"), ("deleted", spec.source.deleted)):

@@ -15,6 +15,7 @@ from opensearch_batch.core.ingest.request import (
     MAX_IN_FLIGHT,
     BodyBytes,
     InFlight,
+    IngestRequest,
     LoadSettings,
     OnUnmatched,
     OpType,
@@ -304,6 +305,22 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
             name: policy or "null"
             for name, policy in (configured if isinstance(configured, dict) else {ANY_FIELD: configured}).items()
         }
+
+    @property
+    def request(self) -> IngestRequest:
+        """What an ingest writes, without the settings of bulk requests."""
+        ingest = self.ingest
+        return IngestRequest(
+            ingest.index,
+            self.field_map,
+            list(ingest.ingest_fields),
+            ingest.op_type,
+            self.on_missing,
+            ingest.on_unmatched,
+            routing=ingest.routing,
+            processors=ingest.processors,
+            when=ingest.when,
+        )
 
     @property
     def when(self) -> Schedule:

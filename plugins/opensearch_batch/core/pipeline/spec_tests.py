@@ -17,7 +17,7 @@ from opensearch_batch.core.ingest.composed_rows import ERROR_ROWS, error_row, ro
 from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths, written_fields
-from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.request import compile_map
 from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk_lines import fields_of
 from opensearch_batch.core.ingest.staged_ingest import with_vector_policy
@@ -74,18 +74,7 @@ class SpecRun:
         self._spec = spec
         self._adapter = adapter
         self._parameters = parameters
-        request = IngestRequest(
-            spec.ingest.index,
-            spec.field_map,
-            list(spec.ingest.ingest_fields),
-            spec.ingest.op_type,
-            spec.on_missing,
-            spec.ingest.on_unmatched,
-            routing=spec.ingest.routing,
-            processors=spec.ingest.processors,
-            when=spec.ingest.when,
-        )
-        inputs = tuple(spec.batch_predict.inputs)
+        request, inputs = spec.request, tuple(spec.batch_predict.inputs)
         mapped = with_source_paths(request, adapter, parameters, inputs)
         self._request = with_vector_policy(vector_fields((index_body or {}).get("mappings", {})), mapped)
         self._read_ids = ids_reader(document_ids(request, adapter))
