@@ -10,6 +10,7 @@ from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import bad_end_message
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
@@ -87,5 +88,5 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
         from opensearch_batch.core.data_prepper.output_writers import record_writer
 
         store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
-        for output in adapter_of(self.service).outputs(record, record.remote_job):
+        for output in output_uris(adapter_of(self.service), record, record.remote_job):
             record_writer(store, layout, output if output.endswith("/") else output.rpartition("/")[0], folder)

@@ -18,12 +18,14 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError, did_you_mean
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.types.job import Accepted
+from opensearch_batch.core.types.predict_response import PredictResponse
 
 ML = "/_plugins/_ml"
 SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
 # The call waits for the AI service; ML Commons stops waiting after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
+PREDICT_TIMEOUT_S = 35.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
 COMPARED_MEMBERS = ("name", "version", "protocol", "parameters", "actions")
@@ -34,10 +36,11 @@ HASH_ROUNDS, HASH_BYTES = 100_000, 8
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A remote model, and the parameters of its connector."""
+    """A remote model, and the parameters and actions of its connector."""
 
     id: str
     parameters: dict[str, Any]
+    actions: list[dict[str, Any]] = []
 
     @property
     def region(self) -> str:
@@ -63,7 +66,7 @@ class MLCommons:
             connector = self._cluster.call("GET", f"{ML}/connectors/{model['connector_id']}")
         if connector is None:
             raise ConfigError(f"model {model_id!r} is not remote; batch jobs need a model with a connector")
-        return Model(model_id, connector.get("parameters", {}))
+        return Model(model_id, connector.get("parameters", {}), connector.get("actions", []))
 
     def ensure_model(self, name: str, connector: Mapping[str, Any], *, conn_id: str = "") -> Model:
         """Return the deployed model of a connector body; create connector and model if they are missing.
@@ -84,7 +87,7 @@ class MLCommons:
         model_id = stored["id"] if stored else self._register(name, connector_id)
         if stored and stored["model_state"] not in DEPLOYED_STATES:
             self._deploy(model_id)
-        return Model(model_id, dict(connector.get("parameters", {})))
+        return Model(model_id, dict(connector.get("parameters", {})), list(connector.get("actions", [])))
 
     def deployed_model(self, name: str) -> str:
         """Return the id of the newest deployed model of this name; raise ConfigError if there is none."""
@@ -106,6 +109,19 @@ class MLCommons:
         path = f"{ML}/models/{model_id}/_batch_predict"
         response = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
         return Accepted(response["task_id"], response.get("remote_job") or {})
+
+    def predict(self, model_id: str, parameters: Mapping[str, Any]) -> PredictResponse:
+        """Send one real-time request to a model; the AI service charges for this call.
+
+        Raises:
+            RemoteError: the AI service refuses the request, throttles, or fails.
+            Throttled: ML Commons throttles the model; nothing was sent.
+            RetriableError: the response was lost; the request may have been paid for.
+        """
+        path = f"{ML}/models/{model_id}/_predict"
+        return PredictResponse.of(
+            self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=PREDICT_TIMEOUT_S)
+        )
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
         """Return a task; for a batch job, ML Commons queries the AI service and puts the response into `remote_job`."""
