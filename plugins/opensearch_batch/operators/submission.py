@@ -118,7 +118,13 @@ class JobOperator(PipelineOperator):
                 **shared,
             )
         realtime = RealtimeSubmitter(
-            submitter, store, job_records, time.time, time.sleep, lambda: slots and slots.acquire(folder)
+            submitter,
+            store,
+            job_records,
+            clock=time.time,
+            sleep=time.sleep,
+            announce=lambda output: self._announce_output(output, folder, layout),
+            renewed=lambda: slots and slots.acquire(folder),
         )
         submission = Submission(
             job_records,
@@ -149,6 +155,9 @@ class JobOperator(PipelineOperator):
             if slots:
                 slots.release(folder)
             raise
+
+    def _announce_output(self, output: str, folder: str, layout: Layout) -> None:
+        """Override in a subclass: called with the folder of an output before real-time requests write it."""
 
     def _slots(self, layout: Layout, *, is_realtime: bool) -> tuple[str, int | None]:
         """Return the folder of the slots, and their number; real-time requests have slots of their own."""

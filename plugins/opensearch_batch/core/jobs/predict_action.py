@@ -128,7 +128,7 @@ def realtime_limit(
     if below == 0:
         return RealtimeLimit()
     try:
-        _check(adapter, actions, parameters, inputs)
+        check_realtime(adapter, actions, parameters, inputs)
     except ConfigError as error:
         if configured is None:
             return RealtimeLimit(problem=str(error))
@@ -143,13 +143,13 @@ def realtime_form(adapter: ServiceAdapter) -> RealtimeForm:
     return adapter.realtime
 
 
-def _check(
+def check_realtime(
     adapter: ServiceAdapter,
     actions: Sequence[Mapping[str, Any]],
     parameters: Mapping[str, Any],
-    inputs: Sequence[str],
+    inputs: Sequence[str] = (),
 ) -> None:
-    """Raise ConfigError unless the action sends for a sample record what a job would."""
+    """Raise ConfigError unless the connector can predict in real time what a job predicts."""
     form = realtime_form(adapter)
     action = PredictAction.of(actions, form, parameters)
     # Without such a sample, only the first request shows what the action sends.

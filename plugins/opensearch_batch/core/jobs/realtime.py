@@ -40,8 +40,8 @@ MANIFEST = ".manifest"
 class RealtimeSubmitter(msgspec.Struct, frozen=True):
     """Does the work of a shard's job in real time. A `Submitter`: `Submission` lets one attempt at a time submit.
 
-    `batch` names the model, and finds the job of an earlier attempt that did not work in real time. `renewed` is called
-    after each renewal of the intent.
+    `batch` names the model, and finds the job of an earlier attempt that did not work in real time. `announce` is
+    called with the folder of the output before anything is written there, `renewed` after each renewal of the intent.
     """
 
     batch: MLCommonsSubmitter
@@ -49,6 +49,7 @@ class RealtimeSubmitter(msgspec.Struct, frozen=True):
     job_records: JobRecords
     clock: Callable[[], float]
     sleep: Callable[[float], None]
+    announce: Callable[[str], object] = lambda folder: None  # noqa: ARG005 - by default nobody has to know
     renewed: Callable[[], object] = lambda: None
 
     def stage(self, record: JobRecord) -> dict[str, str]:  # noqa: ARG002 - the protocol's parameter
@@ -98,12 +99,15 @@ class _Work:
 
     def run(self) -> Accepted:
         """Predict the lines of each input; return the outputs."""
-        outputs = [self._predict_object(uri) for uri in _inputs(self._objects, self._record.input)]
+        folder = _output_folder(self._record)
+        self._submitter.announce(folder)
+        inputs = _inputs(self._objects, self._record.input)
+        outputs = [self._predict_object(uri, f"{folder}/{name}.out") for name, uri in inputs.items()]
         counts = {"total": self._total, "completed": self._total - self._failed, "failed": self._failed}
         remote_job = {REALTIME_OUTPUTS: outputs, "request_counts": counts}
         return Accepted(None, remote_job, End("COMPLETED", self._submitter.clock()))
 
-    def _predict_object(self, uri: str) -> str:
+    def _predict_object(self, uri: str, output: str) -> str:
         """Write the output of one input; return its location."""
         with Spool() as spool:
             for line in _lines(self._objects, uri):
@@ -111,7 +115,6 @@ class _Work:
                 self._failed += self._submitter.batch.adapter.row(row).error is not None
                 spool.write(row + b"\n")
             spool.seek(0)
-            output = f"{_output_folder(self._record)}/{uri.rpartition('/')[2]}.out"
             self._objects.upload(output, spool)
         return output
 
@@ -187,15 +190,15 @@ def _output_folder(record: JobRecord) -> str:
     return folder if folder.endswith(f"/{record.name}") else f"{folder}/{record.name}"
 
 
-def _inputs(objects: Objects, uri: str) -> list[str]:
-    """Return the input objects of a job: its input, or those that its manifest lists."""
+def _inputs(objects: Objects, uri: str) -> dict[str, str]:
+    """Return the input objects of a job by the names of their outputs: its input, or those that its manifest lists."""
     if not uri.endswith(MANIFEST):
-        return [uri]
+        return {uri.rpartition("/")[2]: uri}
     stored = objects.read(uri)
     if stored is None:
         raise ConfigError(f"{uri}: the manifest of the inputs is missing; clear prepare to write it again")
     prefix, *keys = msgspec.json.decode(stored.content, type=list[Any])
-    return [f"{prefix['prefix']}{key}" for key in keys]
+    return {key: f"{prefix['prefix']}{key}" for key in keys}
 
 
 def _lines(objects: Objects, uri: str) -> Iterator[bytes]:
