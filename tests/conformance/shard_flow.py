@@ -16,8 +16,11 @@ from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
+from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, bad_end_message
 from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.jobs.predict_action import RealtimeLimit, realtime_limit
+from opensearch_batch.core.jobs.realtime import RealtimeSubmitter, in_real_time
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.verdicts import ShardReport
@@ -122,7 +125,9 @@ class ShardFlow:
         fields = written_fields(mapped, self.adapter, parameters, self.inputs)
         vectors, uuid = check_index(self.cluster, mapped, fields, index_body=self._body, dimension=None)
         source = f"s3://{self.bucket}/in/"
-        chosen = PrepareOptions(**{"max_records": 1000, "max_bytes": 10_000_000, **options})
+        chosen = PrepareOptions(
+            **{"max_records": 1000, "max_bytes": 10_000_000, "realtime": self.realtime_limit(), **options}
+        )
         draft = Manifest(
             pipeline="flow",
             run_key=f"run{self.runs}",
@@ -145,6 +150,7 @@ class ShardFlow:
             parameters=parameters,
             inputs=self.inputs,
             predictions=self.work_prefix.predictions(),
+            realtime_below=chosen.realtime.below,
         )
         prepared = Preparation(
             self.lab.objects,
@@ -163,6 +169,10 @@ class ShardFlow:
         save(self.lab.objects, self.work_prefix.run_ledger(draft.run_key), prepared.ledger)
         save(self.lab.objects, self.work_prefix.manifest(draft.run_key), self.manifest)
         return self.manifest.shards
+
+    def realtime_limit(self, below: int | None = None) -> RealtimeLimit:
+        """Return how few records are predicted in real time: by default as a pipeline without `realtime_below`."""
+        return realtime_limit(below, self.adapter, self.model.actions, self.model.parameters, self.inputs)
 
     def submit(
         self,
@@ -196,10 +206,17 @@ class ShardFlow:
                 f"{folder}/output/{submission}/",
                 time.time(),
                 submission,
+                realtime=is_realtime,
             )
 
         job_records = JobRecords(self.lab.objects, folder)
-        submission = Submission(job_records, through, clock=lambda: time.time() + later_s, sleep=time.sleep)
+        is_realtime = in_real_time(shard, job_records.read())
+
+        def clock() -> float:
+            return time.time() + later_s
+
+        one_by_one = RealtimeSubmitter(through, self.lab.objects, job_records, clock, time.sleep)
+        submission = Submission(job_records, one_by_one if is_realtime else through, clock=clock, sleep=time.sleep)
         return submission.run(draft, asked)
 
     def look(self, record: JobRecord) -> dict[str, Any]:
@@ -232,7 +249,7 @@ class ShardFlow:
         if shard.job:
             folder = self.work_prefix.job(shard.job)
             record = present(JobRecords(self.lab.objects, folder).read())
-            uris = self.adapter.outputs(record, record.remote_job)
+            uris = output_uris(self.adapter, record, record.remote_job)
             output = JobOutput(uris, folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
         return StagedIngest(
             self.objects,
@@ -290,6 +307,11 @@ class ShardFlow:
     def jobs(self) -> int:
         """Count the jobs the service ever accepted."""
         answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
+        return int(answer.json()[self.name])
+
+    def requests(self) -> int:
+        """Count the real-time requests that the service ever answered."""
+        answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/invocations/count", timeout=WAIT_S)
         return int(answer.json()[self.name])
 
     def paid(self) -> int:

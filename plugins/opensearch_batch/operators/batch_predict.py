@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import bad_end_message
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.aws import object_storage
