@@ -338,23 +338,25 @@ class ShardFlow:
         assert {letter.source for letter in letters} <= {f"s3://{self.bucket}/in/a.jsonl"}
         return {present(letter.line): letter.reason for letter in letters}
 
-    def _ensure_model(self, more: dict[str, Any]) -> Model:
+    def connector_body(self) -> dict[str, Any]:
+        """Return the connector of the service, with its credential."""
         keys = self.lab.stack.credentials
         body = json.loads((CONNECTORS / f"{self.name}.json").read_text())
         del body["credential"]
         body = fill(body, VALUES[self.name], "connector")
+        if self.name in KEYS:
+            return {**body, "credential": {KEYS[self.name]: keys.secret_key}}
+        return {**body, "credential": {"access_key": keys.access_key, "secret_key": keys.secret_key}}
+
+    def _ensure_model(self, more: dict[str, Any]) -> Model:
+        body = self.connector_body()
         body["parameters"] |= more
-        credential = (
-            {KEYS[self.name]: keys.secret_key}
-            if self.name in KEYS
-            else {"access_key": keys.access_key, "secret_key": keys.secret_key}
-        )
 
         def ensured() -> Model | None:
             # A model's name has letters, digits and little else (ML Commons 3.6).
             name = f"{self.name} {digest(json.dumps(more))}"
             try:
-                return self.ml.ensure_model(name, {**body, "credential": credential})
+                return self.ml.ensure_model(name, body)
             except RetriableError:
                 # A node that has just started makes the key for its credentials first.
                 return None

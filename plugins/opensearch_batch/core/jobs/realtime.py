@@ -58,7 +58,8 @@ class RealtimeSubmitter(msgspec.Struct, frozen=True):
 
     def unstage(self, record: JobRecord) -> None:
         """Delete the file of an earlier attempt that submitted a batch job."""
-        self.batch.unstage(record)
+        if record.staged:
+            self.batch.unstage(record)
 
     def find(self, record: JobRecord) -> Accepted | None:
         """Find the batch job of an earlier attempt; a request in real time leaves nothing to find."""

@@ -23,5 +23,5 @@ class PredictResponse(msgspec.Struct, frozen=True):
         outputs = [output for result in body["inference_results"] for output in result["output"]]
         if vectors := [output["data"] for output in outputs if "data" in output]:
             return cls(vectors=vectors)
-        content = next((output["dataAsMap"] for output in outputs if "dataAsMap" in output), {})
+        content: dict[str, Any] = next((output["dataAsMap"] for output in outputs if "dataAsMap" in output), {})
         return cls(content[_NO_OBJECT] if content.keys() == {_NO_OBJECT} else content)
