@@ -226,7 +226,9 @@ class ShardFlow:
         return {**record.remote_job, **(self.ml.task(record.ml_task_id).get("remote_job") or {})}
 
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
-        """Wait for a job's end, and record it."""
+        """Wait for a job's end, and record it; real-time requests have ended."""
+        if record.end is not None:
+            return record
 
         def ended() -> JobRecord | None:
             try:
