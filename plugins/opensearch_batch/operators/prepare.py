@@ -168,11 +168,9 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.include, self.exclude = include, exclude
         self.source_format, self.passthrough = source_format, passthrough
         self.own, self.partition = own, partition
-        self.watched = watched
+        self.watched, self.on_empty, self.predictions = watched, on_empty, predictions
         self.mode, self.deleted = mode, deleted
         self.on_removed, self.max_removed = on_removed, max_removed
-        self.predictions = predictions
-        self.on_empty = on_empty
         self.max_dead_letters = max_dead_letters
         self.limit = limit
         self.max_records, self.max_bytes = max_records, max_bytes

@@ -31,7 +31,6 @@ REALTIME_PREFIX = "realtime_"
 _GUARD = re.compile(rf"\$\{{parameters\.({REALTIME_PREFIX}dollars_(\d+)|{REALTIME_PREFIX}empty)\}}")
 _DOLLARS = re.compile(r"\$+(?=\{)")
 _SHOWN_CHARS = 200
-_REMEDY = 'correct its request_body, or write "realtime_below: 0", so that such records wait for a batch job'
 
 
 class PredictAction(msgspec.Struct, frozen=True):
@@ -83,7 +82,7 @@ class PredictAction(msgspec.Struct, frozen=True):
         if not self._is_same(sent, body):
             text = "text that is not JSON" if sent is None else _json(sent)[:_SHOWN_CHARS]
             raise ConfigError(
-                f"the connector's predict action sends {text}, but a batch job {_json(body)[:_SHOWN_CHARS]}; {_REMEDY}"
+                f"the connector's predict action sends {text}, but a batch job {_json(body)[:_SHOWN_CHARS]}; correct it"
             )
         return values
 
@@ -132,7 +131,8 @@ def realtime_limit(
     except ConfigError as error:
         if configured is None:
             return RealtimeLimit(problem=str(error))
-        raise ConfigError(f"batch_predict.realtime_below is {configured}, but {error}") from error
+        remedy = "or write realtime_below: 0, so that such records wait for a batch job"
+        raise ConfigError(f"batch_predict.realtime_below is {configured}, but {error}; {remedy}") from error
     return RealtimeLimit(below)
 
 

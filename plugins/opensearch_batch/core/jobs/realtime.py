@@ -132,7 +132,8 @@ class _Work:
     def _predicted(self, line: bytes) -> bytes:
         form, inputs = self._form, self._submitter.batch.inputs
         try:
-            request = self._action.parameters(form.body(line, self._parameters, inputs))
+            filled = self._action.parameters(form.body(line, self._parameters, inputs))
+            request = {**self._submitter.batch.overrides, **filled}
             response = self._call(lambda: self._submitter.batch.ml.predict(self._record.model_id, request))
             return form.row(line, response, self._parameters, inputs)
         except RecordRejected as error:
