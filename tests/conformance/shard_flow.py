@@ -16,8 +16,11 @@ from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
+from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, bad_end_message
 from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.jobs.predict_action import RealtimeLimit, realtime_limit
+from opensearch_batch.core.jobs.realtime import RealtimeSubmitter, in_real_time
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.verdicts import ShardReport
@@ -122,7 +125,9 @@ class ShardFlow:
         fields = written_fields(mapped, self.adapter, parameters, self.inputs)
         vectors, uuid = check_index(self.cluster, mapped, fields, index_body=self._body, dimension=None)
         source = f"s3://{self.bucket}/in/"
-        chosen = PrepareOptions(**{"max_records": 1000, "max_bytes": 10_000_000, **options})
+        chosen = PrepareOptions(
+            **{"max_records": 1000, "max_bytes": 10_000_000, "realtime": self.realtime_limit(), **options}
+        )
         draft = Manifest(
             pipeline="flow",
             run_key=f"run{self.runs}",
@@ -145,6 +150,7 @@ class ShardFlow:
             parameters=parameters,
             inputs=self.inputs,
             predictions=self.work_prefix.predictions(),
+            realtime_below=chosen.realtime.below,
         )
         prepared = Preparation(
             self.lab.objects,
@@ -163,6 +169,10 @@ class ShardFlow:
         save(self.lab.objects, self.work_prefix.run_ledger(draft.run_key), prepared.ledger)
         save(self.lab.objects, self.work_prefix.manifest(draft.run_key), self.manifest)
         return self.manifest.shards
+
+    def realtime_limit(self, below: int | None = None) -> RealtimeLimit:
+        """Return how few records are predicted in real time: by default as a pipeline without `realtime_below`."""
+        return realtime_limit(below, self.adapter, self.model.actions, self.model.parameters, self.inputs)
 
     def submit(
         self,
@@ -196,10 +206,17 @@ class ShardFlow:
                 f"{folder}/output/{submission}/",
                 time.time(),
                 submission,
+                realtime=is_realtime,
             )
 
         job_records = JobRecords(self.lab.objects, folder)
-        submission = Submission(job_records, through, clock=lambda: time.time() + later_s, sleep=time.sleep)
+        is_realtime = in_real_time(shard, job_records.read())
+
+        def clock() -> float:
+            return time.time() + later_s
+
+        one_by_one = RealtimeSubmitter(through, self.lab.objects, job_records, clock, time.sleep)
+        submission = Submission(job_records, one_by_one if is_realtime else through, clock=clock, sleep=time.sleep)
         return submission.run(draft, asked)
 
     def look(self, record: JobRecord) -> dict[str, Any]:
@@ -209,7 +226,9 @@ class ShardFlow:
         return {**record.remote_job, **(self.ml.task(record.ml_task_id).get("remote_job") or {})}
 
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
-        """Wait for a job's end, and record it."""
+        """Wait for a job's end, and record it; real-time requests have ended."""
+        if record.end is not None:
+            return record
 
         def ended() -> JobRecord | None:
             try:
@@ -232,7 +251,7 @@ class ShardFlow:
         if shard.job:
             folder = self.work_prefix.job(shard.job)
             record = present(JobRecords(self.lab.objects, folder).read())
-            uris = self.adapter.outputs(record, record.remote_job)
+            uris = output_uris(self.adapter, record, record.remote_job)
             output = JobOutput(uris, folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
         return StagedIngest(
             self.objects,
@@ -292,6 +311,11 @@ class ShardFlow:
         answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
         return int(answer.json()[self.name])
 
+    def requests(self) -> int:
+        """Count the real-time requests that the service ever answered."""
+        answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/invocations/count", timeout=WAIT_S)
+        return int(answer.json()[self.name])
+
     def paid(self) -> int:
         """Count the jobs of this flow."""
         return self.jobs() - self.jobs_before
@@ -316,23 +340,25 @@ class ShardFlow:
         assert {letter.source for letter in letters} <= {f"s3://{self.bucket}/in/a.jsonl"}
         return {present(letter.line): letter.reason for letter in letters}
 
-    def _ensure_model(self, more: dict[str, Any]) -> Model:
+    def connector_body(self) -> dict[str, Any]:
+        """Return the connector of the service, with its credential."""
         keys = self.lab.stack.credentials
         body = json.loads((CONNECTORS / f"{self.name}.json").read_text())
         del body["credential"]
         body = fill(body, VALUES[self.name], "connector")
+        if self.name in KEYS:
+            return {**body, "credential": {KEYS[self.name]: keys.secret_key}}
+        return {**body, "credential": {"access_key": keys.access_key, "secret_key": keys.secret_key}}
+
+    def _ensure_model(self, more: dict[str, Any]) -> Model:
+        body = self.connector_body()
         body["parameters"] |= more
-        credential = (
-            {KEYS[self.name]: keys.secret_key}
-            if self.name in KEYS
-            else {"access_key": keys.access_key, "secret_key": keys.secret_key}
-        )
 
         def ensured() -> Model | None:
             # A model's name has letters, digits and little else (ML Commons 3.6).
             name = f"{self.name} {digest(json.dumps(more))}"
             try:
-                return self.ml.ensure_model(name, {**body, "credential": credential})
+                return self.ml.ensure_model(name, body)
             except RetriableError:
                 # A node that has just started makes the key for its credentials first.
                 return None

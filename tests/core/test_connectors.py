@@ -98,6 +98,35 @@ def test_a_changed_key_replaces_the_old_one_in_place(node: Node, busy_queries: i
     assert KEY not in json.dumps({**connector, "credential": None})
 
 
+def predict(url: str, body: str = "{}") -> dict[str, Any]:
+    """A connector whose predict action has this URL and body."""
+    actions = [
+        {"action_type": "PREDICT", "url": url, "request_body": body},
+        {"action_type": "batch_predict", "url": "https://b"},
+    ]
+    return {**CONNECTOR, "actions": actions, "credential": {"openAI_key": KEY}}
+
+
+@pytest.mark.parametrize(
+    "before", [predict("https://p", "old"), {**predict(""), "actions": predict("")["actions"][1:]}]
+)
+def test_a_changed_predict_action_is_replaced_in_place(node: Node, before: dict[str, Any]) -> None:
+    """Connectors of earlier versions have another one, or none; searches name the model, which stays."""
+    model_id, after = node.ml.ensure_model("m", before).id, predict("https://p", "new")
+    assert node.ml.ensure_model("m", after).id == model_id
+    (connector,) = node.connectors.values()
+    assert (connector["actions"], node.states()) == (after["actions"], ["DEPLOYED"])
+    assert connector["credential"] == {"openAI_key": KEY}
+
+
+def test_a_predict_action_of_another_url_is_another_connector(node: Node) -> None:
+    """It may be another model; each pipeline finds its own again."""
+    bodies = [predict("https://p"), predict("https://q")]
+    models = [node.ml.ensure_model("m", body).id for body in bodies]
+    assert len(set(models)) == 2
+    assert [node.ml.ensure_model("m", body).id for body in bodies] == models
+
+
 def test_temporary_keys_are_one_connector(node: Node) -> None:
     """Each run has other keys of the same connection."""
     runs = [{"access_key": f"ASIA{run}", "secret_key": f"s{run}", "session_token": f"t{run}"} for run in range(3)]

@@ -35,6 +35,7 @@ class Run:
         self.objects = MemoryObjects()
         self.run_key = run_key
         self.shards: list[Shard] = []
+        self.realtime_below = 0
         self.store = PredictionStore(self.objects, "s3://work/p/predictions")
 
     def manifest(self) -> Manifest:
@@ -51,6 +52,7 @@ class Run:
             parameters=dict(ADAPTER.example_parameters),
             inputs=("$.text",),
             predictions="s3://work/p/predictions",
+            realtime_below=self.realtime_below,
         )
 
     def ingest(self, *unanswered: str, reasons: dict[str, int] | None = None) -> Shard:

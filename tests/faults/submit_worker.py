@@ -15,6 +15,8 @@ import msgspec
 from include.local_stack.stack import Stack
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter
+from opensearch_batch.core.opensearch.ml_commons import MLCommons
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
 from tests.conformance.shard_flow import ShardFlow
 from tests.lab import Lab
@@ -28,6 +30,13 @@ MOMENTS: dict[str, tuple[type, str, int]] = {
     "intended": (JobRecords, "write", 1),
     "paid": (MLCommonsSubmitter, "submit", 1),
     "recorded": (JobRecords, "write", 2),
+}
+# The same in real time: after which call, and how many requests are paid for again.
+REALTIME_MOMENTS: dict[str, tuple[tuple[type, str, int], int]] = {
+    "intended, in real time": ((JobRecords, "write", 1), 0),
+    "answered": ((MLCommons, "predict", 3), 1),
+    "stored": ((S3Objects, "write", 3), 0),
+    "put together": ((S3Objects, "upload", 1), 0),
 }
 # While the paid call is under way: its request is sent, and its answer not yet read.
 PAYING = "paying"
@@ -57,7 +66,7 @@ def work_prefix(task: Task) -> None:
     if task.moment == PAYING:
         _before(MLCommonsSubmitter, "submit", lambda: _before(HTTPConnection, "getresponse", die))
     else:
-        owner, name, number = MOMENTS[task.moment]
+        owner, name, number = MOMENTS.get(task.moment) or REALTIME_MOMENTS[task.moment][0]
         _after(owner, name, number)
     flow.submit(task.shard)
 

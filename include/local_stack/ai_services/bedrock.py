@@ -94,6 +94,8 @@ class Bedrock:
         """InvokeModel."""
         body = await self._admitted(request, "InvokeModel")
         found = await run_in_threadpool(self._invocation, model_id, _decoded(body))
+        self._context.invocations[NAME] += 1
+        self._context.faults.strike(NAME, "InvokeModel", {FaultKind.LOST_RESPONSE: _internal})
         counts = {f"X-Amzn-Bedrock-{name}-Token-Count": str(token_count(found, name.lower())) for name in _COUNTED}
         return Response(msgspec.json.encode(found), media_type="application/json", headers=counts)
 

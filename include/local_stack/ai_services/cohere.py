@@ -99,6 +99,7 @@ class Cohere:
         admit(self._context, request, "Embed")
         version = request.url.path[2]
         found = await run_in_threadpool(self._embedded, await body_of(request), version)
+        self._context.invocations[NAME] += 1
         lose_response(self._context, "Embed")
         return answer(found)
 

@@ -1,4 +1,4 @@
-"""The stack's own routes: is it up, which jobs and texts were ever paid for, what shall go wrong next, the limits."""
+"""The stack's own routes: is it up, what was ever paid for, what shall go wrong next, the limits."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -61,6 +61,10 @@ def _add_counts(router: APIRouter, context: Context, services: Sequence[Service]
     @router.get("/jobs/count")
     def jobs_count() -> dict[str, int]:
         return {service.name: context.jobs.count(service.name) for service in services}
+
+    @router.get("/invocations/count")
+    def invocations_count() -> dict[str, int]:
+        return {service.name: context.invocations[service.name] for service in services}
 
     @router.get("/texts/count")
     def texts_count() -> dict[str, int]:

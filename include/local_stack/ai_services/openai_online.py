@@ -5,7 +5,7 @@ import time
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from include.local_stack.ai_services.openai_api import admit, answer, body_of, lose_response
+from include.local_stack.ai_services.openai_api import NAME, admit, answer, body_of, lose_response
 from include.local_stack.ai_services.openai_models import ANSWER, CHAT, EMBEDDINGS, READ, Body
 from include.local_stack.ai_services.service import Context
 
@@ -32,6 +32,7 @@ class OpenAIOnline:
         endpoint = request.url.path
         admit(self._context, request, _OPERATIONS[endpoint])
         found = await run_in_threadpool(self._computed, endpoint, await body_of(request))
+        self._context.invocations[NAME] += 1
         lose_response(self._context, _OPERATIONS[endpoint])
         return answer(found)
 

@@ -76,6 +76,8 @@ class SageMaker:
         """One answer of the model; every endpoint name is taken to exist."""
         body = await self._admitted(request, "InvokeEndpoint")
         answer = await run_in_threadpool(self._invocation, endpoint, body)
+        self._context.invocations[NAME] += 1
+        self._context.faults.strike(NAME, "InvokeEndpoint", {FaultKind.LOST_RESPONSE: _internal_failure})
         return Response(
             answer, media_type="application/json", headers={"x-Amzn-Invoked-Production-Variant": "AllTraffic"}
         )

@@ -3,6 +3,7 @@
 import functools
 import hmac
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ class Context:
     jobs: JobStore
     faults: Faults = field(default_factory=Faults)
     quotas: Quotas = field(default_factory=Quotas)
+    # The real-time requests that each service has answered; each is paid for.
+    invocations: Counter[str] = field(default_factory=Counter)
 
     @functools.cached_property
     def model(self) -> MiniLM:

@@ -245,6 +245,7 @@ class _Stages:
             parameters=self._model_setting(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
+            realtime_below=spec.batch_predict.realtime_below,
             max_dead_letters=spec.max_dead_letters,
             **_settings_of(spec.source, "include", "exclude", "on_empty", "on_removed"),
             **_settings_of(spec.shard, "max_records", "max_bytes"),

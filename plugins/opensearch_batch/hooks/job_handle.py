@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.contract import ServiceClient
+from opensearch_batch.core.jobs.contract import ServiceClient, output_uris
 from opensearch_batch.core.jobs.input_check import checked_end
 from opensearch_batch.core.jobs.job_records import JobRecords, service_counts
 from opensearch_batch.core.jobs.output_rows import JobOutput
@@ -67,7 +67,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
     def _belongs_to(self, record: JobRecord, service: str) -> bool:
         if self.ml_task_id == record.ml_task_id:
-            return set(self.outputs) <= set(adapter_of(service).outputs(record, record.remote_job))
+            return set(self.outputs) <= set(output_uris(adapter_of(service), record, record.remote_job))
         # Another run submitted the job again (`force`) after this run's wait had ended.
         earlier = [each for each in record.history if self.ml_task_id and each["ml_task_id"] == self.ml_task_id]
         states = {self.state, *((each["end"] or {}).get("state") for each in earlier)}
@@ -191,7 +191,7 @@ class JobHandle(msgspec.Struct, frozen=True):
             log.warning("%s", error)
 
     def _outputs(self, record: JobRecord, end: End) -> list[str]:
-        outputs = adapter_of(self.service).outputs(record, record.remote_job)
+        outputs = output_uris(adapter_of(self.service), record, record.remote_job)
         if end.state not in BAD_ENDS:
             return outputs
         # A service that stores files reports only those that exist. An S3 location is computed and may not exist.

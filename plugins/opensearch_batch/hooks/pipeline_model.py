@@ -35,7 +35,7 @@ def pipeline_model(
     body = fill(connector, values, "connector")
     check_connector(adapter, body)
     if dry_run:
-        return Model("", dict(body.get("parameters", {})))
+        return Model("", dict(body.get("parameters", {})), list(body.get("actions", [])))
     conn_id, credential = connector_credential(
         adapter.name, aws_conn_id=aws_conn_id, ai_conn_id=ai_conn_id, role_arn=values.get("role_arn")
     )

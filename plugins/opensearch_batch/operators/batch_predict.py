@@ -10,7 +10,9 @@ from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import PAID, bad_end_message
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import ShardGroup
 from opensearch_batch.hooks.aws import object_storage
@@ -91,8 +93,11 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
     """
 
     def _on_submitted(self, record: JobRecord, folder: str, context: Context) -> None:
+        layout = layout_of(self.work_prefix, context)
+        for output in output_uris(adapter_of(self.service), record, record.remote_job):
+            self._announce_output(output if output.endswith("/") else output.rpartition("/")[0], folder, layout)
+
+    def _announce_output(self, output: str, folder: str, layout: Layout) -> None:
         from opensearch_batch.core.data_prepper.output_writers import record_writer
 
-        store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
-        for output in adapter_of(self.service).outputs(record, record.remote_job):
-            record_writer(store, layout, output if output.endswith("/") else output.rpartition("/")[0], folder)
+        record_writer(object_storage(self.aws_conn_id), layout, output, folder)

@@ -18,6 +18,7 @@ from opensearch_batch.core.ingest.request import (
     OpType,
 )
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
+from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -187,7 +188,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         record = JobRecords(store, folder).read()
         if record is None or record.end is None or record.end.state in BAD_ENDS:
             raise ConfigError(f"{folder}: this job of repair has not completed; clear repair")
-        outputs = adapter_of(self.service).outputs(record, record.remote_job)
+        outputs = output_uris(adapter_of(self.service), record, record.remote_job)
         return JobOutput(outputs, folder=folder, ml_task_id=record.ml_task_id, submission=record.submission)
 
 

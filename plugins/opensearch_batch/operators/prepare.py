@@ -12,6 +12,7 @@ from airflow.sdk import Context
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.jobs.predict_action import RealtimeLimit, realtime_limit
 from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -94,6 +95,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             before a job is paid for.
         limit: maximum number of records, from the first object on; all if empty.
         max_records, max_bytes: maximum number of records in a shard, and its maximum size.
+        realtime_below: fewer records to predict than these are sent one by one through ``_predict``; None: fewer than a
+            job of the service needs, if the connector can do it; 0: never.
 
     Raises:
         AirflowFailException: the configuration or the source has an error; nothing was paid for.
@@ -150,35 +153,28 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
+        realtime_below: int | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of DocumentsOperator
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
-        self.model_id = model_id
-        self.stack = stack
+        self.model_id, self.stack = model_id, stack
         # Airflow stores template fields, so they must not contain the credential of a connector's file.
         self.connector = connector if isinstance(connector, str) else without_credential(connector)
-        self.values = values
-        self.parameters = parameters
-        self.inputs = inputs
-        self.dimension = dimension
+        self.values, self.parameters = values, parameters
+        self.inputs, self.dimension = inputs, dimension
         self.index_body = index_body
         self.settings = dict(document_settings or {})
         self.include, self.exclude = include, exclude
-        self.source_format = source_format
-        self.passthrough = passthrough
-        self.own = own
-        self.partition = partition
-        self.watched = watched
-        self.mode = mode
-        self.on_removed = on_removed
-        self.max_removed = max_removed
-        self.deleted = deleted
-        self.predictions = predictions
-        self.on_empty = on_empty
+        self.source_format, self.passthrough = source_format, passthrough
+        self.own, self.partition = own, partition
+        self.watched, self.on_empty, self.predictions = watched, on_empty, predictions
+        self.mode, self.deleted = mode, deleted
+        self.on_removed, self.max_removed = on_removed, max_removed
         self.max_dead_letters = max_dead_letters
         self.limit = limit
         self.max_records, self.max_bytes = max_records, max_bytes
+        self.realtime_below = realtime_below
 
     def _prepare(self, context: Context) -> Sequence[ShardGroup]:
         dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
@@ -261,10 +257,12 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self, store: S3Objects, layout: Layout, listing: Listing, context: Context, at_s: float
     ) -> PreparedRun | None:
         """Check model and index, then prepare the source."""
-        adapter, options = adapter_of(self.service), self._options(context)
-        model = self._model(dry_run=options.dry_run)
+        adapter = adapter_of(self.service)
+        model = self._model(dry_run=is_dry_run(context))
         parameters = {**model.parameters, **rendered_dict(self.parameters)}
         adapter.check(parameters, self.inputs)
+        realtime = realtime_limit(self.realtime_below, adapter, model.actions, parameters, self.inputs)
+        options = self._options(context, realtime)
         vectors, uuid = self._check_index(adapter, parameters)
         request = self.request()
         manifest = Manifest(
@@ -289,6 +287,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             parameters=parameters,
             inputs=tuple(self.inputs),
             predictions=layout.predictions(shared=self.predictions == "shared"),
+            realtime_below=realtime.below,
         )
         return Preparation(
             store,
@@ -301,7 +300,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             options=options,
         ).run()
 
-    def _options(self, context: Context) -> PrepareOptions:
+    def _options(self, context: Context, realtime: RealtimeLimit) -> PrepareOptions:
         force, rebuild = is_forced(context), bool(context["params"].get("rebuild"))
         if force and rebuild:
             raise ConfigError("force pays for all predictions, and rebuild pays for none; choose one of them")
@@ -316,6 +315,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             limit=int(self.limit) if self.limit else None,
             max_records=self.max_records,
             max_bytes=self.max_bytes,
+            realtime=realtime,
             force=force,
             rebuild=rebuild,
             is_trial=self._is_trial(),

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError, FatalError
+from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.pipeline.spec import Alerts
@@ -170,7 +171,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
             store,
             layout,
             PredictionStore(store, manifest.predictions),
-            outputs=lambda record, response: adapter_of(record.service).outputs(record, response),
+            outputs=lambda record, response: output_uris(adapter_of(record.service), record, response),
             unstage=self._unstage,
         )
         keep_s = None if self.retention_days is None else self.retention_days * DAY_S

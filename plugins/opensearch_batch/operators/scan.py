@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.jobs.contract import job_keys
+from opensearch_batch.core.jobs.predict_action import check_realtime
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.shard_groups import chunks, grouped
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
@@ -166,7 +167,10 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         return ingest.processing_digest(indexes)
 
     def _job_keys(self, ml: MlInference) -> Callable[[str], str]:
-        return job_keys(adapter_of(ml.service_name), self._hook(MODEL).ml.model(ml.model_id).parameters)
+        adapter, model = adapter_of(ml.service_name), self._hook(MODEL).ml.model(ml.model_id)
+        if ml.action_type == "predict":
+            check_realtime(adapter, model.actions, model.parameters)
+        return job_keys(adapter, model.parameters)
 
 
 class OpenSearchScanRowsOperator(BaseOperator):

@@ -19,6 +19,7 @@ from airflow.sdk import Context
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import PAID, JobRecords, SubmitDecision, decide
+from opensearch_batch.core.jobs.realtime import MAX_TASKS, RealtimeSubmitter, in_real_time
 from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
@@ -43,7 +44,8 @@ class JobOperator(PipelineOperator):
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
-        max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit.
+        max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit. Of shards that are
+            predicted in real time, at most that many and `MAX_TASKS` are at work at once.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
         poll_every_s, poll_at_most_s: as in `poll`.
@@ -122,29 +124,43 @@ class JobOperator(PipelineOperator):
         """
         store, folder, submitter = object_storage(self.aws_conn_id), layout.job(shard.job), self._submitter
         require_conditional_writes(store, layout.conditional_writes())
-        slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
+        job_records = JobRecords(store, folder)
+        stored = job_records.read()
+        is_realtime = in_real_time(shard, stored)
+        slots_folder, limit = self._slots(layout, is_realtime=is_realtime)
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         shared: dict[str, Any] = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
         shared |= {"holder": folder, "jobs": msgspec.to_builtins(submitted)}
-        job_records = JobRecords(store, folder)
-        may_pay = decide(job_records.read(), request) in PAID
+        may_pay = decide(stored, request) in PAID
         if may_pay and slots and not self._acquire(slots, folder):
             return SubmissionTrigger(
                 slots=slots_folder,
                 max_slots=limit or 0,
                 stalled_after_s=self.deadline_s + STALL_MARGIN_S,
-                reason=f"{limit} jobs are in flight (max_jobs_in_flight)",
+                reason=_in_flight(limit, is_realtime=is_realtime),
                 **shared,
             )
+        realtime = RealtimeSubmitter(
+            submitter,
+            store,
+            job_records,
+            clock=time.time,
+            sleep=time.sleep,
+            announce=lambda output: self._announce_output(output, folder, layout),
+            renewed=lambda: slots and slots.acquire(folder),
+        )
         submission = Submission(
             job_records,
-            submitter,
+            realtime if is_realtime else submitter,
             clock=time.time,
             sleep=time.sleep,
             check=lambda record: check_input(store, record),
         )
         try:
-            return submission.run(lambda number: self._record(shard, layout, number, submitter.model.region), request)
+            region = submitter.model.region
+            return submission.run(
+                lambda number: self._record(shard, layout, number, region, is_realtime=is_realtime), request
+            )
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
@@ -162,6 +178,16 @@ class JobOperator(PipelineOperator):
             if slots:
                 slots.release(folder)
             raise
+
+    def _announce_output(self, output: str, folder: str, layout: Layout) -> None:
+        """Override in a subclass: called with the folder of an output before real-time requests write it."""
+
+    def _slots(self, layout: Layout, *, is_realtime: bool) -> tuple[str, int | None]:
+        """Return the folder of the slots, and their number; real-time requests have slots of their own."""
+        if is_realtime:
+            most = MAX_TASKS if self.max_jobs_in_flight is None else min(MAX_TASKS, self.max_jobs_in_flight)
+            return layout.slots(self.service, f"{self.model_id} in real time"), most
+        return layout.slots(self.service, self.model_id), self.max_jobs_in_flight
 
     def _acquire(self, slots: Slots, folder: str) -> bool:
         """Acquire a slot; return False if the task must wait for one; raise FatalError if the slots are stalled."""
@@ -191,7 +217,9 @@ class JobOperator(PipelineOperator):
             inputs=tuple(self.inputs),
         )
 
-    def _record(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
+    def _record(
+        self, shard: Shard, layout: Layout, number: int, region: str, *, is_realtime: bool = False
+    ) -> JobRecord:
         """Return the job record of a submission that has not started."""
         folder, adapter = layout.job(shard.job), adapter_of(self.service)
         name = adapter.job_name(layout.pipeline, folder, number)
@@ -207,4 +235,12 @@ class JobOperator(PipelineOperator):
             input_etag=shard.etag,
             region=region,
             pipeline=layout.pipeline,
+            realtime=is_realtime,
         )
+
+
+def _in_flight(limit: int | None, *, is_realtime: bool) -> str:
+    """Return why a task waits for a slot."""
+    if is_realtime:
+        return f"{limit} shards are being predicted in real time"
+    return f"{limit} jobs are in flight (max_jobs_in_flight)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from opensearch_batch.core.jobs.contract import RequestLine, RowMatching
+from opensearch_batch.core.jobs.contract import RealtimeForm, RequestLine, RowMatching
 from opensearch_batch.core.jobs.line_form import ContentForm, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import State
@@ -21,6 +21,7 @@ class BaseAdapter:
     model_parameter: ClassVar[str] = "model"
     # Empty accepts a connector with any URL.
     batch_path: str = ""
+    realtime: RealtimeForm | None = None
     name: str
     # All states that the service documents.
     states: ClassVar[Mapping[str, State]]

@@ -19,17 +19,54 @@ from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRo
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
-from opensearch_batch.services.inputs import check_input_number, need_inputs, texts_reader
+from opensearch_batch.services.inputs import check_input_number, need_inputs, texts_reader, with_member
 from opensearch_batch.services.parameters import need_parameters, nested_object
+from opensearch_batch.services.realtime import LineBodies
 from opensearch_batch.services.row_errors import ROW_ERRORS, prediction_row
 
 INPUT = b"<input>"
 TITAN_EMBED, COHERE_EMBED, ANTHROPIC = _FAMILIES = ("amazon.titan-embed", "cohere.embed", "anthropic.")
 MODEL_INPUT = "model_input"
 DEFAULT_MAX_TOKENS = 1024
+
+
+# What Titan Text Embeddings V2 assumes. Source: "Amazon Titan Embeddings Text", model parameters.
+TITAN_ASSUMED: Mapping[str, Any] = MappingProxyType(
+    {"dimensions": 1024, "normalize": True, "embeddingTypes": ["float"]}
+)
+
+
+class BedrockRealtime(LineBodies):
+    """Real-time requests: InvokeModel with the `modelInput` of a line."""
+
+    body_member = "modelInput"
+
+    def url_ends(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+        return (f"/model/{parameters['modelId']}/invoke",)
+
+    def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        return TITAN_ASSUMED if _family(str(parameters["modelId"])) == TITAN_EMBED else {}
+
+    def row(
+        self,
+        line: bytes,
+        response: PredictResponse,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
+    ) -> bytes:
+        """Return the line with `modelOutput`; vectors are put back into the form of the model's family."""
+        output = response.response
+        if response.vectors:
+            is_cohere = _family(str(parameters["modelId"])) == COHERE_EMBED
+            output = {"embeddings": response.vectors} if is_cohere else {"embedding": response.vectors[0]}
+        return with_member(line, "modelOutput", msgspec.json.encode(output))
+
+    def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
+        return with_member(line, "error", msgspec.json.encode({"errorCode": 400, "errorMessage": reason}))
 
 
 class BedrockAdapter(BaseAdapter):
@@ -57,6 +94,7 @@ class BedrockAdapter(BaseAdapter):
         },
     )
     batch_path = "/model-invocation-job"
+    realtime = BedrockRealtime()
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
     id_member: str | None = "recordId"
     example_parameters: Mapping[str, Any] = MappingProxyType(

@@ -14,22 +14,64 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import msgspec
+
 from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
 from opensearch_batch.core.formats.json_text import check_json
-from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine, RowMatching
+from opensearch_batch.core.jobs.contract import (
+    ErrorCodes,
+    Limits,
+    PredictionRow,
+    RealtimeForm,
+    RequestLine,
+    RowMatching,
+)
 from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_input_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import need_parameters, nested, nested_object
+from opensearch_batch.services.realtime import first
 from opensearch_batch.services.row_errors import ROW_ERRORS, sagemaker_error
 
 MODEL_INPUTS = "model_inputs"
 MANIFEST = ".manifest"
+
+
+class SageMakerRealtime(RealtimeForm):
+    """Real-time requests: InvokeEndpoint with the value that the InputFilter of a job selects from a line.
+
+    ML Commons sends only objects and arrays, so a text is sent as a list of one text, whose first prediction counts.
+    """
+
+    def url_ends(self, parameters: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG002 - the endpoint has any name
+        return ("/invocations",)
+
+    def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 - the model decides
+        return {}
+
+    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - JSON
+        value = _selected(line, parameters, inputs)
+        return value if isinstance(value, dict | list) else [value]
+
+    def row(
+        self, line: bytes, response: PredictResponse, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+    ) -> bytes:
+        """Return the line with `SageMakerOutput`, or only the output if rows are not joined with their records."""
+        output = response.vectors or response.response
+        if not isinstance(_selected(line, parameters, inputs), dict | list):
+            output = first(output)
+        encoded = msgspec.json.encode(output)
+        return with_member(line, "SageMakerOutput", encoded) if _is_joined(parameters) else encoded
+
+    def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:
+        row = line if _is_joined(parameters) else b"{}"
+        return with_member(row, "SageMakerInferenceError", msgspec.json.encode(reason))
 
 
 class SageMakerAdapter(BaseAdapter):
@@ -42,6 +84,7 @@ class SageMakerAdapter(BaseAdapter):
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     batch_path = "CreateTransformJob"
+    realtime = SageMakerRealtime()
     output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)
@@ -89,8 +132,7 @@ class SageMakerAdapter(BaseAdapter):
 
     def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:
         """Return ``beside_record`` for JoinSource Input, else ``by_position``."""
-        joined = nested_object(parameters, "DataProcessing").get("JoinSource") == "Input"
-        return "beside_record" if joined else "by_position"
+        return "beside_record" if _is_joined(parameters) else "by_position"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that checks a record and returns it as the line; SageMaker applies the InputFilter.
@@ -131,7 +173,7 @@ class SageMakerAdapter(BaseAdapter):
         data_source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
         overrides: dict[str, Any] = {}
         if inputs:
-            path = inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
+            path = _selector(parameters, inputs)
             overrides["DataProcessing"] = {**nested_object(parameters, "DataProcessing"), "InputFilter": path}
         return {
             **overrides,
@@ -175,6 +217,23 @@ def _manifest_parameters(record: JobRecord) -> dict[str, Any]:
 
 def _input_filter(parameters: Mapping[str, Any]) -> str:
     return str(nested_object(parameters, "DataProcessing").get("InputFilter") or "$")
+
+
+def _selector(parameters: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """Return the InputFilter of a job."""
+    if not inputs:
+        return _input_filter(parameters)
+    return inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
+
+
+def _selected(line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+    """Return what the InputFilter selects from a line; raise RecordRejected if that is nothing."""
+    (value,) = inputs_reader([_selector(parameters, inputs)])(line)
+    return msgspec.json.decode(value)
+
+
+def _is_joined(parameters: Mapping[str, Any]) -> bool:
+    return nested_object(parameters, "DataProcessing").get("JoinSource") == "Input"
 
 
 class SageMakerClient(AwsJobClient):

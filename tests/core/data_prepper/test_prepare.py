@@ -36,6 +36,7 @@ extension:
     - ml_inference:
         host: http://127.0.0.1:9200
         model_id: m
+        action_type: {action}
         service_name: {service}
         output_path: s3://{bucket}/out
         max_batch_size: {batch}
@@ -55,7 +56,8 @@ class Scans:
 
     def scan(self, run: str = "run", **parts: Any) -> Scan:
         """Return a scan; parts are those of the pipeline's text."""
-        said = {"name": "books", "service": "sagemaker", "batch": 100, "when": "/bucket != null", "more": "", **parts}
+        said = {"name": "books", "service": "sagemaker", "batch": 100, "when": "/bucket != null", "more": ""}
+        said = {"action": "batch_predict", **said, **parts}
         path = self.folder / "books.yaml"
         path.write_text(PIPELINE.format(bucket=self.bucket, **said))
         return Scan(
@@ -130,6 +132,18 @@ def test_bedrock_has_a_job_for_each_object(scans: Scans) -> None:
         "jobName": "name",
         "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": f"s3://{scans.bucket}/out"}},
     }
+
+
+@pytest.mark.parametrize("service", ["sagemaker", "bedrock"])
+def test_predict_is_in_real_time(scans: Scans, service: str) -> None:
+    """The inputs and the output are those of a job."""
+    scans.put("in/a.jsonl")
+    shards = []
+    for action in ("predict", "batch_predict"):
+        scan = scans.scan(service=service, action=action)
+        shards += scan.shards(scan.plan()[0], lambda work_item: work_item, force=False)[0]
+    assert [shard.realtime for shard in shards] == [True, False]
+    assert [(shard.input, shard.output) for shard in shards[:1]] == [(shard.input, shard.output) for shard in shards[1:]]
 
 
 def test_a_job_that_ended_badly_is_not_asked_for_again_by_itself(scans: Scans) -> None:

@@ -76,6 +76,10 @@ def test_a_good_pipeline_has_no_mistake(tmp_path: Path) -> None:
         ("s3://opensearch-batch", "s3://ob", "3 work_prefix: 'ob' cannot be a bucket"),
         ("  values: {model_name: text-embedding-3-small}\n", "", "add values: {model_name: ...}"),
         (
+            "  dimension: 4\n", "  dimension: 4\n  realtime_below: 5\n  parameters: {body: {dimensions: 4}}\n",
+            "batch_predict.realtime_below is 5, but the connector's predict action sends",
+        ),
+        (
             "books/\n", "books/\n  on_removed: delete\nid: $.custom_id\n",
             "3 source.on_removed: needs the id of each document in its record, but _id is mapped to $.custom_id, which",
         ),

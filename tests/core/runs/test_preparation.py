@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.jobs.predict_action import RealtimeLimit
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader
 from opensearch_batch.core.runs.plan import RunPlan
@@ -431,6 +432,65 @@ def test_records_that_are_too_few_for_a_job_wait() -> None:
     assert prepared.manifest.counts.paid == 100
     assert len(texts(nights, prepared)) == 100
     assert nights.is_done()
+
+
+def in_real_time(below: int, **options: Any) -> Nights:
+    """A pipeline at Bedrock that predicts fewer records than `below` in real time."""
+    return Nights(
+        "bedrock", **{"max_records": 500, "max_bytes": 1_000_000, "realtime": RealtimeLimit(below), **options}
+    )
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [1]), (99, [99]), (100, []), (150, [])])
+def test_fewer_records_than_the_limit_are_predicted_in_real_time(count: int, expected: list[int]) -> None:
+    """Also those of a new source; equal texts are one record."""
+    nights = in_real_time(100)
+    nights.put("a.jsonl", *(record(number, f"text {number}") for number in range(count)), record("twin", "text 0"))
+    prepared = nights.run()
+    assert [shard.records for shard in prepared.manifest.shards if shard.realtime] == expected
+    assert prepared.manifest.counts.paid == count
+    assert nights.is_done()
+
+
+def test_shards_in_real_time_are_small() -> None:
+    """One task sends the requests of a shard one after another."""
+    nights = in_real_time(1_000)
+    nights.put("a.jsonl", *(record(number, f"text {number}") for number in range(250)))
+    assert [(shard.records, shard.realtime) for shard in nights.prepare().manifest.shards] == [
+        (100, True),
+        (100, True),
+        (50, True),
+    ]
+
+
+def test_a_dry_run_tells_what_is_predicted_in_real_time() -> None:
+    """Its records are no job."""
+    nights = in_real_time(100)
+    nights.put("a.jsonl", record(1, "a"), record(2, "b"))
+    plan = RunPlan.of(nights.objects, nights.layout, nights.prepare(dry_run=True).manifest)
+    assert (plan.jobs, plan.requests) == (0, 2)
+    assert "2 records are predicted in real time, one request each" in plan.lines()
+
+
+@pytest.mark.parametrize("below", [0, 100])
+def test_a_run_finishes_the_requests_of_one_that_was_killed(below: int) -> None:
+    """It finds the shard that is open, which is too small for a job also if the limit was lowered meanwhile."""
+    nights = in_real_time(100)
+    nights.put("a.jsonl", record(1, "a"), record(2, "b"))
+    (killed,) = nights.prepare().manifest.shards
+    (shard,) = nights.prepare(realtime=RealtimeLimit(below)).manifest.shards
+    assert (shard.job, shard.realtime) == (killed.job, True)
+
+
+def test_why_the_connector_cannot_do_it_is_told() -> None:
+    """The records wait, as without a limit."""
+    nights = in_real_time(0, realtime=RealtimeLimit(problem="the connector has no predict action"))
+    nights.put("a.jsonl", *(record(number, f"text {number}") for number in range(100)))
+    nights.run()
+    nights.put("b.jsonl", record("new", "new"))
+    (remark,) = nights.prepare().manifest.remarks
+    assert "1 records wait for a later run, because a job of bedrock has at least 100 records, and fewer" in remark
+    assert remark.endswith("cannot be predicted in real time: the connector has no predict action")
 
 
 @pytest.mark.parametrize(("count", "expected"), [(100, [100]), (199, [199]), (200, [100, 100]), (250, [100, 150])])

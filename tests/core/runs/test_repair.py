@@ -112,6 +112,15 @@ def test_too_few_records_for_a_job_become_dead_letters(run: Run) -> None:
     assert (shard.job, [each.reason for each in run.staged(shard)]) == ("", ["no a"])
 
 
+def test_too_few_records_for_a_job_are_repaired_in_real_time(run: Run) -> None:
+    """If the run predicts so few in real time."""
+    run.ingest("a")
+    run.realtime_below = 100
+    shard = present(run.repair(service="bedrock").shard())
+    assert (shard.realtime, shard.records, shard.documents) == (True, 1, 1)
+    assert run.repair(service="bedrock").shard() == shard
+
+
 def test_a_job_that_ends_badly_closes_its_shard(run: Run) -> None:
     """A clear of repair reserves its keys again, for the same job."""
     run.ingest("a")

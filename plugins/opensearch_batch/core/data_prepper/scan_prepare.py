@@ -138,12 +138,13 @@ class Scan:
     def _shard(self, work_item: WorkItem, job: str) -> Shard:
         ml = self._compiled.ml
         assert ml is not None  # noqa: S101 - only pipelines with ml_inference have jobs
-        output = ml.output_path.rstrip("/")
+        output, is_realtime = ml.output_path.rstrip("/"), ml.action_type == "predict"
         if ml.service_name == "bedrock":
-            return Shard(work_item.id, job, work_item.inputs[0], 0, work_item.size_bytes, output=ml.output_path)
-        uri = f"{self._layout.job(job)}/input.manifest"
-        self._objects.write(uri, manifest_of(work_item.inputs))
-        return Shard(work_item.id, job, uri, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
+            uri, output = work_item.inputs[0], ml.output_path
+        else:
+            uri, output = f"{self._layout.job(job)}/input.manifest", f"{output}/{JOB_NAME}"
+            self._objects.write(uri, manifest_of(work_item.inputs))
+        return Shard(work_item.id, job, uri, 0, work_item.size_bytes, output=output, realtime=is_realtime)
 
     def _ended_badly(self, job: str) -> bool:
         record = JobRecords(self._objects, self._layout.job(job)).read()

@@ -24,8 +24,11 @@ from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.cluster import SERVER_ERROR, TOO_MANY
 from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.core.types.shard_limits import ShardLimits
 
+# The member of a job's `remote_job` with the locations of rows that real-time requests returned.
+REALTIME_OUTPUTS = "realtime_outputs"
 RequestLine = Callable[[bytes, str], bytes]
 RowMatching = Literal["beside_record", "by_id", "by_position"]
 
@@ -87,6 +90,30 @@ class PredictionRow(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+class RealtimeForm(Protocol):
+    """How a line of a job is sent in one ``_predict`` request, and its response becomes the line's output row.
+
+    `parameters` and `inputs` are those of `ServiceAdapter`.
+    """
+
+    def url_ends(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+        """Return the ends of the URLs that return the same predictions as a job."""
+
+    def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the members of a body that the service assumes if they are absent."""
+
+    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - JSON
+        """Return the body for a line; raise RecordRejected if the line has none."""
+
+    def row(
+        self, line: bytes, response: PredictResponse, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+    ) -> bytes:
+        """Return the output row of a line; raise RecordRejected if the response has not the expected form."""
+
+    def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:
+        """Return the output row of a line that the model refuses."""
+
+
 class ServiceAdapter(Protocol):
     """What differs between AI services. Adapters have no state and do no I/O.
 
@@ -98,6 +125,7 @@ class ServiceAdapter(Protocol):
         id_member: the member with the id of a row's record; None if rows have no id.
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
+        realtime: how lines are sent in real time; None if the service cannot do that.
     """
 
     name: str
@@ -107,6 +135,7 @@ class ServiceAdapter(Protocol):
     id_member: str | None
     example_parameters: Mapping[str, Any]
     batch_path: str
+    realtime: RealtimeForm | None
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless the output of a job with these parameters and inputs can be ingested."""
@@ -201,6 +230,12 @@ def job_keys(
     """Return the function from a shard's content digest to its job key."""
     identity, model = {**adapter.identity(parameters), "inputs": list(inputs)}, adapter.model(parameters)
     return lambda content: job_key(adapter.name, model, identity, content)
+
+
+def output_uris(adapter: ServiceAdapter, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
+    """Return the locations of an ended job's rows; those of real-time requests are named in `remote_job`."""
+    written = remote_job.get(REALTIME_OUTPUTS)
+    return adapter.outputs(record, remote_job) if written is None else list(written)
 
 
 def check_connector(adapter: ServiceAdapter, connector: Mapping[str, Any]) -> None:

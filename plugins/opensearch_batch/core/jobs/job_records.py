@@ -94,6 +94,15 @@ class JobRecords:
         """
         return self._document.swap(record, etag=etag)
 
+    def renew(self, record: JobRecord, *, now: float) -> bool:
+        """Renew the intent of an attempt at work; return False if another attempt has taken it over."""
+
+        def renewed(stored: JobRecord | None) -> JobRecord | None:
+            is_own = stored is not None and stored.status == "intent" and stored.is_intent_of(record)
+            return msgspec.structs.replace(stored, renewed_at=now) if stored is not None and is_own else None
+
+        return self._document.update(renewed) is not None
+
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
         """Record how a submission ended, unless its end is recorded or the record is of a later submission.
 

@@ -147,7 +147,8 @@ class Submission(msgspec.Struct, frozen=True):
             raise
 
     def _accept(self, record: JobRecord, accepted: Accepted) -> JobRecord | None:
-        return self._update(record, ml_task_id=accepted.ml_task_id, remote_job=accepted.remote_job, refused=None)
+        changes = {"ml_task_id": accepted.ml_task_id, "remote_job": accepted.remote_job, "end": accepted.end}
+        return self._update(record, refused=None, **changes)
 
     def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
         """Wait while another attempt may be submitting; then record its orphan, or take the intent over.
@@ -156,7 +157,7 @@ class Submission(msgspec.Struct, frozen=True):
         """
         if record.refused is not None:
             orphan = self.submitter.find(record)
-        elif self.clock() < record.intended_at + self.intent_grace_s:
+        elif self.clock() < record.active_at + self.intent_grace_s:
             self.sleep(RACE_POLL_S)
             return None
         else:
@@ -189,7 +190,7 @@ class Submission(msgspec.Struct, frozen=True):
             raise RetriableError(
                 f"{self.job_records.uri} was removed or replaced while its job {record.name} was being submitted"
             )
-        is_own = stored.value.status == "intent" and stored.value.intended_at == record.intended_at
+        is_own = stored.value.status == "intent" and stored.value.is_intent_of(record)
         return stored if is_own else None
 
 

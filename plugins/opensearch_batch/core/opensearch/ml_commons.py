@@ -18,15 +18,17 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError, did_you_mean
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.types.job import Accepted
+from opensearch_batch.core.types.predict_response import PredictResponse
 
 ML = "/_plugins/_ml"
 SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
 # The call waits for the AI service; ML Commons stops waiting after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
+PREDICT_TIMEOUT_S = 35.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
-COMPARED_MEMBERS = ("name", "version", "protocol", "parameters", "actions")
+COMPARED_MEMBERS = ("name", "version", "protocol", "parameters")
 # An update is retried if a query, or the registration of the model, has deployed the model again in the meantime.
 UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 15, 2.0
 HASH_MARK = " (key "
@@ -34,10 +36,11 @@ HASH_ROUNDS, HASH_BYTES = 100_000, 8
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A remote model, and the parameters of its connector."""
+    """A remote model, and the parameters and actions of its connector."""
 
     id: str
     parameters: dict[str, Any]
+    actions: list[dict[str, Any]] = []
 
     @property
     def region(self) -> str:
@@ -63,28 +66,29 @@ class MLCommons:
             connector = self._cluster.call("GET", f"{ML}/connectors/{model['connector_id']}")
         if connector is None:
             raise ConfigError(f"model {model_id!r} is not remote; batch jobs need a model with a connector")
-        return Model(model_id, connector.get("parameters", {}))
+        return Model(model_id, connector.get("parameters", {}), connector.get("actions", []))
 
     def ensure_model(self, name: str, connector: Mapping[str, Any], *, conn_id: str = "") -> Model:
         """Return the deployed model of a connector body; create connector and model if they are missing.
 
         A stored connector is reused if name, content and the connection of its credential (`conn_id`) are equal.
         ML Commons never returns the credential, so the description contains its hash. A changed credential is replaced
-        in the stored connector; with a second connector, the tasks of running jobs would keep the old credential.
+        in the stored connector; with a second connector, the tasks of running jobs would keep the old credential. A
+        changed `predict` action of the same URL is replaced as well, so that searches keep their model.
         """
         body = {**connector, "description": _description(connector, conn_id)}
         connector_id = self._find_connector(body)
         if connector_id is None:
             connector_id = str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
-        elif self._cluster.call("GET", f"{ML}/connectors/{connector_id}").get("description") != body["description"]:
-            self._replace_credential(connector_id, body)
+        elif change := _change(self._cluster.call("GET", f"{ML}/connectors/{connector_id}"), body):
+            self._update(connector_id, change)
         # A deployed model takes precedence: ML Commons may store several models of one name.
         models = [model for model in self._models(connector_id) if model["name"] == name]
         stored = min(models, key=lambda model: (model["model_state"] not in DEPLOYED_STATES, model["id"]), default=None)
         model_id = stored["id"] if stored else self._register(name, connector_id)
         if stored and stored["model_state"] not in DEPLOYED_STATES:
             self._deploy(model_id)
-        return Model(model_id, dict(connector.get("parameters", {})))
+        return Model(model_id, dict(connector.get("parameters", {})), list(connector.get("actions", [])))
 
     def deployed_model(self, name: str) -> str:
         """Return the id of the newest deployed model of this name; raise ConfigError if there is none."""
@@ -106,6 +110,19 @@ class MLCommons:
         path = f"{ML}/models/{model_id}/_batch_predict"
         response = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
         return Accepted(response["task_id"], response.get("remote_job") or {})
+
+    def predict(self, model_id: str, parameters: Mapping[str, Any]) -> PredictResponse:
+        """Send one real-time request to a model; the AI service charges for this call.
+
+        Raises:
+            RemoteError: the AI service refuses the request, throttles, or fails.
+            Throttled: ML Commons throttles the model; nothing was sent.
+            RetriableError: the response was lost; the request may have been paid for.
+        """
+        path = f"{ML}/models/{model_id}/_predict"
+        return PredictResponse.of(
+            self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=PREDICT_TIMEOUT_S)
+        )
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
         """Return a task; for a batch job, ML Commons queries the AI service and puts the response into `remote_job`."""
@@ -149,24 +166,28 @@ class MLCommons:
             raise first_error
 
     def _find_connector(self, body: Mapping[str, Any]) -> str | None:
-        """Return the id of the stored connector that equals `body` except for the values of the credential."""
+        """Return the id of the stored connector that equals `body` but for the credential's values and `predict`.
+
+        One with the same `predict` action takes precedence.
+        """
         query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
         hits = [
             hit
             for hit in self._search("connectors", query)
-            if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED_MEMBERS)
+            if _content(hit["_source"]) == _content(body)
+            and _predict_url(hit["_source"]) in {None, _predict_url(body)}
             and _without_hash(hit["_source"].get("description")) == _without_hash(body["description"])
         ]
-        return min((str(hit["_id"]) for hit in hits), default=None)
+        found = ((_actions(hit["_source"]) != _actions(body), str(hit["_id"])) for hit in hits)
+        return min(found, default=(False, None))[1]
 
-    def _replace_credential(self, connector_id: str, body: Mapping[str, Any]) -> None:
-        """Replace a connector's credential.
+    def _update(self, connector_id: str, change: Mapping[str, Any]) -> None:
+        """Change members of a connector.
 
         ML Commons refuses the update while a model of the connector is deployed, so the models are undeployed first and
         deployed again afterwards.
         """
         deployed = set[str]()
-        change = {key: body[key] for key in ("credential", "description")}
         try:
             for attempt in range(1, UPDATE_ATTEMPTS + 1):
                 # Searched at each attempt: a model that was registered just before may be missing from a search.
@@ -232,6 +253,31 @@ def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa:
         given = f" (given: {', '.join(values)}).{did_you_mean(missing[1], values)}" if values else ""
         raise ConfigError(f"{location}: no value for {missing[0]}; add values: {{{missing[1]}: ...}}{given}")
     return value
+
+
+def _content(connector: Mapping[str, Any]) -> object:
+    """Return what identifies a connector, in a form to compare."""
+    jobs = [action for action in _actions(connector) if action["action_type"] != "PREDICT"]
+    return jobs, [_normalized(connector.get(key)) for key in COMPARED_MEMBERS]
+
+
+def _actions(connector: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the actions of a connector in a form to compare."""
+    normalized = _normalized(connector.get("actions") or [])
+    return normalized if isinstance(normalized, list) else []
+
+
+def _predict_url(connector: Mapping[str, Any]) -> str | None:
+    """Return the URL of the `predict` action, None without one; another URL may be another model."""
+    urls = (str(each.get("url")) for each in _actions(connector) if each["action_type"] == "PREDICT")
+    return next(urls, None)
+
+
+def _change(stored: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a stored connector to replace by those of `body`."""
+    names = ["credential", "description"] if stored.get("description") != body["description"] else []
+    names += ["actions"] if _actions(stored) != _actions(body) else []
+    return {name: body[name] for name in names}
 
 
 def _description(connector: Mapping[str, Any], conn_id: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.prediction_map import check_passthrough
 from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter, check_connector
+from opensearch_batch.core.jobs.predict_action import realtime_limit
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.pipeline import lint
@@ -101,6 +102,8 @@ def _model_mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpe
         adapter.check(parameters, spec.batch_predict.inputs)
         if not spec.source.prepare:
             check_passthrough(adapter, parameters)
+        if (actions := _actions(file, model, keys)) is not None:
+            realtime_limit(spec.batch_predict.realtime_below, adapter, actions, parameters, spec.batch_predict.inputs)
         run = SpecRun(spec, adapter, parameters, index_body)
     except ConfigError as error:
         yield _located(file, error, keys)
@@ -132,6 +135,16 @@ def job_parameters(
     body = fill({name: value for name, value in connector.items() if name != "credential"}, model.values, "connector")
     check_connector(adapter, body)
     return {**body.get("parameters", {}), **model.parameters}
+
+
+def _actions(file: PipelineFile, model: ModelSpec, keys: tuple[str, ...]) -> list[dict[str, Any]] | None:
+    """Return the actions of a model's connector file, None without one."""
+    connector = file.body(*keys, "connector")
+    return (
+        None
+        if connector is None
+        else fill({"actions": connector.get("actions", [])}, model.values, "connector")["actions"]
+    )
 
 
 def _estimate(file: PipelineFile, limits: Limits, listing: str) -> Estimate:

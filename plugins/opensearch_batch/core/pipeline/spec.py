@@ -93,6 +93,15 @@ class BatchPredict(ModelSpec, frozen=True, kw_only=True):
             "20%",
         ),
     ] = REPAIR_AT_MOST
+    realtime_below: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        about(
+            "Fewer records to predict than this are sent one by one through `_predict`, with the connector's `predict` "
+            "action, instead of a batch job; `0`: never. Default: the fewest records that a job of the service takes "
+            "(100 for `bedrock`, no minimum for the others).",
+            100,
+        ),
+    ] = None
     predictions: Annotated[
         Literal["own", "shared"],
         about(

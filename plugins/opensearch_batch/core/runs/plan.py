@@ -27,7 +27,8 @@ CLASSES = ("new", "input_changed", "other_changed", "unchanged", "duplicate", "t
 class RunPlan(msgspec.Struct, frozen=True):
     """What a run would do: the counts of its source, and its shards with `bytes` of input.
 
-    `jobs` must be paid for; `done`, `running` and `failed` jobs exist already. `stored` records have a prediction.
+    `jobs` must be paid for, except the records of `requests`, which are predicted in real time; `done`, `running` and
+    `failed` jobs exist already. `stored` records have a prediction.
     """
 
     source: str
@@ -39,6 +40,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     running: int = 0
     failed: int = 0
     stored: int = 0
+    requests: int = 0
     remarks: list[str] = []
 
     @classmethod
@@ -47,13 +49,15 @@ class RunPlan(msgspec.Struct, frozen=True):
         jobs = [shard for shard in manifest.shards if shard.job]
         stored = [JobRecords(objects, layout.job(shard.job)).read() for shard in jobs]
         records = [record for record in stored if record and record.refused is None]
+        new = [shard for shard, record in zip(jobs, stored, strict=True) if not record or record.refused is not None]
         ends = [record.end for record in records]
         return cls(
             manifest.source,
             manifest.counts,
             len(manifest.shards),
             sum(shard.bytes for shard in jobs),
-            jobs=len(stored) - len(records),
+            jobs=sum(not shard.realtime for shard in new),
+            requests=sum(shard.records for shard in new if shard.realtime),
             done=sum(end is not None and end.state not in BAD_ENDS for end in ends),
             running=sum(end is None for end in ends),
             failed=sum(end is not None and end.state in BAD_ENDS for end in ends),
@@ -76,6 +80,8 @@ class RunPlan(msgspec.Struct, frozen=True):
             f"{self.jobs:,} jobs to pay for; {self.done:,} done, {self.running:,} running, {self.failed:,} failed; "
             "for those that failed, clear batch_predict"
         )
+        if self.requests:
+            yield f"{self.requests:,} records are predicted in real time, one request each"
         yield from self.remarks
 
 

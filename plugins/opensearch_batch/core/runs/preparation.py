@@ -272,6 +272,7 @@ class Preparation:
             self._limits,
             self._adapter.request_line(manifest.parameters, manifest.inputs),
             job_keys(self._adapter, manifest.parameters, manifest.inputs),
+            options.realtime.below,
             passthrough=options.passthrough,
             pays=not options.rebuild,
             writes=not options.dry_run,
@@ -305,15 +306,16 @@ class Preparation:
         Raises:
             ConfigError: the source is new, and its records are too few for a job.
         """
-        least = self._limits.min_records
+        least, problem = self._limits.min_records, self._options.realtime.problem
+        problem = problem and f", and fewer cannot be predicted in real time: {problem}"
         if cut.too_few and is_new and not cut.shards():
             raise ConfigError(
-                f"the source has {cut.too_few} records, but a job of the service needs at least {least}; wait for more "
-                "documents, or choose another service"
+                f"the source has {cut.too_few} records, but a job of the service needs at least {least}{problem}; wait "
+                "for more documents, or choose another service"
             )
         if cut.too_few:
             name = self._adapter.name
-            cause = f"a job of {name} has at least {least} records"
+            cause = f"a job of {name} has at least {least} records{problem}"
             self._remarks.append(f"{cut.too_few:,} records wait for a later run, because {cause}")
         if self._changed:
             self._remarks.append(

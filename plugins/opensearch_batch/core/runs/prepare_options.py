@@ -12,6 +12,7 @@ from opensearch_batch.core.ingest.prediction_map import with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import document_factory
 from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.jobs.predict_action import RealtimeLimit
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.storage.objects import Objects
@@ -36,6 +37,7 @@ class PrepareOptions(msgspec.Struct, frozen=True, kw_only=True):
         passthrough: the objects are submitted unchanged.
         limit: the maximum number of records; all if None.
         max_records, max_bytes: the maximum size of a shard.
+        realtime: how few records are predicted in real time.
         force: read all objects, ignore the prediction store, and pay for all predictions.
         rebuild: read all objects, and write all documents from the prediction store, without paying.
         is_trial: compare with an empty ledger, delete nothing, and commit nothing.
@@ -52,6 +54,7 @@ class PrepareOptions(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     max_records: int
     max_bytes: int
+    realtime: RealtimeLimit = RealtimeLimit()
     force: bool = False
     rebuild: bool = False
     is_trial: bool = False

@@ -143,7 +143,7 @@ class Repair:
 
         def cut(located: Located) -> Iterator[NewShard]:
             absent = located.absent()
-            if len(absent) >= max(self._adapter.limits.min_records, 1):
+            if len(absent) >= max(self._adapter.limits.min_records, 1) or self._is_realtime(len(absent)):
                 yield self._write_input(absent, keys)
 
         if done := self._done(shard, keys):
@@ -157,8 +157,16 @@ class Repair:
         uri = self._input(jobs[0])
         stored = self._objects.head(uri)
         return msgspec.structs.replace(
-            shard, job=jobs[0], input=uri, records=opened.records, bytes=stored.size_bytes if stored else 0
+            shard,
+            job=jobs[0],
+            input=uri,
+            records=opened.records,
+            bytes=stored.size_bytes if stored else 0,
+            realtime=self._is_realtime(opened.records),
         )
+
+    def _is_realtime(self, records: int) -> bool:
+        return 0 < records < self._manifest.realtime_below
 
     def _identity(self, keys: bytes) -> str:
         return f"{self._manifest.shard_digest(Shard(REPAIR))} {hashlib.sha256(keys).hexdigest()}"

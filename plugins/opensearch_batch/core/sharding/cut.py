@@ -45,6 +45,7 @@ class CutOptions(NamedTuple):
         limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line.
         job_key: computes the job key from the content digest of a shard.
+        realtime_below: fewer distinct records to pay for are predicted in real time, whatever a job's minimum is.
         passthrough: each object that has a new content key is submitted unchanged.
         pays: False to leave records without a prediction to the next run.
         writes: False for a dry run, which returns the same shards and counts, but writes nothing.
@@ -54,6 +55,7 @@ class CutOptions(NamedTuple):
     limits: ShardLimits
     request_line: RequestLine
     job_key: Callable[[str], str]
+    realtime_below: int = 0
     passthrough: bool = False
     pays: bool = True
     writes: bool = True
@@ -87,6 +89,8 @@ class ShardCut:
         self._options = options
         self._staged = StagedShards()
         self._codes, self._unpaid = absent_codes(located)
+        self._realtime = not options.passthrough and 0 < self._unpaid < options.realtime_below
+        self._limits = options.limits.in_real_time() if self._realtime else options.limits
         # The number of the shard that pays for each distinct absent key.
         self._payers = np.full(self._unpaid, -1, np.int64)
         self._shards: list[Shard | None] = []
@@ -194,7 +198,7 @@ class ShardCut:
             self._unpaid -= 1
         self._add(number, row, records.key(at))
         draft = self._draft
-        if draft is not None and draft.number == number and len(draft.keys) < self._options.limits.min_records:
+        if draft is not None and draft.number == number and len(draft.keys) < self._limits.min_records:
             draft.origins.append((row.uri, int(records.lines[at])))
         return True
 
@@ -217,7 +221,7 @@ class ShardCut:
 
     def _fits(self, draft: _Draft, line: bytes) -> bool:
         """Return whether a line fits into a draft; it does if the draft, or the rest, is too small for a job."""
-        limits = self._options.limits
+        limits = self._limits
         if min(len(draft.keys), self._unpaid) < limits.min_records:
             return True
         return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
@@ -226,7 +230,7 @@ class ShardCut:
         draft, self._draft = self._draft, None
         if draft is None:
             return
-        if len(draft.keys) < self._options.limits.min_records:
+        if len(draft.keys) < self._limits.min_records:
             self._shards[draft.number] = None
             self.waiting += draft.origins
             self.unstaged += len(draft.origins)
@@ -238,7 +242,8 @@ class ShardCut:
                 draft.input.seek(0)
                 # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
                 self._objects.upload(uri, draft.input)
-            self._pay_for(draft.number, Shard("", key, uri, len(draft.keys), draft.size_bytes), b"".join(draft.keys))
+            shard = Shard("", key, uri, len(draft.keys), draft.size_bytes, realtime=self._realtime)
+            self._pay_for(draft.number, shard, b"".join(draft.keys))
 
     def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
         self._shards[number] = self._named(number, shard)
@@ -259,9 +264,14 @@ class ShardCut:
                     raise AnswersUnusable(f"{uri}: {cause}", name=job)
                 # The job may be old. The time of this file tells retention that a run needs it.
                 self._objects.write(f"{self._layout.job(job)}/needed", b"")
-            shard = Shard("", job, uri, records, size_bytes)
+            shard = Shard("", job, uri, records, size_bytes, realtime=self._is_realtime(record, records))
             self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
         return self._numbers[job]
+
+    def _is_realtime(self, record: JobRecord | None, records: int) -> bool:
+        """Return whether the records of another run's shard are predicted in real time; without a record, likely."""
+        is_too_small = records < max(self._options.realtime_below, self._options.limits.min_records)
+        return is_too_small if record is None else record.realtime
 
     def _add_shard(self, shard: Shard = Shard("")) -> int:  # noqa: B008 - it is frozen
         self._shards.append(self._named(len(self._shards), shard))

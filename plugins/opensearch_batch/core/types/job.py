@@ -36,6 +36,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     if that is the user's own object. `region` is the region of the connector, empty for a service without regions.
     `pipeline` drafted the submission. `removed_at` is when retention removed the input and the output (epoch seconds),
     after which a run that needs the records submits the job again.
+    `realtime` means that the records are sent one by one through ``_predict`` instead of a job; while that goes on,
+    `renewed_at` is when the attempt at work last renewed its intent (epoch seconds).
     """
 
     job: str
@@ -58,6 +60,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str = ""
     pipeline: str = ""
     removed_at: float | None = None
+    realtime: bool = False
+    renewed_at: float = 0.0
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:
@@ -66,6 +70,15 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
             return "ended"
         return "submitted" if self.ml_task_id or self.remote_job else "intent"
 
+    @property
+    def active_at(self) -> float:
+        """When the attempt that wrote the intent was last known to be at work (epoch seconds)."""
+        return max(self.intended_at, self.renewed_at)
+
+    def is_intent_of(self, record: JobRecord) -> bool:
+        """Return whether the attempt that wrote `record` also wrote this one."""
+        return (self.submission, self.intended_at) == (record.submission, record.intended_at)
+
     def submission_of(self, ml_task_id: str | None) -> int:
         """Return the number of the submission with this task; the newest one if no earlier one has it."""
         earlier = (past["submission"] for past in self.history if ml_task_id and past["ml_task_id"] == ml_task_id)
@@ -73,10 +86,14 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The response to an accepted submission: the id of the ML Commons task, if there is one, and the remote job."""
+    """The response to an accepted submission: the id of the ML Commons task, if there is one, and the remote job.
+
+    `end` is set if the work is done already, as after real-time requests.
+    """
 
     ml_task_id: str | None
     remote_job: dict[str, Any] = {}
+    end: End | None = None
 
 
 class ResubmitRequest(msgspec.Struct, frozen=True):

@@ -32,7 +32,8 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
     `records` lines and `bytes` bytes. `staged` is the file of the `documents` records, or deletions, that the ingest
     writes; a scan stages nothing. `output` is the configured location of the job's output, with `JOB_NAME` for the name
     of the job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is
-    the user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
+    the user's own object, which may change (else empty). `realtime`: the records are sent one by one through
+    ``_predict`` instead of a job. Tasks pass shards to each other through XCom.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
     documents: int = 0
     output: str = ""
     etag: str = ""
+    realtime: bool = False
 
 
 class ShardGroup(msgspec.Struct, frozen=True):
@@ -126,7 +128,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
     those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
-    A run that does not pay leaves records without a prediction to the next run.
+    A run that does not pay leaves records without a prediction to the next run. Fewer records than `realtime_below` are
+    predicted in real time.
     """
 
     pipeline: str
@@ -150,6 +153,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     attempt: str = ""
     pays: bool = True
+    realtime_below: int = 0
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []

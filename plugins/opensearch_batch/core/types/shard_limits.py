@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from opensearch_batch.core.types.rows import RowLimit
+
+# The maximum number of records of a shard that is predicted in real time: one task sends them one after another.
+REALTIME_RECORDS = 100
 
 
 class ShardLimits(msgspec.Struct, frozen=True):
@@ -21,6 +25,10 @@ class ShardLimits(msgspec.Struct, frozen=True):
         if records <= least:
             return False
         return records >= self.max_records + least or size_bytes * (1 - least / records) >= self.max_bytes
+
+    def in_real_time(self) -> ShardLimits:
+        """Return the limits of a shard that is predicted in real time, for which a job's minimum does not apply."""
+        return replace(self, max_records=min(self.max_records, REALTIME_RECORDS), min_records=1)
 
     @property
     def row_limit(self) -> RowLimit:

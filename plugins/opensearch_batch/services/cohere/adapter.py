@@ -15,19 +15,23 @@ from typing import Any, ClassVar
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RealtimeForm
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.core.types.record_ids import RECORD_ID
 from opensearch_batch.services.adapters import MIB, BaseAdapter
-from opensearch_batch.services.inputs import check_input_number, need_inputs
+from opensearch_batch.services.inputs import check_input_number, need_inputs, with_member
 from opensearch_batch.services.parameters import need_parameters, nested
+from opensearch_batch.services.realtime import first, member
 
 DATASET = "dataset_id"
 SCHEME = "cohere"
 NO_EMBEDDINGS = "the row has no embeddings"
+OPTIONS = ("input_type", "embedding_types", "truncate")
+ASSUMED: Mapping[str, Any] = MappingProxyType({"embedding_types": ["float"], "truncate": "END"})
 
 
 class _Embeddings(msgspec.Struct):
@@ -41,6 +45,39 @@ class _Embeddings(msgspec.Struct):
 class _Row(msgspec.Struct):
     record_id: str | None = None
     embeddings: _Embeddings | None = None
+    # Only rows of real-time requests have a reason.
+    error: str | None = None
+
+
+class CohereRealtime(RealtimeForm):
+    """Real-time requests: Embed, of the first or the second version of the API, with the text of a line."""
+
+    def url_ends(self, parameters: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG002 - always the same
+        return ("/v1/embed", "/v2/embed")
+
+    def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 - always the same
+        return ASSUMED
+
+    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Any:  # noqa: ANN401, ARG002 - JSON
+        """Return the text of the line with the options of a job."""
+        options = {name: nested(parameters, name) for name in OPTIONS if parameters.get(name) is not None}
+        return {"texts": [member(line, "text")], "model": parameters["model"], **options}
+
+    def row(
+        self,
+        line: bytes,
+        response: PredictResponse,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),  # noqa: ARG002 - always one
+    ) -> bytes:
+        """Return the line with its embedding; vectors are those of the job's embedding type."""
+        kind, body = _embedding_type(parameters), response.response
+        embeddings = body.get("embeddings") if isinstance(body, dict) else response.vectors
+        values = embeddings.get(kind) if isinstance(embeddings, dict) else embeddings
+        return with_member(line, "embeddings", msgspec.json.encode({kind: first(values)}))
+
+    def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
+        return with_member(line, "error", msgspec.json.encode(reason))
 
 
 class CohereAdapter(BaseAdapter):
@@ -51,6 +88,7 @@ class CohereAdapter(BaseAdapter):
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     batch_path = "/embed-jobs"
+    realtime = CohereRealtime()
     output_members = frozenset({"embeddings"})
     id_member: str | None = RECORD_ID
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
@@ -68,7 +106,7 @@ class CohereAdapter(BaseAdapter):
         _embedding_type(parameters)
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: nested(parameters, name) for name in ("input_type", "embedding_types", "truncate")}
+        return {name: nested(parameters, name) for name in OPTIONS}
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset does not contain the model
         return LineForm.of({"text": msgspec.Raw(INPUTS), RECORD_ID: ID}, inputs)
@@ -118,7 +156,7 @@ class CohereAdapter(BaseAdapter):
             return PredictionRow(None, "the row is not a valid JSON object")
         values = [] if decoded.embeddings is None else msgspec.structs.astuple(decoded.embeddings)
         has_any = any(bytes(value) not in (b"", b"null") for value in values)
-        return PredictionRow(decoded.record_id, None if has_any else NO_EMBEDDINGS)
+        return PredictionRow(decoded.record_id, None if has_any else decoded.error or NO_EMBEDDINGS)
 
 
 def _embedding_type(parameters: Mapping[str, Any]) -> str:

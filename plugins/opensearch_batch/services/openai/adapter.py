@@ -20,14 +20,51 @@ from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRo
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_input_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested_object
+from opensearch_batch.services.realtime import LineBodies, member
 from opensearch_batch.services.row_errors import prediction_row
 
 EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
+ASSUMED: Mapping[str, Any] = MappingProxyType({"encoding_format": "float"})
 FILE = "input_file_id"
 SCHEME = "openai"
+
+
+class OpenAIRealtime(LineBodies):
+    """Real-time requests: the body of a line, sent to the line's own endpoint."""
+
+    body_member = "body"
+
+    def url_ends(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+        return (_endpoint(parameters),)
+
+    def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        return ASSUMED if _endpoint(parameters) == EMBEDDINGS else {}
+
+    def row(
+        self,
+        line: bytes,
+        response: PredictResponse,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
+    ) -> bytes:
+        """Return ``{"custom_id", "response"}``; vectors are put back into the form of an embeddings response."""
+        body = response.response
+        if response.vectors:
+            data = [{"object": "embedding", "index": n, "embedding": each} for n, each in enumerate(response.vectors)]
+            body = {"object": "list", "data": data, "model": parameters["model"]}
+        return _row(line, 200, body)
+
+    def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
+        return _row(line, 400, {"error": {"message": reason}})
+
+
+def _row(line: bytes, status: int, body: object) -> bytes:
+    response = {"status_code": status, "body": body}
+    return msgspec.json.encode({"custom_id": member(line, "custom_id"), "response": response, "error": None})
 
 
 class OpenAIAdapter(BaseAdapter):
@@ -41,6 +78,7 @@ class OpenAIAdapter(BaseAdapter):
         refuse=frozenset({"insufficient_quota"}),
     )
     batch_path = "/batches"
+    realtime = OpenAIRealtime()
     output_members = frozenset({"custom_id", "response", "error"})
     id_member: str | None = "custom_id"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})

@@ -68,6 +68,8 @@ def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     for inner, options in processors:
         if isinstance(options, S3Enrich):
             yield inner, "the output rows of a job contain their records, so no join is needed; remove it"
+    if ml.action_type == "predict":
+        yield (*keys, "action_type"), "a pipeline file with prepare: false submits its inputs as jobs"
     if ml.service_name != "sagemaker":
         yield (
             (*keys, "service_name"),

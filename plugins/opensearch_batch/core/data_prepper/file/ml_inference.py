@@ -1,4 +1,7 @@
-"""Options of ml_inference. Only batch jobs through ML Commons are supported.
+"""Options of ml_inference: batch jobs or real-time requests, through ML Commons.
+
+Data Prepper sends the body of a batch job to ``_predict`` too, which no model understands. Here `predict` sends each
+line of the input in a request of its own, and writes the output that a batch job would write.
 
 Source: Data Prepper's MLProcessorConfig and its configuration package (2.17).
 """
@@ -54,11 +57,6 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        if self.action_type == "predict":
-            yield (
-                ("action_type",),
-                "only batch_predict is supported; for online inference use an ingest pipeline of the index",
-            )
         if self.model_id in BUILT_IN:
             yield (
                 ("model_id",),
