@@ -21,6 +21,7 @@ class BaseAdapter:
     model_parameter: ClassVar[str] = "model"
     # Empty accepts a connector with any URL.
     batch_path: str = ""
+    input_members: frozenset[str] = frozenset()
     name: str
     # All states that the service documents.
     states: ClassVar[Mapping[str, State]]

@@ -81,7 +81,7 @@ class SpecRun:
             spec.ingest.op_type,
             spec.on_missing,
             spec.ingest.on_unmatched,
-            routing=spec.ingest.routing,
+            routing=spec.routing,
             processors=spec.ingest.processors,
             when=spec.ingest.when,
         )

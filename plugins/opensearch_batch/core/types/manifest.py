@@ -106,7 +106,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
     those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
-    A run that does not pay leaves records without a prediction to the next run.
+    A run that does not pay leaves records without a prediction to the next run. A run `in_place` updates fields of the
+    documents that it reads; it deletes nothing.
     """
 
     pipeline: str
@@ -129,6 +130,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     attempt: str = ""
     pays: bool = True
+    in_place: bool = False
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
