@@ -259,6 +259,36 @@ def test_a_run_in_place_refuses_deletions() -> None:
         run._ingest(Shard("deletions", staged="s3://lake/work/nothing", documents=1))
 
 
+def test_a_run_in_place_has_no_other_source_or_index() -> None:
+    """Each would replace whole documents by those of the run."""
+    pipeline = filled(1)
+    pipeline.settings.check_run(reads_own_source=True, index=SOURCE)
+    for reads_own_source, index in ((False, SOURCE), (True, "other")):
+        with pytest.raises(ConfigError, match="writes into the documents"):
+            pipeline.settings.check_run(reads_own_source=reads_own_source, index=index)
+    copying = IndexPipeline(in_place=False).settings
+    copying.check_run(reads_own_source=False, index="any")
+    copying.check_target(is_source=False, index="books")
+    for settings, is_source in ((copying, True), (pipeline.settings, False)):
+        with pytest.raises(ConfigError, match="the source index"):
+            settings.check_target(is_source=is_source, index="an-alias")
+
+
+def test_a_listing_that_is_not_whole_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that is not listed would count as removed."""
+    pipeline = filled()
+    search = pipeline.indexes._search
+
+    def lacking(body: Any) -> Any:
+        answer = search(body)
+        del answer["hits"]["hits"][3]
+        return answer
+
+    monkeypatch.setattr(pipeline.indexes, "_search", lacking)
+    with pytest.raises(FatalError, match="7 documents, but 6 were listed"):
+        pipeline.run()
+
+
 def test_an_expired_point_in_time_is_retried() -> None:
     """It is no removed document."""
     pipeline = filled()
