@@ -102,12 +102,13 @@ class MemoryIndex:
 
 
 class MemoryIndexes(Cluster):
-    """A cluster with indexes; `before_bulk` is called before each bulk request, like another writer's write."""
+    """A cluster with indexes; `before_bulk` and `before_fetch` are called before such requests, like another writer."""
 
     def __init__(self, step: Callable[[], None] = lambda: None) -> None:
         self.name = "memory"
         self.indexes: dict[str, MemoryIndex] = {}
         self.before_bulk: Callable[[], None] = lambda: None
+        self.before_fetch: Callable[[], None] = lambda: None
         self.bodies: list[Any] = []
         self.points: dict[str, list[list[Document]]] = {}
         self._step = step
@@ -135,7 +136,7 @@ class MemoryIndexes(Cluster):
         """Answer a request."""
         if path == "/_search/point_in_time":
             for point in body["pit_id"]:
-                del self.points[point]
+                self.points.pop(point, None)
             return {}
         if path.endswith("/point_in_time"):
             return self._open(path.split("/")[1])
@@ -151,7 +152,8 @@ class MemoryIndexes(Cluster):
         body = json.loads(msgspec.json.encode(body))
         if not path.endswith("_mget"):
             self.bodies.append(body)
-            return json.dumps(self._search(body))
+            return json.dumps(self.search(body))
+        self.before_fetch()
         index = self.indexes[path.split("/")[1]]
         return json.dumps({"docs": [self._found(index, wanted) for wanted in body["docs"]]})
 
@@ -161,7 +163,8 @@ class MemoryIndexes(Cluster):
         self.points[point] = copies
         return {"pit_id": point}
 
-    def _search(self, body: Any) -> Any:
+    def search(self, body: Any) -> Any:
+        """Answer a search."""
         shards = self.points.get(body["pit"]["id"])
         if shards is None:
             raise NotFound("memory: no such context")
@@ -201,7 +204,9 @@ def _matches(query: Any, document: Document) -> bool:
     ((kind, body),) = query.items() if query else [("match_all", {})]
     if kind == "bool":
         wanted, unwanted = body.get("filter", []), body.get("must_not", [])
-        return all(_matches(each, document) for each in wanted) and not any(_matches(each, document) for each in unwanted)
+        return all(_matches(each, document) for each in wanted) and not any(
+            _matches(each, document) for each in unwanted
+        )
     if kind == "exists":
         return body["field"] in document.source
     for name, condition in body.items():

@@ -236,7 +236,7 @@ def test_a_pipeline_in_place_keeps_ids_and_routing(tmp_path: Path) -> None:
         ("embedding: prediction", "text: $.text", r"ingest.field_map.text: in place, only predictions"),
         ("work_prefix", "id: $.sku\nwork_prefix", r"id: in place, a document keeps its id"),
         ("work_prefix", "  on_removed: delete\nwork_prefix", r"source.on_removed: .* no document is deleted"),
-        ("work_prefix", "  deleted: {path: $.op, equals: x}\nwork_prefix", r"source.deleted: .* no document is deleted"),
+        ("work_prefix", "  deleted: {path: $.op, equals: x}\nwork_prefix", r"source.deleted: .* is deleted"),
         ("\n  input: $.text", "", r"batch_predict: without input"),
         ("work_prefix", "  uri: s3://documents/in/\nwork_prefix", r"source: set exactly one of uri and index"),
         ("work_prefix", "  include: [a]\nwork_prefix", r"source.include: chooses objects"),

@@ -239,7 +239,9 @@ class Pipeline:
         """Begin a run of the whole source, or of a partition of it."""
         self.runs += 1
         self.clock += 1
-        return Run(self, f"run{self.runs}", f"{self.source_prefix}{partition}", at_s or self.clock, self.options | options)
+        return Run(
+            self, f"run{self.runs}", f"{self.source_prefix}{partition}", at_s or self.clock, self.options | options
+        )
 
     def run(self, partition: str = "", at_s: float | None = None, **options: Any) -> Run:
         """Run from the beginning to the end."""
@@ -333,7 +335,7 @@ class Run:
         for shard in prepared.manifest.shards:
             if shard.job:
                 self.stages.append(partial(self._predict, shard))
-            self.stages.append(partial(self._ingest, shard))
+            self.stages.append(partial(self.ingest, shard))
         self.stages += [self._repair, self._reconcile]
 
     def _predict(self, shard: Shard) -> None:
@@ -355,7 +357,8 @@ class Run:
         self._pipeline.clock += 100
         return self._pipeline.clock
 
-    def _ingest(self, shard: Shard) -> None:
+    def ingest(self, shard: Shard) -> None:
+        """Ingest a shard."""
         pipeline, output = self._pipeline, None
         assert self.manifest is not None
         if shard.job:
@@ -383,7 +386,7 @@ class Run:
         if shard.job:
             self._predict(shard)
         self._repaired = [shard]
-        self.stages.insert(1, partial(self._ingest, shard))
+        self.stages.insert(1, partial(self.ingest, shard))
 
     def _reconcile(self) -> None:
         pipeline = self._pipeline

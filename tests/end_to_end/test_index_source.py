@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -41,7 +41,10 @@ def bulk(cluster: Cluster, index: str, *actions: Mapping[str, Any]) -> list[Any]
     """Send actions, with the member `doc` as their second line; return the results."""
     lines = []
     for action in actions:
-        lines += [{name: value for name, value in action.items() if name != "doc"}, *([action["doc"]] * ("doc" in action))]
+        lines += [
+            {name: value for name, value in action.items() if name != "doc"},
+            *([action["doc"]] * ("doc" in action)),
+        ]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     items = cluster.call("POST", f"/{index}/_bulk", body, params={"refresh": "true"}, timeout_s=120.0)["items"]
     return [result for item in items for result in item.values()]
@@ -77,7 +80,7 @@ class Searches:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._search)
 
-    def __enter__(self) -> Searches:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -161,7 +164,10 @@ def test_what_others_write_meanwhile_is_neither_lost_nor_overwritten(lab: Lab, i
     )  # fmt: skip
     run.finish()
     assert counts(run) == {"read": 60, "indexed": 58, "waiting": 2, "paid": 60}
-    assert cluster.call("GET", f"/{index}/_doc/d0", params={"routing": "r0"})["_source"] == {"text": "other", "price": 0}
+    assert cluster.call("GET", f"/{index}/_doc/d0", params={"routing": "r0"})["_source"] == {
+        "text": "other",
+        "price": 0,
+    }
     found = cluster.call("GET", f"/{index}/_doc/d1")["_source"]
     assert found == {"text": "t1", "price": 1000, "v": vector_of("t1")}
     assert counts(pipeline.run()) == {"read": 60, "indexed": 2, "unchanged": 58, "paid": 2, "removed": 1}
@@ -180,7 +186,11 @@ def test_the_node_reads_and_guards_likewise(lab: Lab, index: str) -> None:
         if number % 7 == 0:
             del members["at"]
         routing = f"r{number}" if number % 2 else None
-        bulk(cluster, index, {"index": {"_id": f"d{number}", **({"routing": routing} if routing else {})}, "doc": members})
+        bulk(
+            cluster,
+            index,
+            {"index": {"_id": f"d{number}", **({"routing": routing} if routing else {})}, "doc": members},
+        )
         twin.put(f"d{number}", members, routing)
     query = {"range": {"at": {"gte": 1_700_000_000_005, "format": "epoch_millis"}}}
     for source in (
@@ -241,7 +251,7 @@ def test_a_point_in_time_shows_what_was_listed_until_it_expires(lab: Lab, index:
         bulk(cluster, index, {"index": {"_id": "a"}, "doc": {"text": "two"}}, {"index": {"_id": "b"}, "doc": {}})
         content = present(blocks.read(item.uri)).content
         assert content == b'{"_id":"a", "text": "one",\t"n": 1.10, "big": 12345678901234567890.123 }\n'
-        cluster.call("DELETE", "/_search/point_in_time", {"pit_id": [blocks._pit]})
+        cluster.call("DELETE", "/_search/point_in_time/_all")
         with pytest.raises(RetriableError, match="expired"):
             blocks.read(item.uri)
 

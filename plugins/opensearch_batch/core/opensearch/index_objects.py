@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, NoReturn, Self
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, field_type
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
 from opensearch_batch.core.storage.raw_stream import RawStream
@@ -31,8 +31,8 @@ PAGE_BYTES, FIRST_PAGE = 4 << 20, 100
 # Sequence numbers in a block. With a version field, the expected number of its values in a block.
 BLOCK_NUMBERS, BLOCK_VALUES = 10_000, 1_024
 _DIGEST_BYTES = 16
-# Types whose values are sorted and compared as whole numbers.
-VERSION_TYPES = ("date", "long", "integer", "short", "byte")
+# Types whose values are sorted as 64-bit numbers.
+VERSION_TYPES = ("date", "long")
 # The sort value of a document without the field.
 _MISSING = (1 << 63) - 1
 
@@ -150,10 +150,12 @@ class IndexObjects:
             return
         try:
             self._cluster.call("DELETE", "/_search/point_in_time", {"pit_id": [self._pit]})
-        except BatchError:
-            # It expires.
+        except ConfigError:
             if error[0] is None:
                 raise
+        except (RetriableError, FatalError):
+            # It expires.
+            return
 
     def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
         raise ConfigError(f"{uri}: an index is no place for files; give an S3 URI")

@@ -93,7 +93,7 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
     version_field: Annotated[
         str | None,
         about(
-            "Field of type `date` or of an integer type that grows with each change of a document of `index`; then "
+            "Field of type `date` or `long` that grows with each change of a document of `index`; then "
             "documents are read again only if it changed. Default: each write of a document counts until it is read.",
             "updated_at",
         ),

@@ -62,15 +62,20 @@ class InPlaceSink(IndexSink):
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
         """Update documents by bulk requests; an update that an interrupted attempt has made changes nothing."""
         writer = BulkWriter(self._cluster, self.request, still_claimed=attempt.still_claimed)
-        return writer.write(self._guarded(entries))
+        return writer.write(self._guarded(entries, attempt.still_claimed))
 
-    def _guarded(self, entries: Iterable[Entry]) -> Iterator[Entry | Waiting]:
+    def _guarded(self, entries: Iterable[Entry], still_claimed: Callable[[], bool]) -> Iterator[Entry | Waiting]:
         stream = iter(entries)
         while batch := _next_batch(stream):
             items = [entry for entry in batch if isinstance(entry, Item)]
             found = dict(zip(map(id, items), self._fetched(items), strict=True))
+            # Asked after the fetch: a newer run that claims from now on writes after it, so the index refuses ours.
+            is_claimed = still_claimed()
             for entry in batch:
-                yield self._update(entry, found[id(entry)]) if isinstance(entry, Item) else entry
+                if isinstance(entry, Item):
+                    yield self._update(entry, found[id(entry)]) if is_claimed else Waiting(entry.context)
+                else:
+                    yield entry
 
     def _update(self, item: Item, found: _Found) -> Item | Waiting:
         """Return the update of a document as it was fetched; `Waiting` if it is not the one that was read."""
