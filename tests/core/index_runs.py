@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.opensearch.index_objects import SCHEME, IndexObjects, source_uri
 from opensearch_batch.core.runs.index_source import SourceIndex
+from opensearch_batch.core.sharding.index_objects import SCHEME, IndexObjects, source_uri
 from opensearch_batch.core.sharding.listing import Listing, list_source
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects

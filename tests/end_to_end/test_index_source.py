@@ -13,9 +13,9 @@ import pytest
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.opensearch.cluster import Cluster, field_type
-from opensearch_batch.core.opensearch.index_objects import SCHEME, IndexObjects, IndexSource, source_uri
 from opensearch_batch.core.runs.index_source import SourceIndex
 from opensearch_batch.core.runs.run_account import ShardRunCounts
+from opensearch_batch.core.sharding.index_objects import SCHEME, IndexObjects, IndexSource, source_uri
 from opensearch_batch.core.sharding.listing import Listing, list_source
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from opensearch_batch.core.opensearch.index_objects import IndexObjects, IndexSource, source_uri
+from opensearch_batch.core.sharding.index_objects import IndexObjects, IndexSource, source_uri
 from tests.security.secured import BODY, SOURCE_ROLE, Secured, User, permissions, refusals, without
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.opensearch.index_objects import SCHEME, IndexObjects
 from opensearch_batch.core.runs.index_source import SourceIndex
+from opensearch_batch.core.sharding.index_objects import SCHEME, IndexObjects
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook

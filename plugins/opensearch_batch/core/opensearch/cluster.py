@@ -226,7 +226,8 @@ def field_type(index: Index, name: str) -> str | None:
     mapping: dict[str, Any] = index.mappings
     for part in name.split("."):
         mapping = mapping.get("properties", {}).get(part, {})
-    return mapping.get("type")
+    kind: str | None = mapping.get("type")
+    return kind
 
 
 def check_dimension(index: Index, fields: list[str], dimension: int) -> None:

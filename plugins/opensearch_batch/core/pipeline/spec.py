@@ -19,7 +19,6 @@ from opensearch_batch.core.ingest.request import (
     OnUnmatched,
     OpType,
 )
-from opensearch_batch.core.opensearch.index_objects import source_uri
 from opensearch_batch.core.pipeline.spec_parts import (
     S3_PREFIX,
     Count,
@@ -30,6 +29,7 @@ from opensearch_batch.core.pipeline.spec_parts import (
     SourceSpec,
     about,
 )
+from opensearch_batch.core.sharding.index_objects import source_uri
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.transform.map_paths import HIT_ID, HIT_ROUTING
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, REPAIR_AT_MOST
