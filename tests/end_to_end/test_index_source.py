@@ -115,7 +115,7 @@ def with_vector(cluster: Cluster, index: str) -> int:
 @pytest.mark.each_version
 def test_an_index_of_20000_documents_gets_vectors_in_place_while_it_is_searched(lab: Lab, index: str) -> None:
     """All are paid for and written once; then 10 updates and 5 deletions cost 10 predictions and 10 writes."""
-    cluster = lab.cluster
+    cluster = lab.cluster()
     create(cluster, index, shards=2)
     for first in range(0, MANY, 5_000):
         documents = [
@@ -144,7 +144,7 @@ def test_an_index_of_20000_documents_gets_vectors_in_place_while_it_is_searched(
 
 def test_what_others_write_meanwhile_is_neither_lost_nor_overwritten(lab: Lab, index: str) -> None:
     """Texts that changed during the run wait for the next one; other fields keep what others wrote."""
-    cluster = lab.cluster
+    cluster = lab.cluster()
     create(cluster, index, shards=3)
     routed = {number: {"routing": f"r{number}"} if number % 3 == 0 else {} for number in range(60)}
     bulk(
@@ -178,7 +178,7 @@ def test_what_others_write_meanwhile_is_neither_lost_nor_overwritten(lab: Lab, i
 
 def test_the_node_reads_and_guards_likewise(lab: Lab, index: str) -> None:
     """The index in memory, with which the other tests run, has the blocks and the verdicts of a node."""
-    cluster, memory = lab.cluster, MemoryIndexes()
+    cluster, memory = lab.cluster(), MemoryIndexes()
     create(cluster, index, shards=3)
     twin = memory.create(index, shards=3, at={"type": "date"}, v=VECTOR)
     for number in range(30):
@@ -242,7 +242,7 @@ def lines(cluster: Cluster, source: IndexSource) -> list[str]:
 
 def test_a_point_in_time_shows_what_was_listed_until_it_expires(lab: Lab, index: str) -> None:
     """Later writes are not read, numbers keep their digits, and an expired point in time is no removed document."""
-    cluster = lab.cluster
+    cluster = lab.cluster()
     create(cluster, index)
     document = b'{"index":{"_id":"a"}}\n{ "text": "one",\t"n": 1.10, "big": 12345678901234567890.123 }\n'
     cluster.call("POST", f"/{index}/_bulk", document, params={"refresh": "true"})
@@ -260,8 +260,8 @@ def test_a_pipeline_writes_vectors_into_the_index_that_it_reads(lab: Lab, index:
     """In Airflow: the first run writes all, the second one nothing; a copy of whole documents follows removals."""
     own = OwnPipelines(lab)
     body = {"settings": INDEX_BODY["settings"], "mappings": INDEX_BODY["mappings"]}
-    lab.cluster.create_index(index, body)
-    bulk(lab.cluster, index, *({"index": {"_id": f"d{n}"}, "doc": {"text": f"t {n}", "price": n}} for n in range(12)))
+    lab.cluster().create_index(index, body)
+    bulk(lab.cluster(), index, *({"index": {"_id": f"d{n}"}, "doc": {"text": f"t {n}", "price": n}} for n in range(12)))
     name = own.new_name()
     ingest = {"index": index, "index_body": None, "field_map": {"text": None}}
     own.write(name, own.spec(name, source={"uri": None, "index": index}, id=None, ingest=ingest))
@@ -284,7 +284,7 @@ def test_a_pipeline_writes_vectors_into_the_index_that_it_reads(lab: Lab, index:
     assert own.run(copy).wait() == "success"
     assert own.count(target) == 10
     assert lab.documents(target)["d3"]["price"] == 3
-    bulk(lab.cluster, index, {"delete": {"_id": "d3"}})
+    bulk(lab.cluster(), index, {"delete": {"_id": "d3"}})
     run = own.run(copy)
     assert run.wait() == "success"
     assert run.counts()["deleted"] == 1

@@ -156,7 +156,11 @@ class IngestSpec(SpecStruct, frozen=True):
         ),
     ] = None
     ingest_fields: Annotated[
-        list[str], about("JSON paths in a record; each is indexed as a field with the path's last name.", ["$.title"])
+        list[str],
+        about(
+            "JSON paths in a record; each is indexed as a field with the path's last name, `$.*` as all members.",
+            ["$.title"],
+        ),
     ] = []
     index_body: Annotated[
         str | None,
