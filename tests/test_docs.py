@@ -6,10 +6,12 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from include.local_stack.incremental import CLASSES
 from opensearch_batch.core.types.manifest import PrepareCounts
@@ -28,7 +30,7 @@ PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
 FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}
 # Files that a how-to writes.
-WRITTEN = {"include/indexes/books.json", "include/pipelines/books.yaml"}
+WRITTEN = {"include/indexes/books.json", "include/pipelines/books.yaml", "include/pipelines/products.yaml"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
@@ -144,11 +146,27 @@ def test_the_new_pipeline_of_the_how_to_passes_the_check(tmp_path: Path) -> None
     text = (ROOT / "docs" / "how_to" / "new_pipeline.md").read_text()
     (index,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     (pipeline,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    shutil.copytree(ROOT / "include" / "connectors", tmp_path / "connectors")
-    for folder, name, content in (("indexes", "books.json", index), ("pipelines", "books.yaml", pipeline)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_text(content)
-    done = command("check", str(tmp_path / "pipelines"), "--json")
+    check(tmp_path, pipeline, index)
+
+
+def test_the_pipelines_of_the_how_to_on_indexes_pass_the_check(tmp_path: Path) -> None:
+    """The one in place whole, and the one to another index with the parts that differ."""
+    text = (ROOT / "docs" / "how_to" / "index_as_source.md").read_text()
+    in_place, copy = (textwrap.dedent(each) for each in re.findall(r" *```yaml\n(.*?)```", text, re.DOTALL))
+    check(tmp_path / "in_place", in_place, "{}")
+    merged = {**yaml.safe_load(in_place), **yaml.safe_load(copy), "tests": []}
+    body = {"mappings": {"properties": {"embedding": {"type": "knn_vector", "dimension": 384}}}}
+    body["settings"] = {"index.knn": True}
+    check(tmp_path / "copy", yaml.safe_dump(merged), json.dumps(body), name="products", tests=0)
+
+
+def check(folder: Path, pipeline: str, index: str, *, name: str = "books", tests: int = 1) -> None:
+    """Check a pipeline and its index as files; there are no mistakes."""
+    shutil.copytree(ROOT / "include" / "connectors", folder / "connectors")
+    for part, file, content in (("indexes", f"{name}.json", index), ("pipelines", f"{name}.yaml", pipeline)):
+        (folder / part).mkdir()
+        (folder / part / file).write_text(content)
+    done = command("check", str(folder / "pipelines"), "--json")
     assert done.returncode == 0, done.stdout
     account = json.loads(done.stdout)
-    assert (account["tests"], account["mistakes"]) == (1, 0)
+    assert (account["tests"], account["mistakes"]) == (tests, 0)

@@ -196,12 +196,62 @@ def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) ->
         ("", "schedule: {new_objects: {}}", "append: runs are started by new objects"),
         ("\n  mode: snapshot", "schedule: {new_objects: {}}", "snapshot: source.mode"),
         ("\n  mode: append", "", "append: source.mode"),
+        ("index", "schedule: '@daily'", "snapshot: each run lists the whole index"),
     ],
 )
 def test_absence_means_what_the_source_is(tmp_path: Path, source: str, schedule: str, mode: str) -> None:
     """Unless the file decides it."""
     text = GOOD.replace("/in/", f"/in/{source}") + schedule
+    if source == "index":
+        text = GOOD.replace("uri: s3://documents/in/", "index: products") + schedule
     assert "{}: {}".format(*mode_of(PipelineFile(spec_file(tmp_path, text), adapter_of).spec)).startswith(mode)
+
+
+IN_PLACE = (
+    GOOD.replace("uri: s3://documents/in/", "index: passages")
+    .replace("text: $.text", "embedding: prediction")
+    .replace("model_id: abc", "model_id: abc\n  input: $.text")
+)
+
+
+def test_a_pipeline_in_place_keeps_ids_and_routing(tmp_path: Path) -> None:
+    """Without a word about them; with another name, or another cluster, it is not in place."""
+    spec = PipelineFile(spec_file(tmp_path, IN_PLACE), adapter_of).spec
+    assert (spec.in_place, spec.source_uri) == (True, "opensearch://opensearch_default/passages/")
+    assert (spec.field_map, spec.routing) == ({"_id": "$._id", "embedding": "prediction"}, "$._routing")
+    for old, new in (("index: passages\n  field", "index: other\n  field"), ("work", "  opensearch_conn_id: o\nwork")):
+        other = PipelineFile(spec_file(tmp_path, IN_PLACE.replace(old, new, 1)), adapter_of).spec
+        assert (other.in_place, other.routing) == (False, "$._routing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  field_map", "  ingest_fields: [$.*]\n  field_map", r"ingest.ingest_fields: .* only predictions are"),
+        ("  field_map", "  routing: $.shop\n  field_map", r"ingest.routing: .* keeps its routing"),
+        ("  field_map", "  ingest_pipeline: dates\n  field_map", r"ingest.ingest_pipeline: "),
+        ("  field_map", "  op_type: upsert\n  field_map", r"ingest.op_type: .* each document is updated"),
+        ("  field_map", "  on_unmatched: index_partial\n  field_map", r"ingest.on_unmatched: "),
+        ("  field_map", "  index_body: passages\n  field_map", r"ingest.index_body: .* the index exists"),
+        ("embedding: prediction", "text: $.text", r"ingest.field_map.text: in place, only predictions"),
+        ("work_prefix", "id: $.sku\nwork_prefix", r"id: in place, a document keeps its id"),
+        ("work_prefix", "  on_removed: delete\nwork_prefix", r"source.on_removed: .* no document is deleted"),
+        ("work_prefix", "  deleted: {path: $.op, equals: x}\nwork_prefix", r"source.deleted: .* is deleted"),
+        ("\n  input: $.text", "", r"batch_predict: without input"),
+        ("work_prefix", "  uri: s3://documents/in/\nwork_prefix", r"source: set exactly one of uri and index"),
+        ("work_prefix", "  include: [a]\nwork_prefix", r"source.include: chooses objects"),
+        ("work_prefix", "  mode: append\nwork_prefix", r"source.mode: the listing of an index is complete"),
+        ("work_prefix", "  prepare: false\nwork_prefix", r"source.prepare: documents of an index"),
+        ("work_prefix", "schedule: {new_objects: {}}\nwork_prefix", r"schedule: an index has no partitions"),
+        ("index: passages\nwork", "uri: s3://a/b/\n  query: {}\nwork", r"source.query: works only with source.index"),
+        ("index: passages\nwork", "index: '*'\nwork", r"source.index: '\*' cannot be an index"),
+    ],
+)  # fmt: skip
+def test_a_pipeline_on_an_index_refuses_what_could_harm_it(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """Each option that would delete or replace documents, or means nothing there."""
+    assert old in IN_PLACE
+    with pytest.raises(ConfigError, match=message):
+        PipelineFile(spec_file(tmp_path, IN_PLACE.replace(old, new, 1)), adapter_of)
 
 
 def test_the_reference_and_the_schema_are_of_these_types() -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -36,6 +37,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
 from tests.core.versioned_index import VersionedIndex
+from tests.stored import present
 
 INDEX, INPUTS = "books", ("$.text",)
 VECTOR = VectorField("v", 2)
@@ -199,6 +201,7 @@ class Pipeline:
         self.layout = Layout("s3://lake/work", "p")
         self.request = IngestRequest(INDEX, dict(FIELD_MAP), on_unmatched="dead_letter", max_in_flight=1)
         self.options = {"max_records": 3, "max_bytes": 10_000, "repair_at_most": "100%", **options}
+        self.index, self.in_place, self.source_prefix = INDEX, False, "s3://lake/in/"
         self.clock = 1_000.0
         self.runs = 0
         self._modified = dict[str, float]()
@@ -228,6 +231,11 @@ class Pipeline:
         items = [self._dated(item) for item in self.objects.list(prefix)]
         return Listing(prefix, tuple(items))
 
+    @contextmanager
+    def opened(self, source: str) -> Iterator[tuple[Objects, Listing]]:
+        """Open a source, and list it."""
+        yield self.objects, self.listing(source)
+
     def _dated(self, item: ObjectInfo) -> ObjectInfo:
         return msgspec.structs.replace(item, modified=self._modified[item.uri])
 
@@ -235,7 +243,9 @@ class Pipeline:
         """Begin a run of the whole source, or of a partition of it."""
         self.runs += 1
         self.clock += 1
-        return Run(self, f"run{self.runs}", f"s3://lake/in/{partition}", at_s or self.clock, self.options | options)
+        return Run(
+            self, f"run{self.runs}", f"{self.source_prefix}{partition}", at_s or self.clock, self.options | options
+        )
 
     def run(self, partition: str = "", at_s: float | None = None, **options: Any) -> Run:
         """Run from the beginning to the end."""
@@ -245,7 +255,7 @@ class Pipeline:
 
     def head(self, partition: str = "") -> Head:
         """Return the head of a scope."""
-        scope = scope_of(f"s3://lake/in/{partition}", (), ())
+        scope = scope_of(f"{self.source_prefix}{partition}", (), ())
         return ScopeHead(self.objects, self.layout.scope_head(scope)).load()
 
 
@@ -283,6 +293,10 @@ class Run:
 
     def prepare(self) -> None:
         """Prepare the run."""
+        with self._pipeline.opened(self.source) as (store, listing):
+            self._prepare(store, listing)
+
+    def _prepare(self, store: Objects, listing: Listing) -> None:
         pipeline, layout = self._pipeline, self._pipeline.layout
         draft = Manifest(
             pipeline="p",
@@ -291,8 +305,9 @@ class Run:
             scope=scope_of(self.source, (), ()),
             service=pipeline.adapter.name,
             model_id="m",
-            index=INDEX,
-            index_uuid=pipeline.cluster.uuid,
+            index=pipeline.index,
+            index_uuid=present(pipeline.cluster.index(pipeline.index)).uuid,
+            in_place=pipeline.in_place,
             fingerprint=fingerprint_of(
                 pipeline.request,
                 pipeline.adapter,
@@ -308,9 +323,9 @@ class Run:
             predictions=layout.predictions(),
         )
         prepared = Preparation(
-            pipeline.objects,
+            store,
             layout,
-            pipeline.listing(self.source),
+            listing,
             draft,
             adapter=pipeline.adapter,
             request=pipeline.request,
@@ -324,7 +339,7 @@ class Run:
         for shard in prepared.manifest.shards:
             if shard.job:
                 self.stages.append(partial(self._predict, shard))
-            self.stages.append(partial(self._ingest, shard))
+            self.stages.append(partial(self.ingest, shard))
         self.stages += [self._repair, self._reconcile]
 
     def _predict(self, shard: Shard) -> None:
@@ -346,7 +361,8 @@ class Run:
         self._pipeline.clock += 100
         return self._pipeline.clock
 
-    def _ingest(self, shard: Shard) -> None:
+    def ingest(self, shard: Shard) -> None:
+        """Ingest a shard."""
         pipeline, output = self._pipeline, None
         assert self.manifest is not None
         if shard.job:
@@ -374,7 +390,7 @@ class Run:
         if shard.job:
             self._predict(shard)
         self._repaired = [shard]
-        self.stages.insert(1, partial(self._ingest, shard))
+        self.stages.insert(1, partial(self.ingest, shard))
 
     def _reconcile(self) -> None:
         pipeline = self._pipeline

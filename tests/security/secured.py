@@ -25,7 +25,7 @@ from tests.waiting import WAIT_S
 
 MODEL = "all-MiniLM-L6-v2"
 DOCUMENT = REPOSITORY / "docs" / "reference" / "security.md"
-INGEST_ROLE, ALL_STAGES_ROLE, ML_MAPPING = map(
+INGEST_ROLE, ALL_STAGES_ROLE, SOURCE_ROLE, ML_MAPPING = map(
     json.loads, re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 )
 BODY = {"mappings": {"properties": {"n": {"type": "integer"}}}}

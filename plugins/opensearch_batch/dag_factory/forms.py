@@ -24,7 +24,7 @@ RUN = "This run"
 
 def form_of(spec: PipelineSpec) -> dict[str, Param]:
     """Return the fields of the form, with the pipeline's values as defaults."""
-    uri = spec.source.uri
+    uri = spec.source_uri
     render_note = " The default is rendered with the run's date or partition." if is_template(uri) else ""
     return {
         "source": Param(
@@ -35,6 +35,8 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             description_md=(
                 "An S3 prefix that ends in `/`, a glob, or one object; or the location of dead letters of `prepare`, "
                 f"to replay them.{render_note}"
+                if spec.source.index is None
+                else "The index that the pipeline reads; or dead letters of `prepare`, to replay them."
             ),
         ),
         "index": Param(
@@ -99,7 +101,7 @@ def switch(description: str, section: str | None = None) -> Param:
 
 def source_of(spec: PipelineSpec) -> str:
     """Return the template of the source: the form's text; if it is the default, the pipeline's URI, rendered."""
-    uri = spec.source.uri
+    uri = spec.source_uri
     if not is_template(uri):
         return "{{ params.source }}"
     default, entered = template_of(uri, spec.when.timezone), "{{ params.source }}"

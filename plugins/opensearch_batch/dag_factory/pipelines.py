@@ -17,7 +17,7 @@ from airflow.sdk import DAG, XComArg, task_group
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.core.pipeline.rules import is_template, mode_of, template_of
-from opensearch_batch.core.pipeline.spec import ModelSpec
+from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.hooks.pipeline_model import without_credential
@@ -140,7 +140,7 @@ def _doc(file: PipelineFile) -> str:
     spec = file.spec
     lines = [
         spec.description,
-        f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
+        f"From `{spec.source_uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
         f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
         # Airflow creates a new DAG version when doc_md changes, so every version shows the file that it was built from.
         f"~~~~yaml\n{file.path.read_text(encoding='utf-8').rstrip()}\n~~~~",
@@ -171,7 +171,8 @@ class _Stages:
         self._document_arguments: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
-            **_settings_of(spec.ingest, "ingest_fields", "processors", "routing"),
+            "routing": spec.routing,
+            **_settings_of(spec.ingest, "ingest_fields", "processors"),
         }
 
     def create_tasks(self) -> None:
@@ -219,12 +220,13 @@ class _Stages:
 
     def _prepare(self) -> OpenSearchPrepareOperator:
         spec = self._spec
-        ingest, uri = spec.ingest, template_of(spec.source.uri, spec.when.timezone)
+        ingest, uri = spec.ingest, template_of(spec.source_uri, spec.when.timezone)
         return OpenSearchPrepareOperator(
             task_id="prepare",
             source=source_of(spec),
+            source_index=_source_index(spec),
             own={"source": uri, "index": ingest.index, "service": spec.batch_predict.service},
-            partition=_settings_of(spec.when, "key_format", "timezone") if is_template(spec.source.uri) else None,
+            partition=_settings_of(spec.when, "key_format", "timezone") if is_template(spec.source_uri) else None,
             mode=mode_of(spec)[0],
             max_removed=f"{{{{ params.max_removed or '{spec.source.max_removed}' }}}}",
             deleted=None if spec.source.deleted is None else msgspec.to_builtins(spec.source.deleted),
@@ -294,6 +296,14 @@ class _Stages:
 
     def _for_service(self, values: dict[str, T]) -> T | str:
         return value_for_service(self._spec.batch_predict.service, values)
+
+
+def _source_index(spec: PipelineSpec) -> dict[str, Any] | None:
+    """Return the argument of `prepare` for a pipeline that reads an index."""
+    if spec.source.index is None:
+        return None
+    settings = _settings_of(spec.source, "index", "query", "version_field")
+    return {"conn_id": spec.source_conn_id, "in_place": spec.in_place, **settings}
 
 
 def _settings_of(settings: object, *names: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.predict_action import RealtimeLimit, realtime_limit
 from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.resolve import Mode
-from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.index_check import check_index, create_missing_index
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
@@ -34,6 +33,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.hooks.pipeline_model import pipeline_model, without_credential
+from opensearch_batch.hooks.source_objects import source_objects
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
     DocumentsOperator,
@@ -64,7 +64,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     documents from the prediction store.
 
     Args:
-        source: an S3 prefix that ends in ``/``, an object, or a glob.
+        source: an S3 prefix that ends in ``/``, an object, or a glob; or the URI of an index (`source_uri`).
+        source_index: the fields of `core.runs.index_source.SourceIndex`, if the pipeline reads an index.
         model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
         stack: a CloudFormation stack whose outputs name the model.
         connector: the body of a connector, from which connector and model are created if missing. `values` replace its
@@ -104,22 +105,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     """
 
     template_fields = (
-        "source",
-        "work_prefix",
-        "service",
-        "index",
-        "model_id",
-        "stack",
-        "values",
-        "parameters",
-        "inputs",
-        "connector",
-        "include",
-        "exclude",
-        "own",
-        "limit",
-        "max_dead_letters",
-        "max_removed",
+        *("source", "work_prefix", "service", "index", "model_id", "stack", "values", "parameters", "inputs"),
+        *("connector", "include", "exclude", "own", "limit", "max_dead_letters", "max_removed"),
     )
     operator_extra_links = (DeadLettersLink(),)
 
@@ -127,6 +114,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self,
         *,
         source: str,
+        source_index: Mapping[str, Any] | None = None,
         model_id: str | None = None,
         stack: str | None = None,
         connector: Mapping[str, Any] | str | None = None,
@@ -157,7 +145,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         **kwargs: Any,  # noqa: ANN401 - the arguments of DocumentsOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.source = source
+        self.source, self.source_index = source, source_index
         self.model_id, self.stack = model_id, stack
         # Airflow stores template fields, so they must not contain the credential of a connector's file.
         self.connector = connector if isinstance(connector, str) else without_credential(connector)
@@ -168,51 +156,60 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.include, self.exclude = include, exclude
         self.source_format, self.passthrough = source_format, passthrough
         self.own, self.partition = own, partition
-        self.watched, self.on_empty, self.predictions = watched, on_empty, predictions
-        self.mode, self.deleted = mode, deleted
+        self.watched, self.mode = watched, mode
         self.on_removed, self.max_removed = on_removed, max_removed
-        self.max_dead_letters = max_dead_letters
-        self.limit = limit
+        self.deleted = deleted
+        self.predictions, self.on_empty = predictions, on_empty
+        self.max_dead_letters, self.limit = max_dead_letters, limit
         self.max_records, self.max_bytes = max_records, max_bytes
         self.realtime_below = realtime_below
 
     def _prepare(self, context: Context) -> Sequence[ShardGroup]:
-        dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
-        store = object_storage(self.aws_conn_id)
-        groups, self._groups_before = list[ShardGroup](), 0
-        if not dry_run:
+        store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
+        self._groups_before = 0
+        if not is_dry_run(context):
             require_conditional_writes(store, layout.conditional_writes())
             self._groups_before = group_count(store, layout.manifest(run_key_of(context)))
         # Taken before the listing, so that a run with a later time lists at least the objects that this run lists.
         listed_at = time.time()
-        self._is_replay = layout.is_prepare_dead_letters(self.source)
+        settings, inputs = self.source_index, self.inputs
+        with source_objects(store, settings, self.source, index=self.index, inputs=inputs) as self._source:
+            groups = self._prepare_source(store, layout, context, listed_at)
+        return with_empty_groups(groups, self._groups_before)
+
+    def _prepare_source(
+        self, store: S3Objects, layout: Layout, context: Context, listed_at: float
+    ) -> Sequence[ShardGroup]:
+        groups = list[ShardGroup]()
+        dry_run, self._is_replay = is_dry_run(context), layout.is_prepare_dead_letters(self.source)
         if self._is_replay:
             if self.passthrough:
                 raise ConfigError(f"{self.source}: a pipeline with prepare: false has no dead letters to replay")
             self.source_format = "dead_letters"
-        listing = self._list(store, layout)
+        elif self._source.blocks is not None:
+            self.source_format = "jsonl"
+        listing = self._list(layout)
         if listing is None:
-            return with_empty_groups(groups, self._groups_before)
+            return groups
         records_source_state = self.watched and not dry_run and not self._is_trial()
         if records_source_state:
             record_source_state(store, layout, listing, done=False)
         is_own = self.own is None or self.source == self.own["source"]
         at_s = interval_start(context, **self.partition) if self.partition and is_own else None
-        prepared = self._run(store, layout, listing, context, listed_at if at_s is None else at_s)
+        prepared = self._run(layout, listing, context, listed_at if at_s is None else at_s)
         if prepared is None:
             self.log.info("nothing changed: %d objects of %s", len(listing.objects), listing.source)
         elif dry_run:
-            self._show_plan(store, layout, listing, prepared, context)
+            self._show_plan(layout, listing, prepared, context)
         else:
             groups = self._finish(store, layout, prepared, context)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
-        return with_empty_groups(groups, self._groups_before)
+        return groups
 
-    def _show_plan(
-        self, store: S3Objects, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context
-    ) -> None:
+    def _show_plan(self, layout: Layout, listing: Listing, prepared: PreparedRun, context: Context) -> None:
         """Log what a run would do, and push it as the XCom ``plan``."""
+        store = self._source.store
         plan = RunPlan.of(store, layout, prepared.manifest)
         nulls = null_lines(store, listing, self.field_map, source_format=self.source_format)
         for line in (*plan.lines(), *dead_letter_lines(prepared.samples), *nulls):
@@ -228,7 +225,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         for remark in manifest.remarks:
             self.log.warning("%s", remark)
         if not manifest.index_uuid and self.index_body is not None:
-            uuid = create_missing_index(self._cluster(), self.index, self.index_body)
+            cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
+            uuid = create_missing_index(cluster, self.index, self.index_body)
             manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
         uri = layout.manifest(manifest.run_key)
         groups = grouped(manifest.shards, at_most=max_groups())
@@ -238,8 +236,9 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.log.info("%d shards in %d tasks; manifest %s", len(manifest.shards), len(groups), uri)
         return groups
 
-    def _list(self, store: S3Objects, layout: Layout) -> Listing | None:
+    def _list(self, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""
+        store = self._source.store
         try:
             return find_documents(store, layout, self.source, include=self.include, exclude=self.exclude)
         except NoDocuments as error:
@@ -253,17 +252,16 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         values = {"source": self.source, "index": self.index, "service": self.service}
         return bool(self.limit) or self._is_replay or (self.own is not None and values != dict(self.own))
 
-    def _run(
-        self, store: S3Objects, layout: Layout, listing: Listing, context: Context, at_s: float
-    ) -> PreparedRun | None:
+    def _run(self, layout: Layout, listing: Listing, context: Context, at_s: float) -> PreparedRun | None:
         """Check model and index, then prepare the source."""
-        adapter = adapter_of(self.service)
+        store, adapter = self._source.store, adapter_of(self.service)
         model = self._model(dry_run=is_dry_run(context))
         parameters = {**model.parameters, **rendered_dict(self.parameters)}
         adapter.check(parameters, self.inputs)
         realtime = realtime_limit(self.realtime_below, adapter, model.actions, parameters, self.inputs)
         options = self._options(context, realtime)
         vectors, uuid = self._check_index(adapter, parameters)
+        self._source.check_target(self.index, uuid)
         request = self.request()
         manifest = Manifest(
             pipeline=layout.pipeline,
@@ -274,6 +272,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             model_id=model.id,
             index=self.index,
             index_uuid=uuid,
+            in_place=self._source.in_place,
             fingerprint=fingerprint_of(
                 request,
                 adapter,
@@ -290,14 +289,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             realtime_below=realtime.below,
         )
         return Preparation(
-            store,
-            layout,
-            listing,
-            manifest,
-            adapter=adapter,
-            request=request,
-            at_s=at_s,
-            options=options,
+            store, layout, listing, manifest, adapter=adapter, request=request, at_s=at_s, options=options
         ).run()
 
     def _options(self, context: Context, realtime: RealtimeLimit) -> PrepareOptions:
@@ -326,15 +318,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         """Check that the predictions fit the index; return its vector fields, and its UUID (empty if it is missing)."""
         request = with_source_paths(self.request(), adapter, parameters, self.inputs)
         return check_index(
-            self._cluster(),
+            OpenSearchMLHook(self.opensearch_conn_id).cluster,
             request,
             written_fields(request, adapter, parameters, self.inputs),
             index_body=self.index_body,
             dimension=self.dimension,
+            in_place=self._source.in_place,
         )
-
-    def _cluster(self) -> Cluster:
-        return OpenSearchMLHook(self.opensearch_conn_id).cluster
 
     def _model(self, *, dry_run: bool) -> Model:
         """Return the model; create it from the connector, except in a dry run."""

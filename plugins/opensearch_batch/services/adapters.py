@@ -22,6 +22,7 @@ class BaseAdapter:
     # Empty accepts a connector with any URL.
     batch_path: str = ""
     realtime: RealtimeForm | None = None
+    input_members: frozenset[str] = frozenset()
     name: str
     # All states that the service documents.
     states: ClassVar[Mapping[str, State]]

@@ -86,6 +86,7 @@ class SageMakerAdapter(BaseAdapter):
     batch_path = "CreateTransformJob"
     realtime = SageMakerRealtime()
     output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    input_members = frozenset({MODEL_INPUTS})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)
     states: ClassVar[Mapping[str, State]] = {

@@ -20,13 +20,13 @@ from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, 
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
-from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Rejected, Row, Unchanged
+from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Rejected, Row, Unchanged, Waiting
 
 REPLAY_FILE = "request.json"
 # The counts that are not sums over the sources.
 _TOTALS = (
     "indexed", "unchanged", "superseded", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped",
-    "elsewhere",
+    "elsewhere", "waiting",
 )  # fmt: skip
 
 
@@ -104,6 +104,8 @@ class RowAccount:
             self._add_dead_letter(mapped.rows, refusal.cause, id=id_or_none, status=refusal.status, late=mapped.late)
         for item in (*written.filtered, *written.superseded):
             self._add_exception(self._origin_of(item.context.rows[0]), RecordState.FILTERED)
+        for item in written.waiting:
+            self._add_exception(self._origin_of(item.context.rows[0]), RecordState.PENDING)
         self._totals.update(written.counts())
         self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched)
         for entry in written.body.other_entries:
@@ -158,7 +160,7 @@ class RowAccount:
             exceptions=self._exceptions or [],
         )
 
-    def _count_entry(self, entry: Rejected | Blank | Unchanged | Filtered) -> None:
+    def _count_entry(self, entry: Rejected | Blank | Unchanged | Waiting | Filtered) -> None:
         if isinstance(entry, Blank):
             self._tally.blank(entry.source)
             return
@@ -168,9 +170,11 @@ class RowAccount:
             self._totals[entry.why] += 1
             self._totals["joined"] += len(entry.sources) - 1
             return
-        if isinstance(entry, Unchanged):
+        if isinstance(entry, Unchanged | Waiting):
             rows, late, has_id = entry.mapped.rows, entry.mapped.late, True
-            self._totals["unchanged"] += 1
+            self._totals["unchanged" if isinstance(entry, Unchanged) else "waiting"] += 1
+            if isinstance(entry, Waiting):
+                self._add_exception(self._origin_of(rows[0]), RecordState.PENDING)
             self._totals["nulls"] += entry.mapped.nulls
         else:
             rows, late, has_id = entry.rows, entry.late, entry.id is not None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.ledger.answers import StoredAnswer, vector_writer
-from opensearch_batch.core.transform.field_map import FieldMap
+from opensearch_batch.core.transform.field_map import WHOLE_RECORD, FieldMap
 from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
 from opensearch_batch.core.transform.map_paths import first_name, overlap
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD
@@ -47,7 +47,11 @@ class ComposedValues:
         self._field_map = field_map
         self._compose = compose
         records, outputs, order = list[tuple[str, str]](), list[tuple[str, str]](), list[tuple[bool, int]]()
-        for name, path in field_map.named_paths[0]:
+        named_paths = field_map.named_paths[0]
+        has_whole = any(name == WHOLE_RECORD for name, _ in named_paths)
+        for name, path in named_paths:
+            if name == WHOLE_RECORD:
+                continue
             is_output = first_name(path) in (output_members or {OUTPUT})
             part = path if output_members is not None or is_output else _inside(RECORD, path)
             order.append((is_output, len(outputs if is_output else records)))
@@ -57,6 +61,8 @@ class ComposedValues:
             path != "$" and (output_members is None or first_name(path) not in {None, "*"}) for _, path in records
         )
         self._order = [len(records) * is_output + at for is_output, at in order]
+        # The last path; its value is the record itself.
+        self._order += [len(records) + len(outputs)] * has_whole
         self._read_record, self._read_rest = RowReader(records).values, RowReader(outputs).values
         self._rest_format = b"%b" if output_members is not None else b'{"%b":%%b}' % OUTPUT.encode()
         self._paths = [path if output_members is not None else _inside(OUTPUT, path) for _, path in outputs]
@@ -81,6 +87,7 @@ class ComposedValues:
                 except RecordRejected:
                     # The composed row is rejected for the reason that a user sees in the dead letter.
                     return self._field_map.read(0, self._compose(row))
+                values.append(row.content)
                 in_order = [values[at] for at in self._order]
                 return CheckedValues(in_order) if is_checked else in_order
         return self._field_map.read(0, self._compose(row))

@@ -40,7 +40,7 @@ class MappedDocuments(SourceRows):
         self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
         self._dead_keys = KeyTable()
         self._version = version_members(request.version)
-        self._action = action_bytes(request.op_type, self._version)
+        self._action = action_bytes(request.action, self._version)
         composer = reading.composer
         self._values = self._read_values if composer is None else composer.values(field_map)
         self._unique_ids = composer is not None and composer.unique_ids
@@ -89,7 +89,7 @@ class MappedDocuments(SourceRows):
         if document.nulls and (reason := self._error_in(rows)):
             return Rejected(rows, reason, key or None, late)
         document_id = key or digest(*map(str, self._origin_of(rows[0])))
-        op_type = "upsert" if late else self._request.op_type
+        op_type = "upsert" if late else self._request.action
         lines = lines_of(
             document_id, *document.pieces, op_type=op_type, routing=document.routing, version=self._version
         )

@@ -79,6 +79,7 @@ def with_source_paths(
         field_map={name: row_path(location, path) for name, (location, path) in _fields(request).items()},
         ingest_fields=[],
         routing=None if request.routing is None else row_path("routing", request.routing),
+        omitted=[] if is_wrapped else sorted((*adapter.output_members, *adapter.input_members)),
     )
 
 

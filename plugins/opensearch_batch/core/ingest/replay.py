@@ -102,6 +102,11 @@ def replay(
             f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "
             "field map, or correct the processors in the pipeline file and run the pipeline again; no job is paid again"
         )
+    if stored.request.in_place:
+        raise ConfigError(
+            f"{prefix}: these predictions are written in place; correct the documents in index {stored.request.index}, "
+            "and the next run reads them again. A run with rebuild or force tries all of them again"
+        )
     scope = stored.ledger if request is None or request.index == stored.request.index else None
     # A letter of an older run must not replace a document of a newer run.
     request = msgspec.structs.replace(request or stored.request, version=stored.request.version)

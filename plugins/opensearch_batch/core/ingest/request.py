@@ -13,8 +13,8 @@ from opensearch_batch.core.transform.field_map import ANY_FIELD, FieldMap, OnMis
 from opensearch_batch.core.types.vector_field import VectorField
 
 OpType = Literal["index", "create", "upsert"]
-# The values of `OpType`, and two more actions of Data Prepper pipelines.
-Action = Literal["index", "create", "upsert", "update", "delete"]
+# The values of `OpType`, two more actions of Data Prepper pipelines, and the update of a document in place.
+Action = Literal["index", "create", "upsert", "update", "delete", "guarded"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
 # The body size with the highest throughput over few connections, as measured by `python -m benchmarks body_sizes`.
 MAX_BODY_BYTES = 2_000_000
@@ -49,6 +49,9 @@ class IngestRequest(msgspec.Struct, frozen=True):
     With `processors`, the output of the processors is the document if it matches the condition `when`; only ``_id`` of
     the field map is used.
 
+    The field ``*`` does not copy the members in `omitted`. With `in_place`, the documents exist, and each is updated
+    with the mapped fields only if what the model reads of it is as it was (`core.ingest.sinks.in_place`).
+
     With a `version`, `index` and `delete` actions of documents with an id carry it as external version, and the index
     does not replace a document of a higher version.
     """
@@ -69,6 +72,13 @@ class IngestRequest(msgspec.Struct, frozen=True):
     processors: list[dict[str, Any]] | None = None
     when: str | None = None
     version: int | None = None
+    omitted: list[str] = []
+    in_place: bool = False
+
+    @property
+    def action(self) -> Action:
+        """The action of a document in a bulk request."""
+        return "guarded" if self.in_place else self.op_type
 
 
 def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:
@@ -90,6 +100,7 @@ def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[Vecto
         vectors=vectors,
         on_missing=request.on_missing,
         routing=request.routing,
+        omitted=request.omitted,
     )
 
 

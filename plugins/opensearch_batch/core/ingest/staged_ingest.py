@@ -20,6 +20,7 @@ from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
 from opensearch_batch.core.ingest.prediction_map import reads_prediction, vector_paths, with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.sinks.in_place import InPlaceSink
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
@@ -37,6 +38,7 @@ from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.types.counts import DONE, IngestCounts
 from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Manifest, Shard
@@ -85,8 +87,8 @@ class StagedIngest(msgspec.Struct, frozen=True):
 
     def _delete(self, shard: Shard, request: IngestRequest) -> ShardReport:
         claim = self.manifest.claim
-        if claim is None:
-            raise FatalError(f"shard {shard.id}: a trial run deletes nothing; clear prepare")
+        if claim is None or self.manifest.in_place:
+            raise FatalError(f"shard {shard.id}: a trial run, or one in place, deletes nothing; clear prepare")
         shard_digest = self.manifest.shard_digest(shard)
         if request.op_type != "index":
             uri = self.layout.ingest_report(self.manifest.run_key, shard.id)
@@ -181,7 +183,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
         shard_digest = manifest.shard_digest(shard)
         ingest = Ingest(
             self.objects,
-            IndexSink(self.objects, self.cluster, request),
+            self._sink(request),
             document_factory(request, reading),
             locations=Locations.of(
                 layout.root,
@@ -197,9 +199,20 @@ class StagedIngest(msgspec.Struct, frozen=True):
             still_claimed=self._still_claimed(),
         )
         report = ingest.run([Source(COMPOSED, (ObjectInfo(shard.staged, shard.bytes, shard_digest),))])
+        if waiting := report.counts.waiting:
+            remark = f"{waiting:,} documents were changed or deleted meanwhile; they are left to the next run"
+            report = msgspec.structs.replace(report, remarks=[*report.remarks, remark])
         left = Unanswered() if final else unanswered
         verdicts = Verdicts(shard_digest, ingest.exceptions, left.count, left.reasons)
         return ShardReport(**msgspec.structs.asdict(report), verdicts=verdicts)
+
+    def _sink(self, request: IngestRequest) -> IndexSink:
+        if not request.in_place:
+            return IndexSink(self.objects, self.cluster, request)
+        inputs = self.manifest.inputs
+        key_of = content_key(self.adapter, self.manifest.parameters, inputs)
+        fields = [PlainPath.parse(path).source_field for path in inputs]
+        return InPlaceSink(self.objects, self.cluster, request, key_of=key_of, fields=fields)
 
     def _unanswered(self, shard: Shard, rows: ComposedRows) -> Unanswered:
         """Count the records without an answer; write them to their file unless they become dead letters."""
@@ -248,7 +261,9 @@ class StagedIngest(msgspec.Struct, frozen=True):
         lacks_predictions = shard.id == REPAIR and mapped.on_unmatched == "index_partial"
         policy: OnMissing = "omit" if lacks_predictions else "dead_letter"
         request = with_vector_policy(index.vectors, mapped, policy)
-        return msgspec.structs.replace(request, version=manifest.version or None)
+        # An update accepts no external version.
+        version = None if manifest.in_place else manifest.version or None
+        return msgspec.structs.replace(request, version=version, in_place=manifest.in_place)
 
 
 def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactory:

@@ -122,6 +122,7 @@ class ServiceAdapter(Protocol):
 
     Attributes:
         output_members: top-level names of an output row; a path that starts with one of them reads the output.
+        input_members: top-level names that a service-ready line may have besides those of its record.
         id_member: the member with the id of a row's record; None if rows have no id.
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
@@ -132,6 +133,7 @@ class ServiceAdapter(Protocol):
     limits: Limits
     errors: ErrorCodes
     output_members: frozenset[str]
+    input_members: frozenset[str]
     id_member: str | None
     example_parameters: Mapping[str, Any]
     batch_path: str

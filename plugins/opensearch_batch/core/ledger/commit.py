@@ -68,7 +68,8 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
         exceptions,
         PredictionStore(objects, manifest.predictions),
         folder=layout.scope_rows(manifest.scope),
-        version=manifest.version,
+        # In place, the index counts the versions.
+        version=1 if manifest.in_place else manifest.version,
     )
     document, claim = ScopeHead(objects, layout.scope_head(manifest.scope)), manifest.claim
     change = head_change(ledger, entries, manifest)

@@ -97,6 +97,17 @@ class Cluster:
                 params={**(params or {}), "request_timeout": timeout_s},
             )
 
+    def text(
+        self, method: str, path: str, body: Mapping[str, Any], *, params: Mapping[str, str], timeout_s: float
+    ) -> str:
+        """Send one request and return the text of the response, in which numbers have all their digits; see `call`."""
+        with self._errors(f"{method} {path}"):
+            connection = self.client.transport.get_connection()
+            _, _, text = connection.perform_request(
+                method, path, dict(params), msgspec.json.encode(body), timeout=timeout_s
+            )
+        return str(text)
+
     @property
     def url(self) -> str:
         """The cluster's address, without credentials."""
@@ -208,6 +219,15 @@ def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[Vector
             vectors.append(VectorField(prefix + name, int(field["dimension"]), data_type, space == "cosinesimil"))
         vectors += vector_fields(field, f"{prefix}{name}.")
     return tuple(vectors)
+
+
+def field_type(index: Index, name: str) -> str | None:
+    """Return the type of a field in the mapping, of a nested one by dotted name; None if it is not mapped."""
+    mapping: dict[str, Any] = index.mappings
+    for part in name.split("."):
+        mapping = mapping.get("properties", {}).get(part, {})
+    kind: str | None = mapping.get("type")
+    return kind
 
 
 def check_dimension(index: Index, fields: list[str], dimension: int) -> None:

@@ -74,7 +74,7 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
     spec = file.spec
     checked = CheckResult(
         str(path),
-        spec.source.uri,
+        spec.source_uri,
         spec.batch_predict.service,
         spec.ingest.index,
         "mode {}: {}".format(*mode_of(spec)),
@@ -86,7 +86,8 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
         for name, model in spec.batch_predict.models.items():
             mistakes += _model_mistakes(file, adapter_of(name), model)
         limits = adapter_of(spec.batch_predict.service).limits
-        estimated = None if listing is None else _estimate(file, limits, listing)
+        is_estimated = listing is not None and spec.source.index is None
+        estimated = None if listing is None or not is_estimated else _estimate(file, limits, listing)
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
     remarks = [str(file.error(keys, text)) for keys, text in lint.remarks(spec, index_body)]
@@ -150,7 +151,7 @@ def _actions(file: PipelineFile, model: ModelSpec, keys: tuple[str, ...]) -> lis
 def _estimate(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
     # Globs replace the dates in the URI, so that it matches the objects of all dates.
-    uri = glob_over_runs(spec.source.uri)
+    uri = glob_over_runs(spec.source_uri)
     listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     shard_limits = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     sample_bytes = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]

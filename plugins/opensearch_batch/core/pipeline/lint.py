@@ -81,7 +81,7 @@ def _location_mistakes(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
     for keys, uri in locations.items():
         if uri and not _BUCKET.fullmatch(bucket := split_uri(uri)[0]):
             yield keys, f"{bucket!r} cannot be a bucket: write 3 to 63 lower-case letters, digits, hyphens and dots"
-    dated = [name for name in variables_of(spec.source.uri) if name in ("ds", "ds_nodash")]
+    dated = [name for name in variables_of(spec.source_uri) if name in ("ds", "ds_nodash")]
     if dated and not (spec.when.cron or spec.when.partitions):
         cause = f"{{{{ {dated[0]} }}}} is the date of a scheduled run, but the pipeline has no schedule"
         yield ("source", "uri"), f'{cause}; write schedule: "0 2 * * *", or remove the date'

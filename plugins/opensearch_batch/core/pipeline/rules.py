@@ -11,6 +11,7 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.ledger.resolve import Mode
+from opensearch_batch.core.pipeline.index_rules import in_place_rules, source_rules
 from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
 from opensearch_batch.core.pipeline.spec_parts import Schedule
 from opensearch_batch.core.sharding.listing import refuse_overlap
@@ -56,7 +57,9 @@ def mode_of(spec: PipelineSpec) -> tuple[Mode, str]:
     """Return what absence from a pipeline's source means, and why."""
     if spec.source.mode is not None:
         return spec.source.mode, "source.mode"
-    if spec.when.partitions or is_template(spec.source.uri):
+    if spec.source.index is not None:
+        return "snapshot", "each run lists the whole index"
+    if spec.when.partitions or is_template(spec.source_uri):
         return "append", "each run reads a partition or date of its own"
     if spec.when.new_objects:
         return "append", "runs are started by new objects"
@@ -65,8 +68,12 @@ def mode_of(spec: PipelineSpec) -> tuple[Mode, str]:
 
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     """Yield the checks, each with the keys that its error names."""
-    yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
-    if not is_template(spec.source.uri):
+    yield from source_rules(spec)
+    if spec.in_place:
+        yield from in_place_rules(spec, adapter_of)
+    if spec.source.uri:
+        yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
+    if spec.source.uri and not is_template(spec.source.uri):
         yield ("source", "uri"), lambda: refuse_overlap(spec.source.uri, spec.work_prefix)
     yield from _removal_rules(spec)
     yield ("schedule",), lambda: _check_schedule(spec)
@@ -163,7 +170,7 @@ def _check_uri(uri: str) -> None:
 
 
 def _check_schedule(spec: PipelineSpec) -> None:
-    schedule, variables = spec.when, set(_VARIABLE.findall(spec.source.uri))
+    schedule, variables = spec.when, set(_VARIABLE.findall(spec.source_uri))
     configured = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(schedule, name)]
     if len(configured) > 1 or (isinstance(spec.schedule, Schedule) and not configured):
         raise ConfigError(

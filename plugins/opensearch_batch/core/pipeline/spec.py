@@ -30,7 +30,9 @@ from opensearch_batch.core.pipeline.spec_parts import (
     SourceSpec,
     about,
 )
+from opensearch_batch.core.sharding.index_objects import source_uri
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.transform.map_paths import HIT_ID, HIT_ROUTING
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, REPAIR_AT_MOST
 from opensearch_batch.core.types.job import DEADLINE_S
 
@@ -164,7 +166,11 @@ class IngestSpec(SpecStruct, frozen=True):
         ),
     ] = None
     ingest_fields: Annotated[
-        list[str], about("JSON paths in a record; each is indexed as a field with the path's last name.", ["$.title"])
+        list[str],
+        about(
+            "JSON paths in a record; each is indexed as a field with the path's last name, `$.*` as all members.",
+            ["$.title"],
+        ),
     ] = []
     index_body: Annotated[
         str | None,
@@ -300,9 +306,32 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     tests: Annotated[list[SpecTest], about("Sample records with their expected documents.")] = []
 
     @property
+    def source_conn_id(self) -> str:
+        """The connection of the cluster that has the source index."""
+        return self.source.opensearch_conn_id or self.connections.opensearch
+
+    @property
+    def source_uri(self) -> str:
+        """The URI of the source, which may be an index."""
+        index = self.source.index
+        return self.source.uri if index is None else source_uri(self.source_conn_id, index)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the predictions are written into the documents of the source index."""
+        is_same = self.source.index == self.ingest.index
+        return is_same and self.source_conn_id == self.connections.opensearch
+
+    @property
     def field_map(self) -> dict[str, Any]:
-        """The field map including `_id`."""
-        return self.ingest.field_map if self.id is None else {"_id": self.id, **self.ingest.field_map}
+        """The field map including `_id`; documents of an index keep their ids."""
+        has_id = self.id is not None or (self.source.index is not None and "_id" not in self.ingest.field_map)
+        return {"_id": self.id or HIT_ID, **self.ingest.field_map} if has_id else self.ingest.field_map
+
+    @property
+    def routing(self) -> str | None:
+        """The path of the routing value; documents of an index keep theirs."""
+        return self.ingest.routing or (None if self.source.index is None else HIT_ROUTING)
 
     @property
     def on_missing(self) -> dict[str, OnMissing]:
@@ -326,7 +355,7 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
             ingest.op_type,
             self.on_missing,
             ingest.on_unmatched,
-            routing=ingest.routing,
+            routing=self.routing,
             processors=ingest.processors,
             when=ingest.when,
         )

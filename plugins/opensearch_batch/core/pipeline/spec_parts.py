@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -68,7 +68,7 @@ class DeletedRecords(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """Location and format of the documents."""
+    """Location and format of the documents: objects at a `uri`, or the documents of an `index`."""
 
     uri: Annotated[
         str,
@@ -77,7 +77,31 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
             "the same without hyphens, `{{ partition_key }}` its partition.",
             "s3://documents/dt={{ ds }}/",
         ),
-    ]
+    ] = ""
+    index: Annotated[
+        str | None,
+        about(
+            "Index whose documents are the records, instead of `uri`; each record has the members `_id` and, if the "
+            "document has one, `_routing`. If it is also `ingest.index`, only the predictions are written, in place.",
+            "products",
+        ),
+    ] = None
+    query: Annotated[
+        dict[str, Any] | None,
+        about("Query that the documents of `index` must match; all documents if absent.", {"term": {"lang": "en"}}),
+    ] = None
+    version_field: Annotated[
+        str | None,
+        about(
+            "Field of type `date` or `long` that grows with each change of a document of `index`; then "
+            "documents are read again only if it changed. Default: each write of a document counts until it is read.",
+            "updated_at",
+        ),
+    ] = None
+    opensearch_conn_id: Annotated[
+        str | None,
+        about("Connection of the cluster that has `index`. Default: `connections.opensearch`.", "opensearch_products"),
+    ] = None
     include: Annotated[
         list[str],
         about(

@@ -7,7 +7,7 @@ from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.opensearch.cluster import Cluster, Index, check_dimension, vector_fields
+from opensearch_batch.core.opensearch.cluster import Cluster, Index, check_dimension, field_type, vector_fields
 from opensearch_batch.core.types.vector_field import VectorField
 
 
@@ -18,6 +18,7 @@ def check_index(
     *,
     index_body: Mapping[str, Any] | None,
     dimension: int | None,
+    in_place: bool = False,
 ) -> tuple[list[VectorField], str]:
     """Check that the index, or the body of a new index, fits what `ingest` will write; change nothing.
 
@@ -27,6 +28,7 @@ def check_index(
         fields: the fields that `ingest` writes.
         index_body: settings and mappings for a new index.
         dimension: the length of the model's vectors, if known.
+        in_place: the documents are updated, so the mapping needs the new fields.
 
     Returns:
         The vector fields that `ingest` will write, and the UUID of the index, empty if it is missing.
@@ -45,6 +47,12 @@ def check_index(
     refuse_unwritable(cluster, request, index)
     if request.processors is not None:
         refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
+    if in_place and (unmapped := [name for name in fields if field_type(index, name) is None]):
+        raise ConfigError(
+            f"index {index.name}: field {unmapped[0]} is not mapped, so its vectors could not be searched; add it, as "
+            f'by PUT /{index.name}/_mapping {{"properties": {{"{unmapped[0]}": {{"type": "knn_vector", "dimension": '
+            f"{dimension or 384}}}}}}}"
+        )
     if dimension is not None:
         check_dimension(index, fields, dimension)
     return [vector for vector in index.vectors if vector.name in fields], index.uuid

@@ -214,7 +214,7 @@ class Preparation:
         options, removed = self._options, counts.removed - counts.removed_by_tombstone
         if options.on_removed == "delete" and not options.is_trial:
             self._refuse_mass_removal(removed, counts.before)
-        elif removed:
+        elif removed and not self._manifest.in_place:
             self._remarks.append(
                 f"{removed:,} documents stay in the index, though their records left the source; "
                 "source.on_removed: delete deletes such documents"
@@ -291,6 +291,9 @@ class Preparation:
         """Write the documents to delete, with those of an earlier run that failed; return their shard, if any."""
         import pyarrow.compute as pc
 
+        if self._manifest.in_place:
+            # The documents are not the pipeline's own.
+            return None
         tables = result.deletions()
         if self._options.on_removed == "keep":
             tables = (table.filter(pc.not_equal(table["reason"], int(Deletion.ABSENT))) for table in tables)

@@ -17,7 +17,7 @@ from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest, Shard
 
 # A work item is read once for each sink, so these counts are taken from the report of the first sink only.
-_READ = ("read", "unrouted", "dropped", "superseded")
+_READ = ("read", "unrouted", "dropped", "superseded", "waiting")
 _WRITTEN = ("indexed", "unchanged", "filtered", "nulls", "dead_letters")
 
 

@@ -18,6 +18,7 @@ from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds
 from opensearch_batch.core.sharding.json_blocks import LinesBlock
 from opensearch_batch.core.transform.field_map import MAX_ID_BYTES, document_id
 from opensearch_batch.core.transform.json_path import PlainPath, RowReader, Values
+from opensearch_batch.core.transform.map_paths import is_optional_routing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +73,7 @@ class BlockRows:
         tombstones = self._tombstones(values[2])
         keys = self._keys(values[3:], tombstones)
         ids = [position_id(uri, line) for line in lines] if values[0] is None else _texts(values[0], "id")
-        routings = [None] * block.count if values[1] is None else _texts(values[1], "routing value")
+        routings = self._routings(values[1], block.count)
         if keys is None or ids is None or routings is None:
             return None
         is_deleted = np.array(tombstones or np.zeros(block.count, bool))
@@ -88,6 +89,19 @@ class BlockRows:
             )
         except UnicodeEncodeError:
             return None
+
+    def _routings(self, column: Values | None, count: int) -> list[str | None] | None:
+        """Return the routing values; None if one of them is invalid."""
+        if column is None:
+            return [None] * count
+        has_value = [value is not None for value in column]
+        if not all(has_value) and not is_optional_routing(self._ids.routing_path):
+            return None
+        texts = _texts([value for value in column if value is not None], "routing value") if any(has_value) else []
+        if texts is None:
+            return None
+        following = iter(texts)
+        return [next(following) if has else None for has in has_value]
 
     def _tombstones(self, column: Values | None) -> list[bool] | None:
         """Return which records are tombstones; None if none is."""

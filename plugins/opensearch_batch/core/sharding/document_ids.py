@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.transform.field_map import document_id
 from opensearch_batch.core.transform.json_path import PlainPath, RowReader, Text, Values
-from opensearch_batch.core.transform.map_paths import ID_FIELD
+from opensearch_batch.core.transform.map_paths import ID_FIELD, is_optional_routing
 from opensearch_batch.core.types.identity import digest
 
 
@@ -102,7 +102,10 @@ def _map_reader(id_path: str, routing_path: str | None) -> ReadIds:
 
     def read(record: bytes, uri: str, line: int) -> tuple[str, str | None]:  # noqa: ARG001 - the signature of all
         values = values_of(record)
-        return document_id(values[0]), routing_value(values[1]) if len(values) > 1 else None
+        routing = values[1] if len(values) > 1 else None
+        if routing_path is None or (routing is None and is_optional_routing(routing_path)):
+            return document_id(values[0]), None
+        return document_id(values[0]), routing_value(routing)
 
     return read
 

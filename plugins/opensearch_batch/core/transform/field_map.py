@@ -2,7 +2,7 @@
 
 The syntax is that of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``. With several
 sources, paths have the form ``source[N].$.path``, and ``_id`` is a list of paths. Each path in ``ingest_fields`` is
-mapped to the field that its last name names: ``$.a.b`` to ``b``.
+mapped to the field that its last name names: ``$.a.b`` to ``b``; ``$.*`` copies all members of a record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_number_text, number_text_decoder
 from opensearch_batch.core.transform.json_path import CheckedValues, RowReader, Text, Values
-from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
+from opensearch_batch.core.transform.map_paths import (
+    ALL_MEMBERS,
+    HIT_ID,
+    HIT_ROUTING,
+    ID_FIELD,
+    SourcePath,
+    id_path_of_each_source,
+    is_optional_routing,
+    last_name,
+    paths_of,
+)
 from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
 from opensearch_batch.core.types.vector_field import VectorField
 
@@ -26,6 +36,10 @@ ANY_FIELD = "*"
 # Most ids need no decoding: characters of ASCII without escapes.
 _PLAIN_ID = re.compile(rb'"[ !#-\[\]-~]{1,%d}"' % MAX_ID_BYTES)
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+# The name of the path of all members, whose value is the whole record.
+WHOLE_RECORD = f"ingest_fields.{ALL_MEMBERS}"
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
@@ -53,8 +67,9 @@ class FieldMap:
 
     The last names of `ingest_fields` name their fields; as in ML Commons, they override `field_map`. Rows of several
     sources are joined by ``_id``. Documents with values that do not fit the `vectors` of the index are rejected before
-    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set). ConfigError is
-    raised if a path is invalid or names a source that does not exist, or no field is mapped.
+    sending. `on_missing` has the policy by field name; ``*`` sets the default (``null`` if not set). The field ``*``
+    with the path ``$.*`` copies all members of the record that no other field names, except those in `omitted`.
+    ConfigError is raised if a path is invalid or names a source that does not exist, or no field is mapped.
     """
 
     def __init__(
@@ -66,6 +81,7 @@ class FieldMap:
         vectors: Sequence[VectorField] = (),
         on_missing: Mapping[str, OnMissing] | None = None,
         routing: str | None = None,
+        omitted: Sequence[str] = (),
     ) -> None:
         self.sources = sources
         fields = {name: paths_of(f"field_map.{name}", path, sources) for name, path in field_map.items()}
@@ -75,6 +91,7 @@ class FieldMap:
             if path is not None:
                 name, location = last_name(path), f"ingest_fields[{at}]"
                 fields[name], locations[name] = paths_of(location, path, sources), location
+        whole = _record_path(fields.pop(ALL_MEMBERS, []), sources)
         if not fields:
             raise ConfigError("field_map maps no field; map at least one in addition to _id")
         if not all(map(str.strip, fields)):
@@ -88,8 +105,11 @@ class FieldMap:
         self.vectors = {locations[name]: by_name[name] for name in self.fields if name in by_name}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         routing_paths = paths_of("routing", routing, sources) if routing is not None else []
-        located_fields = list(zip(locations.values(), fields.values(), strict=True))
-        self._compile(located_fields, routing_paths)
+        self._needs_routing = not is_optional_routing(routing)
+        located_fields = [(locations[name], paths) for name, paths in fields.items()]
+        self._compile(located_fields, routing_paths, whole)
+        hit_members = map(last_name, (HIT_ID, HIT_ROUTING))
+        self._omitted = {*omitted, *self.fields, *(hit_members if whole else ())}
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
@@ -132,7 +152,7 @@ class FieldMap:
         if self.sources == 1 and len(parts) == 1 and (whole := self.complete(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
         nulls = 0
-        pieces: list[Text] = []
+        pieces = self._members(parts)
         for position, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
             value, has_row = self._value(position, parts)
             text = bytes(value) if check and value is not None else None
@@ -155,7 +175,7 @@ class FieldMap:
         RecordRejected if a vector does not fit.
         """
         texts = [values[slot] for slot in self._slot_of]
-        if None in texts:
+        if None in texts or self._whole_slot is not None:
             return None
         for position, check in () if type(values) is CheckedValues else self._checked:
             text = bytes(texts[position])  # type: ignore[arg-type] # no value is None
@@ -171,7 +191,9 @@ class FieldMap:
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(self, fields: Sequence[tuple[str, list[SourcePath]]], routing: list[SourcePath]) -> None:
+    def _compile(
+        self, fields: Sequence[tuple[str, list[SourcePath]]], routing: list[SourcePath], whole: list[SourcePath]
+    ) -> None:
         """Create one reader per source, and assign each path a slot in the values of its source."""
         located: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
 
@@ -188,7 +210,20 @@ class FieldMap:
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
         self._id_slot_of = dict(slots_of(f"field_map.{ID_FIELD}", keys))
         self._routing_slots = slots_of("routing", routing)
+        self._whole_slot = next((slot for _, slot in slots_of(WHOLE_RECORD, whole)), None)
         self._readers = [RowReader(pairs) for pairs in located]
+
+    def _members(self, parts: Sequence[Part]) -> list[Text]:
+        """Return the start of a document with the members of the record, if all of them are copied."""
+        record = None if self._whole_slot is None else parts[0].values[self._whole_slot]
+        if record is None:
+            return []
+        try:
+            members = _decode_members(record)
+        except msgspec.MsgspecError as error:
+            raise RecordRejected(f"the record is not a JSON object: {error}") from None
+        text = _encode({name: value for name, value in members.items() if name not in self._omitted})[:-1]
+        return [text] if len(text) > 1 else []
 
     def _value(self, position: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
         """Return the value of a field, and whether any row is from a source that the field reads."""
@@ -218,9 +253,22 @@ class FieldMap:
         if not self._routing_slots:
             return None
         value = _first(parts, self._routing_slots)
+        if value is None and not self._needs_routing:
+            return None
         if value is None:
             raise RecordRejected("the routing value is missing")
         return document_id(value, what="routing value")
+
+
+def _record_path(paths: list[SourcePath], sources: int) -> list[SourcePath]:
+    """Return the path of the record whose members are copied, none if they are not."""
+    for path in paths:
+        if sources > 1 or not path.path.endswith(f".{ALL_MEMBERS}"):
+            raise ConfigError(
+                f"field_map.{ALL_MEMBERS}: expected $.{ALL_MEMBERS}, all members of the record of the only source, "
+                f"got {path.path!r}"
+            )
+    return [SourcePath(path.source, path.path.removesuffix(f".{ALL_MEMBERS}")) for path in paths]
 
 
 def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | None:

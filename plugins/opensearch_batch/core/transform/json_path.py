@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -59,6 +60,11 @@ class PlainPath(msgspec.Struct, frozen=True):
             steps.append(int(index) if index is not None else name or quoted or double_quoted or "")
             offset = step.end()
         return cls(text, tuple(steps))
+
+    @property
+    def source_field(self) -> str:
+        """The dotted name of the field of ``_source`` that contains the value."""
+        return ".".join(map(str, takewhile(lambda step: isinstance(step, str), self.steps)))
 
     def look_up(self, record: object) -> object:
         """Return the value in a decoded record, None if it is absent or null."""

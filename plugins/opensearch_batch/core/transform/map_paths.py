@@ -10,6 +10,10 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.json_path import plain_steps
 
 ID_FIELD = "_id"
+# Paths of a document's id and routing value in a hit of a search; most documents have no routing value.
+HIT_ID, HIT_ROUTING = "$._id", "$._routing"
+# The field of a map that stands for all members of a record, as in ``ingest_fields: [$.*]``.
+ALL_MEMBERS = "*"
 _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
@@ -27,6 +31,11 @@ class SourcePath(msgspec.Struct, frozen=True):
 def last_name(path: str) -> str:
     """Return the field name of an ``ingest_fields`` path: the text after its last dot, as in ML Commons."""
     return path.rpartition(".")[2]
+
+
+def is_optional_routing(path: str | None) -> bool:
+    """Return whether a document without a routing value is no mistake: its path ends as that of a search hit does."""
+    return path is not None and last_name(path) == last_name(HIT_ROUTING)
 
 
 def first_name(path: str) -> str | None:

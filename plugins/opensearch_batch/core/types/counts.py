@@ -51,11 +51,12 @@ class IngestCounts(msgspec.Struct, frozen=True):
     """Counts of the rows of all sources.
 
     `read` is the sum of `indexed`, `unchanged`, `dead_letters`, `joined`, `filtered`, `unrouted`, `dropped`,
-    `elsewhere` and `superseded`. The `joined` rows are part of another row's document or dead letter. The `unrouted`
-    rows match no sink, and the `elsewhere` rows match only other sinks. An ingest pipeline of the index dropped the
-    documents of the `filtered` rows. A processor dropped the `dropped` rows. The ingest skipped
-    the `superseded` rows, because a newer run has written their documents. `blank` counts empty lines, which are not
-    rows, and `nulls` counts absent fields.
+    `elsewhere`, `superseded` and `waiting`. The `joined` rows are part of another row's document or dead letter. The
+    `unrouted` rows match no sink, and the `elsewhere` rows match only other sinks. An ingest pipeline of the index
+    dropped the documents of the `filtered` rows. A processor dropped the `dropped` rows. The ingest skipped the
+    `superseded` rows, because a newer run has written their documents. The `waiting` rows are left to the next run,
+    because others changed their documents, which are updated in place. `blank` counts empty lines, which are not rows,
+    and `nulls` counts absent fields.
     """
 
     read: int = 0
@@ -71,12 +72,13 @@ class IngestCounts(msgspec.Struct, frozen=True):
     dropped: int = 0
     elsewhere: int = 0
     superseded: int = 0
+    waiting: int = 0
     sources: list[SourceCounts] = []
 
     def reconcile(self, location: str) -> None:
         """Raise FatalError, which begins with `location`, unless every row that was read is counted exactly once."""
         counted = self.indexed + self.unchanged + self.dead_letters + self.joined + self.filtered
-        counted += self.unrouted + self.dropped + self.elsewhere + self.superseded
+        counted += self.unrouted + self.dropped + self.elsewhere + self.superseded + self.waiting
         if self.read != counted:
             raise FatalError(f"{location}: read {self.read} rows, but the outcomes of {counted} rows were counted")
 

@@ -129,7 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
     those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
     A run that does not pay leaves records without a prediction to the next run. Fewer records than `realtime_below` are
-    predicted in real time.
+    predicted in real time. A run `in_place` updates fields of the documents that it reads; it deletes nothing.
     """
 
     pipeline: str
@@ -154,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str = ""
     pays: bool = True
     realtime_below: int = 0
+    in_place: bool = False
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []

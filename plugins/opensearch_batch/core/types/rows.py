@@ -111,6 +111,13 @@ class Unchanged(msgspec.Struct, frozen=True):
     size_bytes: int = 1
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A document that is not sent, because others changed it since it was read; the next run reads it again."""
+
+    mapped: MappedRows
+    size_bytes: int = 1
+
+
 class Filtered(msgspec.Struct, frozen=True, gc=False):
     """Rows of one event that routes or processors exclude from an index.
 

@@ -1,6 +1,7 @@
 """The interface between the engine and a sink. The sink returns one `WrittenBody` for each body of items, in order.
 
-A sink never drops an item: each one is written, found unchanged, filtered, superseded, or refused with a reason.
+A sink never drops an item: each one is written, found unchanged, filtered, superseded, left to the next run, or
+refused with a reason.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ class Body:
 class WrittenBody(msgspec.Struct):
     """The verdicts of the items of one body so far: two counts, and the other items.
 
-    In the end, ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded)``. An ingest
-    pipeline of the index dropped the `filtered` items. The index has newer versions of the documents of the
-    `superseded` items, or a newer run writes them.
+    In the end, ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded) +
+    len(waiting)``. An ingest pipeline of the index dropped the `filtered` items. The index has newer versions of the
+    documents of the `superseded` items, or a newer run writes them. The documents of the `waiting` items were changed
+    or deleted by others, so the items are left to the next run.
     """
 
     body: Body
@@ -88,6 +90,7 @@ class WrittenBody(msgspec.Struct):
     refused: list[Refused] = []
     filtered: list[Item] = []
     superseded: list[Item] = []
+    waiting: list[Item] = []
 
     def counts(self) -> dict[str, int]:
         """Return the number of documents of each verdict except `refused`, as named in `IngestCounts`."""
@@ -96,6 +99,7 @@ class WrittenBody(msgspec.Struct):
             "unchanged": self.unchanged,
             "filtered": len(self.filtered),
             "superseded": len(self.superseded),
+            "waiting": len(self.waiting),
         }
 
 

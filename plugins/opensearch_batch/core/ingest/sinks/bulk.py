@@ -20,7 +20,7 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Body, Item, Refused, WrittenBody
-from opensearch_batch.core.ingest.sinks.bulk_lines import is_versioned
+from opensearch_batch.core.ingest.sinks.bulk_lines import is_guarded, is_versioned
 from opensearch_batch.core.ingest.sinks.concurrency import ConcurrencyLimit
 from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
 
@@ -42,6 +42,7 @@ _NOOP, _NOT_FOUND = "noop", "not_found"
 _WRITTEN, _SUCCESS = frozenset({"created", "updated", "deleted"}), frozenset({200, 201})
 # The error of a document whose external version is lower than that of the stored document.
 _VERSION_CONFLICT = "version_conflict_engine_exception"
+_DOCUMENT_MISSING = "document_missing_exception"
 
 
 class _ItemError(msgspec.Struct):
@@ -256,6 +257,8 @@ class BulkWriter:
                 written.unchanged += 1
             else:
                 written.indexed += 1
+        elif is_guarded(item) and (status == CONFLICT or result["error"].get("type") == _DOCUMENT_MISSING):
+            written.waiting.append(item)
         elif action == "create" and status == CONFLICT:
             written.unchanged += 1
         elif status == CONFLICT and result["error"].get("type") == _VERSION_CONFLICT and is_versioned(item):

@@ -15,6 +15,10 @@ from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.transform.json_path import Text
 
 _ID = b'"_id":'
+# The end of the first line of an update that `guarded` completes, and the start of its second line.
+_GUARDED_END = b'}}\n{"doc":'
+# No id and no routing value contains it, because JSON escapes their quotes.
+_GUARD = b',"if_seq_no":'
 # For each action: the bytes before the id and the routing, after them, and after the document.
 _ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
@@ -22,6 +26,7 @@ _ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
     "upsert": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
     "update": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
     "delete": (b'{"delete":{' + _ID, b"}}\n", b""),
+    "guarded": (b'{"update":{' + _ID, _GUARDED_END, b"}\n"),
 }
 _VERSIONED_ACTIONS = frozenset({"index", "delete"})
 # The end of the first line of a document with an external version. No id ends so, because JSON escapes its quotes.
@@ -73,6 +78,24 @@ def has_document(item: Item) -> bool:
 def is_versioned(item: Item) -> bool:
     """Return whether an item has an external version."""
     return bytes(item.pieces[0]).partition(b"\n")[0].endswith(_VERSION_TYPE + b"}}")
+
+
+def guarded(item: Item, *, seq_no: int, primary_term: int) -> Item:
+    """Return an update that the index refuses unless the document has this sequence number and primary term."""
+    head = bytes(item.pieces[0]).removesuffix(_GUARDED_END)
+    guard = b'%b%d,"if_primary_term":%d' % (_GUARD, seq_no, primary_term)
+    return Item(item.id, (b"".join((head, guard, _GUARDED_END)), *item.pieces[1:]), item.context)
+
+
+def is_guarded(item: Item) -> bool:
+    """Return whether an item is such an update."""
+    return _GUARD in bytes(item.pieces[0])
+
+
+def address_of(item: Item) -> dict[str, str]:
+    """Return the id, index and routing by which a document is fetched."""
+    ((_, head),) = msgspec.json.decode(bytes(item.pieces[0]).split(b"\n", 1)[0]).items()
+    return {name: head[name] for name in ("_id", "_index", "routing") if name in head}
 
 
 def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document

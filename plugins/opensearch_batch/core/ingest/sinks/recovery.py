@@ -16,7 +16,7 @@ from typing import Any
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
-from opensearch_batch.core.ingest.sinks.bulk_lines import has_document, is_versioned
+from opensearch_batch.core.ingest.sinks.bulk_lines import address_of, has_document, is_versioned
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, reason_of, type_of
 from opensearch_batch.core.types.rows import Unchanged
 
@@ -73,12 +73,12 @@ def _indexed_positions(batch: list[Entry], cluster: Cluster, index: Index) -> se
     }
     if not items:
         return set()
-    addresses = [_address(item) for item in items.values()]
+    addresses = [address_of(item) for item in items.values()]
     path = f"/{index.name}/_mget" if index.name else "/_mget"
     response = cluster.call("POST", path, {"docs": addresses}, timeout_s=120.0)
     for document in response["docs"]:
         if "error" in document:
-            raise _unreadable(document, index.name)
+            raise unreadable(document, index.name)
     return {
         position
         for (position, item), document in zip(items.items(), response["docs"], strict=True)
@@ -87,9 +87,9 @@ def _indexed_positions(batch: list[Entry], cluster: Cluster, index: Index) -> se
     }
 
 
-def _unreadable(document: dict[str, Any], index: str) -> BatchError:
-    """Return the error for an unreadable document; treating it as absent would write it again."""
-    cause = f"index {index}: a document of the interrupted attempt cannot be read: {reason_of(document)}"
+def unreadable(document: dict[str, Any], index: str) -> BatchError:
+    """Return the error for an unreadable document, which must not be treated as absent."""
+    cause = f"index {index}: a document that is to be compared cannot be read: {reason_of(document)}"
     if type_of(document) == FORBIDDEN_TYPE:
         return ConfigError(f"{cause}; grant the connection's user this permission")
     return RetriableError(f"{cause}; run again when the index is available")
@@ -121,10 +121,4 @@ def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
 
 def _address_of(entry: Entry) -> Address | None:
     """Return the address of the document that an entry writes or deletes, or None if it has no id or is not an item."""
-    return tuple(_address(entry).items()) if isinstance(entry, Item) and entry.id else None
-
-
-def _address(item: Item) -> dict[str, str]:
-    """Return the id, index and routing by which a document is fetched."""
-    ((_, head),) = json.loads(bytes(item.pieces[0]).split(b"\n", 1)[0]).items()
-    return {name: head[name] for name in ("_id", "_index", "routing") if name in head}
+    return tuple(address_of(entry).items()) if isinstance(entry, Item) and entry.id else None
