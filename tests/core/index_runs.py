@@ -40,7 +40,7 @@ class IndexPipeline(Pipeline):
         target = self.source if in_place else self.indexes.create(TARGET, v=VECTOR)
         self.index, self.target = target.name, target
         self.settings = SourceIndex("c", SOURCE, in_place, query, version_field)
-        fields = [] if in_place else ["$.*"]
+        fields: list[str | None] = [] if in_place else ["$.*"]
         self.request = IngestRequest(
             target.name,
             dict(PREDICTIONS),

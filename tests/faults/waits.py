@@ -92,5 +92,5 @@ async def ended(trigger: MLTaskTrigger) -> tuple[bool, dict[str, Any]]:
     """Run a trigger to its end; return whether its task succeeds, and its result."""
     (event,) = [event async for event in trigger.run()]
     assert isinstance(event, TaskSuccessEvent | TaskFailedEvent)
-    (result,) = (event.xcoms or {}).get("return_value", [{}])  # type: ignore[misc] # a list of one
-    return isinstance(event, TaskSuccessEvent), result
+    results: Any = (event.xcoms or {}).get("return_value", [{}])
+    return isinstance(event, TaskSuccessEvent), results[0]

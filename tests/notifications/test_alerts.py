@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.pipeline.spec_parts import Alerts
 from opensearch_batch.core.runs.run_account import ShardRunAccount, ShardRunCounts
 from opensearch_batch.notifications.alerts import Alert, failure_notifier, send
 from tests.serving import Exchange, Server

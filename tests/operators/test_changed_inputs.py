@@ -52,7 +52,7 @@ class Job:
     def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen
         """Submit the job."""
         batch_predict = OpenSearchBatchPredictOperator(
-            task_id="batch_predict", shard={}, work_prefix="s3://work", service="sagemaker", model_id="m"
+            task_id="batch_predict", shards={}, work_prefix="s3://work", service="sagemaker", model_id="m"
         )
         done = batch_predict.submit(self.shard, Layout("s3://work", "p"), asked)
         assert isinstance(done, tuple)

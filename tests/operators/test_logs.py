@@ -99,8 +99,7 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_poller, "LOG_EVERY_S", 0.01)
     monkeypatch.setattr(status_poller, "LINES_PER_S", 1000.0)
     trigger = MLTaskTrigger(
-        job="s3://b/jobs/k",
-        ml_task_id="t",
+        jobs=[{"task_id": "t", "job": "s3://b/jobs/k"}],
         service="openai",
         poll_every_s=0.01,
         poll_at_most_s=0.01,

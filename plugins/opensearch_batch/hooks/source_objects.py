@@ -18,22 +18,22 @@ from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 class SourceObjects(NamedTuple):
     """The store of a source and of all files of a run.
 
-    `index` is that of a pipeline that reads an index; `blocks` are its documents, None if a run replays dead letters.
+    `settings` are those of a pipeline that reads an index; `blocks` are its documents, None if a run replays dead letters.
     """
 
     store: Objects
-    index: SourceIndex | None = None
+    settings: SourceIndex | None = None
     blocks: IndexObjects | None = None
 
     @property
     def in_place(self) -> bool:
         """Whether the run updates the documents that it reads."""
-        return self.index is not None and self.index.in_place
+        return self.settings is not None and self.settings.in_place
 
     def check_target(self, name: str, uuid: str) -> None:
         """Raise ConfigError if a run would replace the documents that it reads."""
-        if self.index is not None and self.blocks is not None:
-            self.index.check_target(is_source=uuid == self.blocks.uuid, index=name)
+        if self.settings is not None and self.blocks is not None:
+            self.settings.check_target(is_source=uuid == self.blocks.uuid, index=name)
 
 
 @contextmanager

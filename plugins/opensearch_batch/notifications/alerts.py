@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 from airflow.sdk import BaseNotifier, Context
 
-from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.pipeline.spec_parts import Alerts
 
 SMTP_CONN_ID = "smtp_default"
 log = logging.getLogger(__name__)

@@ -251,7 +251,7 @@ def polled_output(
 
 def max_groups() -> int:
     """Return the maximum number of groups of a run."""
-    return min(MAX_GROUPS, conf.getint("core", "max_map_length"))
+    return min(MAX_GROUPS, int(conf.getint("core", "max_map_length")))
 
 
 def rendered_dict(value: Mapping[str, Any] | str | None) -> dict[str, Any]:

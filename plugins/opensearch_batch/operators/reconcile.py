@@ -13,7 +13,7 @@ from opensearch_batch.core.errors import BatchError, FatalError
 from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.pipeline.spec_parts import Alerts
 from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.storage.by_uri import Stores

@@ -36,7 +36,7 @@ def member(line: bytes, name: str) -> Any:  # noqa: ANN401 - JSON
         raise RecordRejected(f"the line has no {name} ({error!r})") from error
 
 
-def first(values: Sequence[Any]) -> Any:  # noqa: ANN401 - JSON
+def first(values: object) -> Any:  # noqa: ANN401 - JSON
     """Return the first prediction of a response; raise RecordRejected if there is none."""
     if not isinstance(values, list) or not values:
         raise RecordRejected("the response of the model has no prediction")

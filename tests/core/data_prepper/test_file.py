@@ -17,7 +17,7 @@ from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.dag_id import is_dag_id
 from opensearch_batch.core.pipeline.file import PipelineFile
-from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.pipeline.spec_parts import Alerts
 from opensearch_batch.core.transform.processors.copy_values import CopyValues
 from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.services.registry import adapter_of

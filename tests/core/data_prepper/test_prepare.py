@@ -56,7 +56,13 @@ class Scans:
 
     def scan(self, run: str = "run", **parts: Any) -> Scan:
         """Return a scan; parts are those of the pipeline's text."""
-        said = {"name": "books", "service": "sagemaker", "batch": 100, "when": "/bucket != null", "more": ""}
+        said: dict[str, Any] = {
+            "name": "books",
+            "service": "sagemaker",
+            "batch": 100,
+            "when": "/bucket != null",
+            "more": "",
+        }
         said = {"action": "batch_predict", **said, **parts}
         path = self.folder / "books.yaml"
         path.write_text(PIPELINE.format(bucket=self.bucket, **said))
@@ -143,7 +149,9 @@ def test_predict_is_in_real_time(scans: Scans, service: str) -> None:
         scan = scans.scan(service=service, action=action)
         shards += scan.shards(scan.plan()[0], lambda work_item: work_item, force=False)[0]
     assert [shard.realtime for shard in shards] == [True, False]
-    assert [(shard.input, shard.output) for shard in shards[:1]] == [(shard.input, shard.output) for shard in shards[1:]]
+    assert [(shard.input, shard.output) for shard in shards[:1]] == [
+        (shard.input, shard.output) for shard in shards[1:]
+    ]
 
 
 def test_a_job_that_ended_badly_is_not_asked_for_again_by_itself(scans: Scans) -> None:

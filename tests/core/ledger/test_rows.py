@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_equal_rows_have_files_of_their_own() -> None:
     """So no process names a file that garbage collection is about to delete, because another one wrote it."""
     store, parts = MemoryObjects(), []
     for now in (1.0, 2.0):
-        writer = RowsWriter(store, "rows", clock=lambda now=now: now)
+        writer = RowsWriter(store, "rows", clock=partial(float, now))
         writer.add("a", table_of(["x", "y"]))
         parts.append(writer.close()["a"])
     assert [part.rows[:18] for part in parts] == ["rows/0000000003e8-", "rows/0000000007d0-"]

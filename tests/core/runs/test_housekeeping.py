@@ -80,7 +80,7 @@ class World:
 
     def check(self) -> None:
         """Each text was paid for once; all counts are exact; all answers are there, also long after."""
-        expected = [RECORDS[0], *RECORDS[1:4], {**RECORDS[4], "more": 1}, *RECORDS[6:8]]
+        expected: list[Any] = [RECORDS[0], *RECORDS[1:4], {**RECORDS[4], "more": 1}, *RECORDS[6:8]]
         assert self.pipeline.documents == {each["id"]: document_of(each) for each in expected}
         assert set(self.pipeline.service.paid.values()) == {1}
         for _ in range(4):

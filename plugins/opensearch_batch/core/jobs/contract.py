@@ -137,7 +137,10 @@ class ServiceAdapter(Protocol):
     id_member: str | None
     example_parameters: Mapping[str, Any]
     batch_path: str
-    realtime: RealtimeForm | None
+
+    @property
+    def realtime(self) -> RealtimeForm | None:
+        """How lines are sent in real time."""
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless the output of a job with these parameters and inputs can be ingested."""

@@ -22,12 +22,14 @@ from opensearch_batch.core.ingest.request import (
 )
 from opensearch_batch.core.pipeline.spec_parts import (
     S3_PREFIX,
+    Alerts,
     Count,
     JsonPath,
     Percent,
     Schedule,
     Seconds,
     SourceSpec,
+    SpecTest,
     about,
 )
 from opensearch_batch.core.sharding.index_objects import source_uri
@@ -222,41 +224,6 @@ class Connections(SpecStruct, frozen=True):
             "openai_default",
         ),
     ] = None
-
-
-class Alerts(SpecStruct, frozen=True):
-    """Notifications when a run fails, produces dead letters, or filters out every record."""
-
-    email: Annotated[
-        list[str], about("Email addresses; sent through the connection `smtp_default`.", ["search@example.com"])
-    ] = []
-    webhook: Annotated[
-        str | None, about("Airflow connection of type http; receives a JSON object by POST.", "alerts_webhook")
-    ] = None
-
-
-class SpecTest(SpecStruct, frozen=True):
-    """Sample records and predictions, and the expected documents; run by `opensearch-batch check`."""
-
-    name: Annotated[str, about("Name of the test in messages.", "a passage with its vector")]
-    records: Annotated[list[dict[str, Any]], about("Records as in the source.", [{"text": "a cat"}])]
-    documents: Annotated[
-        list[dict[str, Any]],
-        about(
-            "Expected documents, in the order of the records, including `_id`.", [{"_id": "1", "embedding": [0.6, 0.8]}]
-        ),
-    ]
-    predictions: Annotated[
-        list[Any] | None,
-        about("Prediction for each record; a list of predictions if `input` has several paths.", [[0.6, 0.8]]),
-    ] = None
-    outputs: Annotated[
-        list[dict[str, Any]] | None, about("Output rows of the service, one for each record, instead of `predictions`.")
-    ] = None
-    dead_letters: Annotated[
-        list[str],
-        about("Substring of each expected dead letter reason, in the order of the records.", ["nothing at $.text"]),
-    ] = []
 
 
 class PipelineSpec(SpecStruct, frozen=True, kw_only=True):

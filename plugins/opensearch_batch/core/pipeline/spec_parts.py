@@ -1,4 +1,4 @@
-"""Parts of the schema of a pipeline file: types of single values, descriptions of keys, the schedule and the source."""
+"""Parts of the schema of a pipeline file: single values, descriptions of keys, schedule, source, alerts, tests."""
 
 from __future__ import annotations
 
@@ -154,3 +154,38 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
         DeletedRecords | None,
         about("Records that delete their documents.", {"path": "$.op", "equals": "delete"}),
     ] = None
+
+
+class Alerts(Struct, frozen=True, forbid_unknown_fields=True):
+    """Notifications when a run fails, produces dead letters, or filters out every record."""
+
+    email: Annotated[
+        list[str], about("Email addresses; sent through the connection `smtp_default`.", ["search@example.com"])
+    ] = []
+    webhook: Annotated[
+        str | None, about("Airflow connection of type http; receives a JSON object by POST.", "alerts_webhook")
+    ] = None
+
+
+class SpecTest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Sample records and predictions, and the expected documents; run by `opensearch-batch check`."""
+
+    name: Annotated[str, about("Name of the test in messages.", "a passage with its vector")]
+    records: Annotated[list[dict[str, Any]], about("Records as in the source.", [{"text": "a cat"}])]
+    documents: Annotated[
+        list[dict[str, Any]],
+        about(
+            "Expected documents, in the order of the records, including `_id`.", [{"_id": "1", "embedding": [0.6, 0.8]}]
+        ),
+    ]
+    predictions: Annotated[
+        list[Any] | None,
+        about("Prediction for each record; a list of predictions if `input` has several paths.", [[0.6, 0.8]]),
+    ] = None
+    outputs: Annotated[
+        list[dict[str, Any]] | None, about("Output rows of the service, one for each record, instead of `predictions`.")
+    ] = None
+    dead_letters: Annotated[
+        list[str],
+        about("Substring of each expected dead letter reason, in the order of the records.", ["nothing at $.text"]),
+    ] = []

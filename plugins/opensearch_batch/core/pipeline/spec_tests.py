@@ -24,7 +24,8 @@ from opensearch_batch.core.ingest.staged_ingest import with_vector_policy
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.ledger.answers import AnswerForm
 from opensearch_batch.core.opensearch.cluster import vector_fields
-from opensearch_batch.core.pipeline.spec import PipelineSpec, SpecTest
+from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.core.pipeline.spec_parts import SpecTest
 from opensearch_batch.core.sharding.document_ids import document_ids, ids_reader
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.json_path import PlainPath

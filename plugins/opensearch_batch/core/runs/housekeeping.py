@@ -94,7 +94,7 @@ class Housekeeper:
                 counted.append((scope, objects))
         counts = needed.close() if counted else {}
         for scope, objects in counted:
-            segments = {uri: counts.get((scope.head_uri, uri), {}) for uri in objects}
+            segments: dict[str, dict[str, int]] = {uri: counts.get((scope.head_uri, uri), {}) for uri in objects}
             for uri, entry in objects.items():
                 if _is_rebuilt(entry):
                     segments[uri] = {name: count for name, count in entry.segments.items() if name in head.segments}

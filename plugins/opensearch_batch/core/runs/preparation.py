@@ -90,14 +90,10 @@ class Preparation:
                 raise ConfigError("source.prepare is false: objects are sent unchanged, so max_records cannot cut them")
             check_passthrough(adapter, manifest.parameters)
             check_input_names(listing.objects)
-        self._objects = objects
-        self._layout = layout
-        self._listing = listing
-        self._manifest = manifest
-        self._adapter = adapter
-        self._request = request
-        self._at_s = at_s
-        self._options = options
+        self._objects, self._layout = objects, layout
+        self._listing, self._manifest = listing, manifest
+        self._adapter, self._request = adapter, request
+        self._at_s, self._options = at_s, options
         self._with_unfinished = partial(with_unfinished_run, objects, layout, index_uuid=manifest.index_uuid)
         self._scope = ScopeHead(objects, layout.scope_head(manifest.scope))
         self._store = PredictionStore(objects, manifest.predictions)

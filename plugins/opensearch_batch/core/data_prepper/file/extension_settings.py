@@ -7,8 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.pipeline.spec import Alerts
-from opensearch_batch.core.pipeline.spec_parts import S3_PREFIX, Count, Percent, Seconds, about
+from opensearch_batch.core.pipeline.spec_parts import S3_PREFIX, Alerts, Count, Percent, Seconds, about
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
 from opensearch_batch.core.types.job import DEADLINE_S
 
