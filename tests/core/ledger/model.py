@@ -37,18 +37,19 @@ class Record(NamedTuple):
 
 
 class Source(NamedTuple):
-    """An object of the source."""
+    """An object of the source; an unreadable one has rows whose id is not known."""
 
     etag: str
     modified: float
     records: Sequence[Record]
+    unreadable: bool = False
 
 
 class Known(NamedTuple):
     """A row of the ledger as it should be.
 
-    A row that `left` its object in append mode has no record any more. It is `unknown` which record the document of a
-    row is of that left before its write had a verdict.
+    A row that `left` its object in append mode, or an unreadable object, has no record any more. It is `unknown` which
+    record the document of a row is of that left before it was written, or written again.
     """
 
     record: Record
@@ -93,6 +94,7 @@ class Ledger:
             RowsReader(self.store).read,
             mode=self.mode,
             vanished=changes.vanished,
+            unreadable={uri for uri, item in source.items() if item.unreadable},
             **self._limits,
         )
         for table in result.deletions():
@@ -184,12 +186,10 @@ class Model:
     def winners(self) -> dict[str, Place]:
         """Where the row that wins is, for each id."""
         order = sorted(self.rows, key=lambda uri: (self.modified[uri] if self.mode == "append" else 0, uri))
-        return {
-            row.record.id: (uri, at)
-            for uri in order
-            for at, row in enumerate(self.rows[uri])
-            if not (row.left and _is_loser(row))
-        }
+        rows = [(uri, at, row) for uri in order for at, row in enumerate(self.rows[uri])]
+        if self.mode == "snapshot":
+            rows.sort(key=lambda each: not each[2].left)
+        return {row.record.id: (uri, at) for uri, at, row in rows if not (row.left and _is_loser(row))}
 
     def run(
         self, source: Mapping[str, Source], opened: Collection[str], version: int, pending: Collection[str]
@@ -256,19 +256,26 @@ class Model:
             records = source[uri].records
             ids = {record.id for record in records}
             left = [
-                _after_leaving(row)
+                _after_leaving(row, is_stale=uri in self.stale)
                 for row in self.rows.get(uri, ())
-                if self.mode == "append" and not _is_loser(row) and row.record.id not in ids
-                if row.state != RecordState.PENDING or row.version
+                if not _is_loser(row) and row.record.id not in ids and self._stays(row, source[uri])
             ]
             new = [Known(record, line, RecordState.PENDING, 0) for line, record in enumerate(records, 1)]
             self.rows[uri], self.modified[uri] = left + new, source[uri].modified
             self.stale.discard(uri)
 
+    def _stays(self, row: Known, item: Source) -> bool:
+        """Whether a row stays though its record left the object."""
+        if self.mode == "append":
+            return row.state != RecordState.PENDING or row.version > 0
+        return item.unreadable and row.state != RecordState.TOMBSTONE
 
-def _after_leaving(row: Known) -> Known:
+
+def _after_leaving(row: Known, *, is_stale: bool) -> Known:
+    if row.state == RecordState.PENDING or is_stale:
+        row = row._replace(unknown=True)
     if row.state == RecordState.PENDING:
-        row = row._replace(state=RecordState.INDEXED, unknown=True)
+        row = row._replace(state=RecordState.INDEXED)
     return row._replace(line=0, left=True)
 
 

@@ -85,6 +85,7 @@ class Source:
         self.kind = kind
         self.pipeline = Pipeline(on_removed="delete", **options)
         self.staged = PrepareCounts()
+        self.remarks: list[str] = []
 
     def run(self, **objects: Sequence[Record] | None) -> tuple[int, int]:
         """Write or delete objects, and run; return the number of predictions paid for and of index operations."""
@@ -97,6 +98,7 @@ class Source:
                 pipeline.put_content(f"{name}.{self.kind}", FORMATS[self.kind](records))
         manifest = pipeline.run().manifest
         self.staged = PrepareCounts() if manifest is None else manifest.counts
+        self.remarks = [] if manifest is None else manifest.remarks
         return pipeline.service.paid.total() - before[0], pipeline.cluster.found.writes - before[1]
 
     def has(self, *records: Record) -> bool:
@@ -210,6 +212,28 @@ def test_a_row_that_cannot_be_read_is_a_dead_letter_with_its_origin(kind: str) -
     assert source.run() == (0, 0)
     assert source.run(a=[rows[0], record(9), *rows[1:]]) == (1, 1)
     assert source.has(*rows, record(9))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_a_document_is_not_deleted_because_its_record_cannot_be_read(kind: str) -> None:
+    """It is kept and remarked while its object has such a row, and deleted when the object is read without one."""
+    source, rows = Source(kind, max_dead_letters="100%", max_removed="0%"), [record(number) for number in range(3)]
+    assert source.run(a=rows, b=[record(3)]) == (4, 4)
+    # The record of d1 became unreadable; that of d2 is in another object now, and wins there.
+    source.pipeline.put_content(f"a.{kind}", damaged(kind, rows[:1])[0])
+    moved = record(2, more="1")
+    assert source.run(b=[record(3), moved]) == (0, 1)
+    assert (source.staged.removed, source.staged.kept, source.staged.before) == (0, 4, 4)
+    assert any("1 documents whose records are absent stay in the index" in remark for remark in source.remarks)
+    assert source.has(*rows[:2], record(3), moved)
+    assert source.run() == (0, 0)
+    assert source.run(b=[record(3), moved, record(4)]) == (1, 1)
+    assert source.has(*rows[:2], record(3), moved, record(4))
+    # The row was repaired, and d1 is gone for good.
+    source.pipeline.options["max_removed"] = "100%"
+    assert source.run(a=rows[:1]) == (0, 1)
+    assert source.staged.removed == 1
+    assert source.has(rows[0], record(3), moved, record(4))
 
 
 def letters_of(pipeline: Pipeline, run: Run) -> list[dict[str, Any]]:

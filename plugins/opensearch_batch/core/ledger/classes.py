@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
+
+# The objects that a remark names.
+SHOWN_OBJECTS = 3
 
 
 class RecordClass(enum.IntEnum):
@@ -54,8 +59,8 @@ class DiffCounts(msgspec.Struct):
     The first six count records that were read, each in one class; `promoted` of them are in objects that did not
     change, where their rows were duplicates. `removed` counts ids that had a document and have none now,
     `removed_by_tombstone` of them because of a tombstone. `demoted` rows of unchanged objects became duplicates.
-    `retained` rows are of records that left their object in append mode. `before` counts the documents of the ledger
-    before the diff: those `kept` and those `removed`.
+    `retained` rows are of records that left their object in append mode, or an object with unreadable rows. `before`
+    counts the documents of the ledger before the diff: those `kept` and those `removed`.
     """
 
     new: int = 0
@@ -190,4 +195,13 @@ def refuse_mass_removal(removed: int, before: int, max_removed: str = MAX_REMOVE
         f"{removed} of {before} documents would be deleted because their records left the source; max_removed allows "
         f"{max_removed}. Nothing was paid, written or deleted. If the records are missing by mistake, restore them and "
         f"run again; if the documents have to go, start one run with max_removed: {share}"
+    )
+
+
+def retained_remark(retained: int, unreadable: Iterable[str]) -> str:
+    """Return the remark on documents that are kept because objects have lines whose id is not known."""
+    uris = ", ".join(islice(unreadable, SHOWN_OBJECTS))
+    return (
+        f"{retained:,} documents whose records are absent stay in the index, because lines without a readable id may "
+        f"be theirs: {uris}; correct these lines, and the next run writes or deletes the documents"
     )

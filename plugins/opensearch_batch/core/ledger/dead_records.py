@@ -138,7 +138,8 @@ def _with_versions(rows: pa.Table, new: pa.Table) -> pa.Table:
 def _dead_rows(rows: pa.Table) -> Iterator[tuple[int, bytes]]:
     import pyarrow.compute as pc
 
-    dead = rows.filter(pc.equal(rows["state"], int(RecordState.DEAD)))
+    # A row with line 0 is of a record that left its object.
+    dead = rows.filter(pc.and_(pc.equal(rows["state"], int(RecordState.DEAD)), pc.greater(rows["line"], 0)))
     return zip(dead["line"].to_pylist(), dead["record_hash"].to_pylist(), strict=True)
 
 

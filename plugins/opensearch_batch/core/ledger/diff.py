@@ -14,7 +14,7 @@ by their URI in a snapshot, and by the time of their last change in append mode.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,14 +65,17 @@ def diff(
     *,
     mode: Mode,
     vanished: Collection[str] = (),
+    unreadable: Container[str] = frozenset(),
     memory_bytes: int = MEMORY_BYTES,
 ) -> Difference:
     """Compare the records of objects that changed with the ledger.
 
     `new` has the records of each object in one or more consecutive parts. `entries` are the objects of the ledger;
-    `read_rows` reads their rows. The `vanished` ones no longer exist.
+    `read_rows` reads their rows. The `vanished` ones no longer exist. The `unreadable` ones, which may be added while
+    `new` yields their parts, have rows without a known id: a record that is absent there may be one of these rows, so
+    it does not count as removed.
     """
-    state = _Diff(entries, read_rows, mode, memory_bytes)
+    state = _Diff(entries, read_rows, mode, unreadable, memory_bytes)
     for uri, parts in groupby(new, key=lambda part: part[0].uri):
         state.add_object(uri, parts)
     for uri in vanished:
@@ -83,13 +86,21 @@ def diff(
 class _Diff:
     """Collects the candidates, and resolves them."""
 
-    def __init__(self, entries: Mapping[str, Entry], read_rows: ReadRows, mode: Mode, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        read_rows: ReadRows,
+        mode: Mode,
+        unreadable: Container[str],
+        memory_bytes: int,
+    ) -> None:
         import numpy as np
 
         self._counts = DiffCounts(before=sum(entry.documents for entry in entries.values()))
         self._unread = dict(entries)
         self._read_rows = read_rows
         self._mode = mode
+        self._unreadable = unreadable
         self._numbers = RowNumbers()
         self._opened: list[NumberedObject] = []
         self._tables = SpooledTables(rows_schema())
@@ -111,10 +122,11 @@ class _Diff:
             # If its object is older than before, a record may have lost its precedence.
             if self._mode == "snapshot" or info.modified >= entry.modified:
                 first, equal = _equal_rows(first, [table for _, table in old])
-        self._add_ledger_rows(item, old, equal)
         self._add_part(item, first, equal)
         for _, table in chain(() if second is None else (second,), parts):
             self._add_part(item, table, None)
+        # Now that all its rows were read, it is known whether some are unreadable.
+        self._add_ledger_rows(item, old, equal)
 
     def remove_object(self, uri: str) -> None:
         """Add the ledger's rows of an object that no longer exists."""
@@ -155,6 +167,8 @@ class _Diff:
             if self._mode == "append":
                 # A pending row that was never written has no known document, so it is not retained.
                 kinds[(states != RecordState.PENDING) | (table["version"].to_numpy() > 0)] = RowKind.LEFT
+            elif item.uri in self._unreadable:
+                kinds[are_any_of(states, DOCUMENT_STATES)] = RowKind.LEFT
             won = ~are_any_of(states, LOSER_STATES)
             if equal is not None:
                 won &= ~equal[number - item.first : number - item.first + len(states)]
@@ -200,7 +214,7 @@ class _Diff:
             return
         for number, table in item.ledger_rows(self._read_rows):
             is_loser = are_any_of(table["state"].to_numpy(), LOSER_STATES)
-            # A duplicate with line 0 has left its object in append mode, so it has no record that could win.
+            # A duplicate with line 0 has left its object, so it has no record that could win.
             has_marked_id = self._is_marked(table) & ~(is_loser & (table["line"].to_numpy() == 0))
             self._add_candidates(
                 table, has_marked_id, np.where(is_loser, RowKind.UNREAD_LOSER, RowKind.UNREAD).astype(np.uint8), number

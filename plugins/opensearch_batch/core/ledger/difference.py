@@ -65,8 +65,8 @@ class Difference(NamedTuple):
     def objects(self) -> Iterator[ObjectRows]:
         """Yield the rows of the objects that were read, in order, then those of other objects with decided rows.
 
-        The parts of an object are consecutive. In append mode, rows of records that left an object are its last part;
-        their line is 0.
+        The parts of an object are consecutive. Rows that are retained though their records left an object are its last
+        part; their line is 0.
         """
         tables = iter(self.tables)
         for item in self.opened:
@@ -75,7 +75,7 @@ class Difference(NamedTuple):
                 # Records without a decision equal the ledger's row in the same position.
                 yield self._with_decisions(item.uri, number, table, RecordClass.UNCHANGED)
             for number, table in item.ledger_rows(self.read_rows) if self._has_decisions(item) else ():
-                yield self._retained(item.uri, number, table)
+                yield self._retained(item, number, table)
         for item in filter(self._has_decisions, self.unopened):
             for number, table in item.ledger_rows(self.read_rows):
                 yield self._with_decisions(item.uri, number, table, RecordClass.KEPT)
@@ -95,7 +95,7 @@ class Difference(NamedTuple):
         classes[at], states[at], versions[at] = decisions["class"], decisions["state"], decisions["version"]
         return ObjectRows(uri, with_verdicts(rows, states, versions), classes)
 
-    def _retained(self, uri: str, number: int, rows: pa.Table) -> ObjectRows:
+    def _retained(self, item: NumberedObject, number: int, rows: pa.Table) -> ObjectRows:
         """Return the rows that are retained although their records left the object."""
         import numpy as np
         import pyarrow as pa
@@ -106,11 +106,13 @@ class Difference(NamedTuple):
         # The last write has no verdict and cannot be repeated, because its record is gone: its content is unknown.
         is_unknown = states == RecordState.PENDING
         states[is_unknown] = RecordState.INDEXED
+        # The document of a stale object was not written again; it will be when its record can be read.
+        is_unknown |= item.entry is not None and item.entry.stale
         known_hashes = pc.if_else(pa.array(~is_unknown), left["record_hash"], UNKNOWN_HASH)
         left = with_verdicts(left, states, left["version"].to_numpy())
         left = _replaced(left, "record_hash", known_hashes.cast(left.schema.field("record_hash").type))
         left = _replaced(left, "line", pa.array(np.zeros(len(left), np.uint32)))
-        return ObjectRows(uri, left, np.full(len(left), RecordClass.KEPT, np.uint8))
+        return ObjectRows(item.uri, left, np.full(len(left), RecordClass.KEPT, np.uint8))
 
 
 def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

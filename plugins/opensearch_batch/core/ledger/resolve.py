@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Mode = Literal["snapshot", "append"]
-_POSITION_BITS = 34
+_POSITION_BITS, _LEFT_BIT = 34, 62
 _COMPARED = ["routing", "version", "record_hash", "content_keys", "state"]
 _DECISION = [("row", "<i8"), ("class", "u1"), ("state", "u1"), ("version", "<i8")]
 
@@ -32,8 +32,9 @@ class RowKind(enum.IntEnum):
     """Where a row comes from, and whether it can win.
 
     `read`: from this run. All others are rows of the ledger. `previous`: won before, and cannot win again. `left`: won
-    before, and can win although its record left the object, because in append mode absence means nothing. `unread`,
-    `unread_loser`: won or lost before, in an object that did not change.
+    before, and can win although its record left the object: in append mode absence means nothing, and in a snapshot the
+    record may be one of the rows of its object that cannot be read. `unread`, `unread_loser`: won or lost before, in an
+    object that did not change.
     """
 
     READ = 0
@@ -63,15 +64,22 @@ class RowNumbers:
         """Rank the objects; no object can be added afterwards."""
         import numpy as np
 
+        self._mode = mode
         keys = [(modified if mode == "append" else 0.0, uri) for modified, uri, _, _ in self._objects]
         self._ranks = np.argsort(sorted(range(len(keys)), key=keys.__getitem__))
         self._starts = np.array([start for _, _, start, _ in self._objects], np.int64)
         self._stale = np.array([stale for _, _, _, stale in self._objects], bool)
 
-    def order(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return numbers that grow with the precedence of rows."""
+    def order(self, rows: npt.NDArray[np.int64], has_left: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Return numbers that grow with the precedence of rows.
+
+        In a snapshot, a row whose record has left its object comes before all rows that have a record.
+        """
+        import numpy as np
+
         objects = self._objects_of(rows)
-        return (self._ranks[objects] << _POSITION_BITS) + rows - self._starts[objects]
+        order: npt.NDArray[np.int64] = (self._ranks[objects] << _POSITION_BITS) + rows - self._starts[objects]
+        return order - (has_left.astype(np.int64) << _LEFT_BIT) if self._mode == "snapshot" else order
 
     def are_stale(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return which rows belong to stale objects."""
@@ -143,7 +151,9 @@ class Resolver:
         ids = rows["id"].combine_chunks().dictionary_encode()
         codes, distinct = ids.indices.to_numpy(), len(ids.dictionary)
         candidates = np.flatnonzero(kinds != RowKind.PREVIOUS)
-        winners = _last_of_each(codes, candidates[np.argsort(self._numbers.order(numbers[candidates]))], distinct)
+        has_left = (kinds == RowKind.LEFT) | ((rows["line"].to_numpy() == 0) & (kinds != RowKind.READ))
+        order = self._numbers.order(numbers[candidates], has_left[candidates])
+        winners = _last_of_each(codes, candidates[np.argsort(order)], distinct)
         won_before = np.flatnonzero(are_any_of(kinds, (RowKind.PREVIOUS, RowKind.LEFT, RowKind.UNREAD)))
         previous = _last_of_each(codes, won_before, distinct)[codes]
         wins = np.zeros(len(kinds), bool)

@@ -21,7 +21,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged,
 from opensearch_batch.core.ingest.prediction_map import check_passthrough
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
-from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, refuse_mass_removal
+from opensearch_batch.core.ledger.classes import Deletion, DiffCounts, refuse_mass_removal, retained_remark
 from opensearch_batch.core.ledger.commit import with_unfinished_run
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.diff import diff, listed_changes
@@ -132,6 +132,7 @@ class Preparation:
                 RowsReader(self._objects).read,
                 mode=options.mode,
                 vanished=changes.vanished,
+                unreadable=reader.unreadable,
             )
             self._refuse(result.counts, reader, dead, is_new=not head.objects)
             claim = self._claim(loaded)
@@ -218,6 +219,8 @@ class Preparation:
                 f"{removed:,} documents stay in the index, though their records left the source; "
                 "source.on_removed: delete deletes such documents"
             )
+        if counts.retained and options.mode == "snapshot":
+            self._remarks.append(retained_remark(counts.retained, reader.unreadable))
         if options.dry_run:
             return
         reasons = [letter.reason for letter in islice(dead.unwritten(), SHOWN_REASONS)]

@@ -41,7 +41,10 @@ TABLE_ROWS = 1 << 20
 
 
 class RecordReader:
-    """Reads objects. `read`, `rejected` and `blank` count the lines, the dead letters and the empty lines so far."""
+    """Reads objects. `read`, `rejected` and `blank` count the lines, the dead letters and the empty lines so far.
+
+    `unreadable` are the objects with dead letters whose id is not known.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class RecordReader:
         dead: DeadLetters,
     ) -> None:
         self.read = self.rejected = self.blank = 0
+        self.unreadable: dict[str, None] = {}
         self._ids = ids
         self._read_ids = ids_reader(ids)
         self._is_deleted = None if deleted is None else deleted.reader()
@@ -164,9 +168,10 @@ class RecordReader:
             return False
         self.read += 1
         if isinstance(entry, Rejected):
-            return self._reject(entry.rows[0], entry.reason)
+            return self._reject(entry.rows[0], entry.reason, has_id=False)
         if not is_distinct:
-            return self._reject(entry, "another record starts in the same line; write each record in a line of its own")
+            reason = "another record starts in the same line; write each record in a line of its own"
+            return self._reject(entry, reason, has_id=False)
         record, state, rejection = entry.content, RecordState.PENDING, ""
         keys = list[bytes]()
         try:
@@ -183,11 +188,13 @@ class RecordReader:
                 state, rejection = RecordState.DEAD, str(error)
             self._builder.add(record_id, record, keys, line=number, routing=routing, state=state)
         except RecordRejected as error:
-            rejection = str(error)
+            return self._reject(entry, str(error), has_id=False)
         return self._reject(entry, rejection) if rejection else True
 
-    def _reject(self, record: Row, reason: str) -> bool:
+    def _reject(self, record: Row, reason: str, *, has_id: bool = True) -> bool:
         self.rejected += 1
+        if not has_id:
+            self.unreadable[record.uri] = None
         letter = dead_letter(
             record.content, stage="prepare", reason=reason, source=record.uri, line=record.line, offset=record.offset
         )
