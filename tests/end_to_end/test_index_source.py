@@ -263,7 +263,7 @@ def test_a_pipeline_writes_vectors_into_the_index_that_it_reads(lab: Lab, index:
     lab.cluster().create_index(index, body)
     bulk(lab.cluster(), index, *({"index": {"_id": f"d{n}"}, "doc": {"text": f"t {n}", "price": n}} for n in range(12)))
     name = own.new_name()
-    ingest = {"index": index, "index_body": None, "field_map": {"text": None}}
+    ingest: dict[str, Any] = {"index": index, "index_body": None, "field_map": {"text": None}}
     own.write(name, own.spec(name, source={"uri": None, "index": index}, id=None, ingest=ingest))
     own.airflow.wait_for_dag(name)
     run = own.run(name)
@@ -278,7 +278,7 @@ def test_a_pipeline_writes_vectors_into_the_index_that_it_reads(lab: Lab, index:
     copy = own.new_name()
     target = copy.replace("_", "-")
     source = {"uri": None, "index": index, "on_removed": "delete", "query": {"range": {"price": {"lt": 10}}}}
-    ingest: dict[str, Any] = {"index": target, "ingest_fields": ["$.*"], "field_map": {"text": None}}
+    ingest = {"index": target, "ingest_fields": ["$.*"], "field_map": {"text": None}}
     own.write(copy, own.spec(copy, source=source, id=None, ingest=ingest))
     own.airflow.wait_for_dag(copy)
     assert own.run(copy).wait() == "success"

@@ -18,7 +18,8 @@ from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 class SourceObjects(NamedTuple):
     """The store of a source and of all files of a run.
 
-    `settings` are those of a pipeline that reads an index; `blocks` are its documents, None if a run replays dead letters.
+    `settings` are those of a pipeline that reads an index. `blocks` are its documents, None if a run replays dead
+    letters.
     """
 
     store: Objects

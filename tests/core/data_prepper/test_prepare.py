@@ -56,14 +56,8 @@ class Scans:
 
     def scan(self, run: str = "run", **parts: Any) -> Scan:
         """Return a scan; parts are those of the pipeline's text."""
-        said: dict[str, Any] = {
-            "name": "books",
-            "service": "sagemaker",
-            "batch": 100,
-            "when": "/bucket != null",
-            "more": "",
-        }
-        said = {"action": "batch_predict", **said, **parts}
+        said: dict[str, Any] = {"name": "books", "service": "sagemaker", "batch": 100, "action": "batch_predict"}
+        said |= {"when": "/bucket != null", "more": "", **parts}
         path = self.folder / "books.yaml"
         path.write_text(PIPELINE.format(bucket=self.bucket, **said))
         return Scan(

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from opensearch_batch.core.ledger.rows import record_hash
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds
 from opensearch_batch.core.sharding.record_reader import RecordReader
 from opensearch_batch.core.storage.dead_letters import DeadLetters
@@ -126,13 +125,13 @@ def test_only_what_changed_is_paid_for_and_written_in_any_format(kind: str) -> N
 
 @pytest.mark.parametrize("before", FORMATS)
 @pytest.mark.parametrize("after", ["jsonl", "csv", "parquet"])
-def test_the_same_values_in_another_format_are_no_change(before: str, after: str) -> None:
-    """An object that was converted is read once."""
+def test_a_source_that_is_converted_pays_nothing(before: str, after: str) -> None:
+    """The model reads the same; the documents are written again at most once."""
     source, rows = Source(before), [record(0, 'é "quoted", \\ and\ttab'), record(1, more="5.0"), record(2)]
     assert source.run(a=rows) == (3, 3)
     source.pipeline.remove(f"a.{before}")
     source.kind = after
-    assert source.run(b=rows) == (0, 0)
+    assert source.run(b=rows)[0] == 0
     assert source.has(*rows)
     assert source.run() == (0, 0)
 
@@ -145,17 +144,6 @@ def test_a_converted_source_pays_only_if_what_the_model_reads_differs() -> None:
     source.pipeline.put_content("a.parquet", parquet_rows([{**record(number), "more": 0} for number in range(2)]))
     assert source.run() == (0, 2)
     assert source.pipeline.documents["d1"]["more"] == 0
-
-
-def test_integers_that_become_floats_are_no_change() -> None:
-    """A column of integers is one of floats as soon as it has a null; only the record with the null changed."""
-    source, rows = Source("parquet"), [{**record(number), "more": number} for number in range(3)]
-    source.pipeline.put_content("a.parquet", parquet_rows(rows))
-    assert source.run() == (3, 3)
-    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("more", pa.float64())])
-    source.pipeline.put_content("a.parquet", parquet_rows([*rows[:2], {**rows[2], "more": None}], schema))
-    assert source.run() == (0, 1)
-    assert [source.pipeline.documents[f"d{number}"]["more"] for number in range(3)] == [0, 1, None]
 
 
 @EVERY
@@ -243,14 +231,11 @@ def letters_of(pipeline: Pipeline, run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for part in parts for line in part.splitlines()]
 
 
-values = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False)
-)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1).filter(str.strip)
 
 
-def hashes_of(name: str, content: bytes) -> list[tuple[str, bytes, list[bytes]]]:
-    """Return ids, record hashes and content keys of the records of an object."""
+def hashes_of(name: str, content: bytes) -> list[tuple[str, list[bytes]]]:
+    """Return ids and content keys of the records of an object."""
     objects, adapter = MemoryObjects(), adapter_of("openai")
     objects.write(name, content)
     ids, limit = DocumentIds("$.id", None), RowLimit(1_000_000, "too long")
@@ -259,47 +244,15 @@ def hashes_of(name: str, content: bytes) -> list[tuple[str, bytes, list[bytes]]]
         tables = list(reader.tables(objects, present(objects.head(name))))
         assert not list(dead.unwritten())
     rows = [row for table in tables for row in table.to_pylist()]
-    return [(row["id"], row["record_hash"], row["content_keys"]) for row in rows]
+    return [(row["id"], row["content_keys"]) for row in rows]
 
 
 @given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
-def test_the_same_rows_have_the_same_hashes_and_keys_in_any_format(rows: list[tuple[str, str]]) -> None:
+def test_the_same_rows_have_the_same_keys_in_any_format(rows: list[tuple[str, str]]) -> None:
     """Their values are strings, which all formats have."""
     records = [{"id": str(number), "text": text, "more": more} for number, (text, more) in enumerate(rows)]
     expected = hashes_of("a.jsonl", json_lines(records))
     assert len(expected) == len(rows)
     for kind, write in FORMATS.items():
         assert hashes_of(f"a.{kind}", write(records)) == expected, kind
-
-
-@given(column=st.lists(values, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
-def test_the_same_typed_values_have_the_same_hashes(column: list[Any]) -> None:
-    """Numbers, booleans and nulls in JSON and in columns of Parquet, each of the type of its value."""
-    for number, value in enumerate(column):
-        rows = [{**record(number), "more": value}]
-        assert hashes_of("a.parquet", parquet_rows(rows)) == hashes_of("a.jsonl", json_lines(rows))
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**15:
-            as_float = [{**record(number), "more": float(value)}]
-            assert hashes_of("a.parquet", parquet_rows(as_float)) == hashes_of("a.jsonl", json_lines(rows))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "are_equal"),
-    [
-        (b'{"a": [1, 2.0]}', b'{"a":[1,2]}', True),
-        (rb'{"a":"\u00e9\/"}', '{"a":"é/"}'.encode(), True),
-        (b'{"a":5.0}', b'{"a":5}', True),
-        (b'{"a":5.0}', b'{"a":"5"}', False),
-        (b'{"a":"5.0,"}', b'{"a":"5,"}', False),
-        (b'{"a":"x  y"}', b'{"a":"x y"}', False),
-        (b'{"a":5.01}', b'{"a":5.1}', False),
-        (b'{"a":1,"b":2}', b'{"b":2,"a":1}', False),
-        (b'{"a":null}', b"{}", False),
-        (b"oops 5.0 ]", b"oops 5 ]", False),
-    ],
-)
-def test_a_hash_depends_on_values_only(one: bytes, other: bytes, *, are_equal: bool) -> None:
-    """Not on white space, escapes and zeros after the point; but on the order of members, and on types."""
-    assert (record_hash(one) == record_hash(other)) is are_equal

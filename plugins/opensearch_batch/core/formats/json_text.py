@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Self
 
 import msgspec
@@ -61,22 +60,6 @@ def compact(value: bytes) -> bytes:
         raise RecordRejected(TOO_DEEP) from None
 
 
-def normal_form(row: bytes) -> bytes:
-    r"""Return JSON text that does not depend on how its values are written; the row itself if it is not JSON.
-
-    White space between tokens, escapes of characters, and zeros after a decimal point make no difference: ``5`` and
-    ``5.0`` are the same number, which a column of integers becomes as soon as it has a null. The order of members does.
-    """
-    try:
-        row = compact(row)
-        if b"\\" in row or _ENDS_IN_ZEROS.search(row):
-            row = encode_number_text(_decode_normal(row))
-    except (RecordRejected, msgspec.DecodeError, RecursionError, ValueError, OverflowError):
-        # Text that cannot be written in another way is compared as it is.
-        return row
-    return row
-
-
 def number_text_decoder() -> msgspec.json.Decoder[Any]:
     """Return a JSON decoder whose floats keep their original text, which `encode_number_text` writes."""
     return msgspec.json.Decoder(float_hook=_NumberText)
@@ -103,16 +86,3 @@ class _NumberText(float):
         if isinstance(value, _NumberText):
             return msgspec.Raw(value.text.encode())
         raise NotImplementedError(type(value).__name__)
-
-
-def _normal_number(text: str) -> float:
-    """Return a number with few digits and nothing but zeros after its point as an integer."""
-    whole, _, fraction = text.partition(".")
-    is_integer = fraction and not fraction.strip("0") and len(whole) <= _SAFE_DIGITS
-    return int(whole) if is_integer else _NumberText(text)
-
-
-_ENDS_IN_ZEROS = re.compile(rb"\.0+[],}]")
-# Integers of so many digits are the same as floats.
-_SAFE_DIGITS = 15
-_decode_normal = msgspec.json.Decoder(float_hook=_normal_number).decode

@@ -202,6 +202,6 @@ def retained_remark(retained: int, unreadable: Iterable[str]) -> str:
     """Return the remark on documents that are kept because objects have lines whose id is not known."""
     uris = ", ".join(islice(unreadable, SHOWN_OBJECTS))
     return (
-        f"{retained:,} documents whose records are absent stay in the index, because lines without a readable id may be"
-        f" theirs: {uris}; correct these lines, and the next run writes or deletes the documents"
+        f"{retained:,} documents whose records are absent stay in the index, because lines without a readable id may "
+        f"be theirs: {uris}; correct these lines, and the next run writes or deletes the documents"
     )

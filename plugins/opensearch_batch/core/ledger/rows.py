@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.formats.json_text import normal_form
 from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES, NewParquetFile, StoredParquetFile
 from opensearch_batch.core.storage.objects import Objects
 
@@ -75,7 +74,7 @@ def rows_schema() -> pa.Schema:
     """Return the columns of the ledger's rows.
 
     `id` is the document id as written, `line` the position of the record in its object (from 1), `version` the
-    external version of the last write (0: never written), `record_hash` the digest of the record's values.
+    external version of the last write (0: never written), `record_hash` the digest of the record's bytes.
     `content_keys` are the keys of the record's predictions, none for a record that is never predicted.
     """
     import pyarrow as pa
@@ -95,8 +94,8 @@ def rows_schema() -> pa.Schema:
 
 
 def record_hash(record: bytes) -> bytes:
-    """Return the digest of a record's values, which does not depend on how its JSON text is written."""
-    return hashlib.blake2b(normal_form(record), digest_size=DIGEST_BYTES).digest()
+    """Return the digest of a record's bytes."""
+    return hashlib.blake2b(record, digest_size=DIGEST_BYTES).digest()
 
 
 def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.NDArray[np.int64]) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from itertools import accumulate, compress
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.line_form import ContentForm
 from opensearch_batch.core.ledger.content_keys import key_of_content
-from opensearch_batch.core.ledger.rows import RecordState, record_hash
+from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
+from opensearch_batch.core.ledger.rows import RecordState
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds, position_id
 from opensearch_batch.core.sharding.json_blocks import LinesBlock
@@ -82,7 +84,7 @@ class BlockRows:
                 ids=ids,
                 routings=routings,
                 lines=np.array(lines, np.uint32),
-                hashes=b"".join(map(record_hash, records)),
+                hashes=b"".join([blake2b(record, digest_size=DIGEST_BYTES).digest() for record in records]),
                 keys=keys,
                 key_offsets=np.concatenate(([0], np.cumsum(~is_deleted))),
                 states=np.where(is_deleted, RecordState.TOMBSTONE, RecordState.PENDING).astype(np.uint8),
