@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.cli import main
 from opensearch_batch.core.ledger.answers import StoredAnswer
-from opensearch_batch.core.ledger.head import Entry, Head, Savings
+from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsWriter, with_verdicts
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder

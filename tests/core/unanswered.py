@@ -36,6 +36,7 @@ class Run:
         self.run_key = run_key
         self.shards: list[Shard] = []
         self.realtime_below = 0
+        self.parameters = dict(ADAPTER.example_parameters)
         self.store = PredictionStore(self.objects, "s3://work/p/predictions")
 
     def manifest(self) -> Manifest:
@@ -49,7 +50,7 @@ class Run:
             model_id="m",
             index="i",
             shards=self.shards,
-            parameters=dict(ADAPTER.example_parameters),
+            parameters=self.parameters,
             inputs=("$.text",),
             predictions="s3://work/p/predictions",
             realtime_below=self.realtime_below,

@@ -93,7 +93,7 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JobHandle, "record", lambda _: record)
     monkeypatch.setattr(JobHandle, "task_status", lambda *_: next(statuses, done))
     monkeypatch.setattr(JobHandle, "conclude", lambda _, __, end, **___: end)
-    monkeypatch.setattr(JobHandle, "result", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(JobHandle, "result", lambda *_: SimpleNamespace(state="COMPLETED"))
     monkeypatch.setattr("msgspec.to_builtins", lambda _: {})
     monkeypatch.setattr(status_poller, "POLLS_PER_S", 1000.0)
     monkeypatch.setattr(status_poller, "LOG_EVERY_S", 0.01)

@@ -162,7 +162,8 @@ def test_a_run_has_a_manifest_and_what_it_will_commit(bucket: str, store: S3Obje
     """Its shard is staged; without a change there is neither a manifest nor an XCom."""
     store.write(f"s3://{bucket}/in/a.jsonl", RECORDS)
     context = context_of()
-    (shard,) = prepares(bucket, watched=True).execute(context)
+    (group,) = prepares(bucket, watched=True).execute(context)
+    (shard,) = group["shards"]
     manifest = manifest_of(store, bucket, context)
     assert manifest.shards == [msgspec.convert(shard, Shard)]
     assert context["ti"].pushed["run"] == {"manifest": layout(bucket).manifest(manifest.run_key), "model_id": "m"}
@@ -294,7 +295,8 @@ def test_dead_letters_of_prepare_are_replayed(bucket: str, store: S3Objects) -> 
 
     later = context_of("replay")
     replayed = prepares(bucket, field_map=by_position, source=first.dead_letters)
-    (shard,) = replayed.execute(later)
+    (group,) = replayed.execute(later)
+    (shard,) = group["shards"]
     again = manifest_of(store, bucket, later)
     assert content(store, shard["input"]) == b'{"text": "mended"}\n'
     (staged,) = read_staged(store, shard["staged"])

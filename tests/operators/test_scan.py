@@ -79,8 +79,8 @@ class Runs:
         run = SimpleNamespace(dag_id="books", logical_date=None, run_id=run_id, conf={}, run_type="scheduled")
         context: Any = {"dag_run": run, "ti": Ti(), "params": {}}
         self.stage(OpenSearchScanPrepareOperator, "prepare").execute(context)
-        for work_item in context["ti"].pushed["run"]["rows"]:
-            self.stage(OpenSearchScanIngestOperator, "ingest_rows", work_item=work_item).execute(context)
+        for work_items in context["ti"].pushed["run"]["rows"]:
+            self.stage(OpenSearchScanIngestOperator, "ingest_rows", work_items=work_items).execute(context)
         return context
 
     def end(self, context: Any) -> Any:

@@ -12,14 +12,13 @@ from rich.console import Console
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
 from opensearch_batch.cli.command import DIFFERENT, Account, Command, typer_command
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ledger.head import Savings
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.housekeeping import compact_stores
 from opensearch_batch.core.runs.ledger_check import LedgerCheck, ScopeState, Size, StoreState, read_heads, store_folders
 from opensearch_batch.core.runs.ledger_rebuild import rebuild_scope, rebuild_stores
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
-from opensearch_batch.core.types.counts import DONE
+from opensearch_batch.core.types.counts import DONE, Savings
 
 ledger = typer.Typer(
     help="Show the record ledger of a pipeline, compare it with store and index, compact it, or make it again.",

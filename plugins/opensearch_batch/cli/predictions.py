@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,11 +13,10 @@ from opensearch_batch.cli.command import DIFFERENT, Account, Command, typer_comm
 from opensearch_batch.cli.pipeline_argument import PipelineArgument, pipeline_file
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.prediction_map import output_paths
-from opensearch_batch.core.ledger.head import Head
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.pipeline.check import job_parameters
 from opensearch_batch.core.pipeline.file import PipelineFile
-from opensearch_batch.core.runs.ledger_check import read_heads
+from opensearch_batch.core.runs.ledger_check import Heads, read_heads
 from opensearch_batch.core.runs.stored_vectors import VectorColumn, vector_columns
 from opensearch_batch.core.runs.vector_export import VectorExport
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -63,7 +62,7 @@ class Export(ClientCommand[ExportAccount]):
         counts = {name: getattr(done, name) for name in done.__struct_fields__}
         self.update(state=DIFFERENT if done.without_vector else DONE, **counts)
 
-    def _heads(self, objects: Objects, layout: Layout, index: str) -> Mapping[str, Head]:
+    def _heads(self, objects: Objects, layout: Layout, index: str) -> Heads:
         """Return the heads of the scopes that have documents in the index."""
         heads, unreadable = read_heads(objects, layout)
         if unreadable:
@@ -96,7 +95,7 @@ class Export(ClientCommand[ExportAccount]):
             )
 
 
-def _columns(file: PipelineFile, objects: Objects, layout: Layout, heads: Mapping[str, Head]) -> list[VectorColumn]:
+def _columns(file: PipelineFile, objects: Objects, layout: Layout, heads: Heads) -> list[VectorColumn]:
     """Return the columns of the vector fields: those of the index body, else those that the last run found."""
     spec = file.spec
     adapter = adapter_of(spec.batch_predict.service)

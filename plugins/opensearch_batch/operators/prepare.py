@@ -33,7 +33,6 @@ from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.hooks.pipeline_model import pipeline_model, without_credential
-from opensearch_batch.hooks.source_objects import source_objects
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
     DocumentsOperator,
@@ -48,6 +47,7 @@ from opensearch_batch.operators.base import (
     run_template,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
+from opensearch_batch.operators.source_objects import source_objects
 from opensearch_batch.services.registry import adapter_of
 
 MODEL_ID = run_template("model_id")

@@ -24,7 +24,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.core.types.manifest import Manifest, Shard
+from opensearch_batch.core.types.manifest import Manifest, ShardGroup
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
@@ -149,7 +149,8 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         layout = layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
-        repaired = msgspec.convert(context["ti"].xcom_pull(task_ids=self.repair) or [], list[Shard])
+        groups = msgspec.convert(context["ti"].xcom_pull(task_ids=self.repair) or [], list[ShardGroup])
+        repaired = [shard for group in groups for shard in group.shards]
         shards = written_shards(store, layout, manifest, repaired)
         account = reconcile(store, layout, manifest, shards)
         reports = shard_reports(store, layout, manifest, shards)

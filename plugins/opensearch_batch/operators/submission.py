@@ -122,7 +122,7 @@ class JobOperator(PipelineOperator):
             FatalError: the service throttled for the whole retry window.
             BatchError: the service refuses the job, or a server did not respond.
         """
-        store, folder, submitter = object_storage(self.aws_conn_id), layout.job(shard.job), self._submitter
+        store, folder = object_storage(self.aws_conn_id), layout.job(shard.job)
         require_conditional_writes(store, layout.conditional_writes())
         job_records = JobRecords(store, folder)
         stored = job_records.read()
@@ -131,8 +131,7 @@ class JobOperator(PipelineOperator):
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         shared: dict[str, Any] = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
         shared |= {"holder": folder, "jobs": msgspec.to_builtins(submitted)}
-        may_pay = decide(stored, request) in PAID
-        if may_pay and slots and not self._acquire(slots, folder):
+        if decide(stored, request) in PAID and slots and not self._acquire(slots, folder):
             return SubmissionTrigger(
                 slots=slots_folder,
                 max_slots=limit or 0,
@@ -140,24 +139,9 @@ class JobOperator(PipelineOperator):
                 reason=_in_flight(limit, is_realtime=is_realtime),
                 **shared,
             )
-        realtime = RealtimeSubmitter(
-            submitter,
-            store,
-            job_records,
-            clock=time.time,
-            sleep=time.sleep,
-            announce=lambda output: self._announce_output(output, folder, layout),
-            renewed=lambda: slots and slots.acquire(folder),
-        )
-        submission = Submission(
-            job_records,
-            realtime if is_realtime else submitter,
-            clock=time.time,
-            sleep=time.sleep,
-            check=lambda record: check_input(store, record),
-        )
+        submission = self._submission(job_records, layout, folder, slots, is_realtime=is_realtime)
+        region = self._submitter.model.region
         try:
-            region = submitter.model.region
             return submission.run(
                 lambda number: self._record(shard, layout, number, region, is_realtime=is_realtime), request
             )
@@ -178,6 +162,28 @@ class JobOperator(PipelineOperator):
             if slots:
                 slots.release(folder)
             raise
+
+    def _submission(
+        self, job_records: JobRecords, layout: Layout, folder: str, slots: Slots | None, *, is_realtime: bool
+    ) -> Submission:
+        """Return the submission of a job, or of real-time requests, which renew their slot while they are sent."""
+        store, submitter = object_storage(self.aws_conn_id), self._submitter
+        realtime = RealtimeSubmitter(
+            submitter,
+            store,
+            job_records,
+            clock=time.time,
+            sleep=time.sleep,
+            announce=lambda output: self._announce_output(output, folder, layout),
+            renewed=lambda: slots and slots.acquire(folder),
+        )
+        return Submission(
+            job_records,
+            realtime if is_realtime else submitter,
+            clock=time.time,
+            sleep=time.sleep,
+            check=lambda record: check_input(store, record),
+        )
 
     def _announce_output(self, output: str, folder: str, layout: Layout) -> None:
         """Override in a subclass: called with the folder of an output before real-time requests write it."""

@@ -24,20 +24,22 @@ class LineBodies(RealtimeForm):
         line: bytes,
         parameters: Mapping[str, Any],  # noqa: ARG002 - they are in the line
         inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the line
-    ) -> Any:  # noqa: ANN401 - JSON
+    ) -> object:
         return member(line, self.body_member)
 
 
-def member(line: bytes, name: str) -> Any:  # noqa: ANN401 - JSON
+def member(line: bytes, name: str) -> object:
     """Return a member of a line; raise RecordRejected if there is none."""
     try:
-        return msgspec.json.decode(line)[name]
+        found: object = msgspec.json.decode(line)[name]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
         raise RecordRejected(f"the line has no {name} ({error!r})") from error
+    return found
 
 
-def first(values: object) -> Any:  # noqa: ANN401 - JSON
+def first(values: object) -> object:
     """Return the first prediction of a response; raise RecordRejected if there is none."""
     if not isinstance(values, list) or not values:
         raise RecordRejected("the response of the model has no prediction")
-    return values[0]
+    prediction: object = values[0]
+    return prediction

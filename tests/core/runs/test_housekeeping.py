@@ -14,7 +14,7 @@ from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableE
 from opensearch_batch.core.ledger import compaction, repacking
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.garbage import GRACE_S
-from opensearch_batch.core.ledger.head import Entry, Head, Savings, ScopeHead
+from opensearch_batch.core.ledger.head import Entry, Head, ScopeHead
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.needed_segments import NeededSegments
 from opensearch_batch.core.ledger.predictions import PredictionStore
@@ -22,6 +22,7 @@ from opensearch_batch.core.ledger.rows import RowsReader
 from opensearch_batch.core.ledger.scope_use import needed_segments
 from opensearch_batch.core.runs.housekeeping import Housekeeper, compact_stores
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import Savings
 from tests.core.whole_runs import Killed, Pipeline, Run, document_of
 
 RECORDS = [{"id": f"d{n}", "text": f"t{n}"} for n in range(8)]

@@ -575,7 +575,7 @@ def test_a_dry_run_shows_the_same_and_writes_nothing() -> None:
     lines = list(plan.lines())
     assert "4 records read, 1 of them dead letters; 1 of 2 objects changed" in lines[0]
     assert lines[1] == (
-        "1 new, 1 input changed, 0 other changed, 1 unchanged, 0 duplicate, 0 tombstone; 4 of 12 documents removed"
+        "1 new, 1 input changed, 0 other changed, 1 unchanged, 0 duplicate, 0 tombstone; 0 of 12 documents removed"
     )
     assert lines[2] == "2 records to pay for; 0 have a stored prediction, 0 wait"
     assert plan.jobs == 1

@@ -13,6 +13,7 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.services.registry import adapter_of
 from tests.core.unanswered import ADAPTER, ANSWER, LAYOUT, PAID, Run, key
 from tests.stored import present
 
@@ -116,6 +117,7 @@ def test_too_few_records_for_a_job_are_repaired_in_real_time(run: Run) -> None:
     """If the run predicts so few in real time."""
     run.ingest("a")
     run.realtime_below = 100
+    run.parameters = dict(adapter_of("bedrock").example_parameters)
     shard = present(run.repair(service="bedrock").shard())
     assert (shard.realtime, shard.records, shard.documents) == (True, 1, 1)
     assert run.repair(service="bedrock").shard() == shard

@@ -63,14 +63,14 @@ class PredictAction(msgspec.Struct, frozen=True):
             raise ConfigError(f"the connector's predict action calls {url}, whose end must be {' or '.join(ends)}")
         return cls(url, str(action.get("request_body") or ""), defaults, dict(form.assumed(parameters)))
 
-    def parameters(self, body: Any) -> dict[str, str]:  # noqa: ANN401 - JSON
+    def parameters(self, body: object) -> dict[str, str]:
         """Return the ``parameters`` of a ``_predict`` request that sends this body.
 
         Raises:
             ConfigError: the action sends another body.
         """
         whole = _PLACEHOLDER.fullmatch(self.template)
-        members = {whole[1]: body} if whole else body
+        members: Any = {whole[1]: body} if whole else body
         values = dict[str, str]()
         for found in _PLACEHOLDER.finditer(self.template):
             name = found[1]
@@ -86,7 +86,7 @@ class PredictAction(msgspec.Struct, frozen=True):
             )
         return values
 
-    def _sent(self, values: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+    def _sent(self, values: Mapping[str, str]) -> object:
         """Return the body that ML Commons sends, None if it is no JSON."""
         escaped = {name: _escaped(value) for name, value in values.items()}
         try:
@@ -160,13 +160,13 @@ def check_realtime(
 
 def _sample(inputs: Sequence[str]) -> bytes:
     """Return a record with a text at each of these paths."""
-    record: Any = {}
+    record: object = {}
     for path in inputs:
         record = _with(record, PlainPath.parse(path).steps)
     return msgspec.json.encode(record)
 
 
-def _with(value: Any, steps: tuple[Step, ...]) -> Any:  # noqa: ANN401 - JSON
+def _with(value: object, steps: tuple[Step, ...]) -> object:
     if not steps:
         return "a text"
     first, rest = steps[0], steps[1:]
@@ -176,7 +176,7 @@ def _with(value: Any, steps: tuple[Step, ...]) -> Any:  # noqa: ANN401 - JSON
     return {**members, first: _with(members.get(first), rest)}
 
 
-def _parameter(value: Any) -> str:  # noqa: ANN401 - JSON
+def _parameter(value: object) -> str:
     """Return a value as a parameter that ML Commons inserts as it is."""
     if not isinstance(value, str):
         return _json(value).replace("$", "\\u0024")

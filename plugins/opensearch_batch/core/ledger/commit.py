@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, FatalError
-from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, Savings, ScopeHead, in_file_order
+from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead, in_file_order
 from opensearch_batch.core.ledger.needed_segments import NeededSegments
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.repacking import Moved, moved, repack, to_repack
@@ -24,6 +24,7 @@ from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from opensearch_batch.core.ledger.garbage import expired, with_marks
 from opensearch_batch.core.ledger.rows import RowsSlice
 from opensearch_batch.core.storage.head_document import HeadDocument, NumberedHead
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
 
@@ -51,24 +52,6 @@ class RunLedger(msgspec.Struct, frozen=True):
     removed: list[str] = []
     unread: list[str] = []
     waiting: list[tuple[str, int]] = []
-
-
-class Savings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the runs of a scope paid, and what they did not have to pay: counts of predictions.
-
-    `reused` is the number of documents that were written with a stored prediction. `spared` is what runs without ledger
-    and store would have paid in addition, because they predict all records of the source each time.
-    """
-
-    runs: int = 0
-    paid: int = 0
-    reused: int = 0
-    spared: int = 0
-
-    def plus(self, other: Savings) -> Savings:
-        """Return the sum."""
-        names = self.__struct_fields__
-        return Savings(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 class Head(NumberedHead, frozen=True, omit_defaults=True):

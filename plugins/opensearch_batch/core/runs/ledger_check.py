@@ -6,14 +6,15 @@ Counts are compared exactly, documents and segments by samples.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
-from opensearch_batch.core.ledger.head import Head, Savings, in_file_order
+from opensearch_batch.core.ledger.head import Head, in_file_order
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, state_counts
@@ -22,6 +23,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
+from opensearch_batch.core.types.counts import Savings
 
 # Content keys are looked up together until they have so many bytes; so many documents are fetched at once.
 LOOKUP_BYTES, FETCHED = 16 << 20, 500
@@ -96,6 +98,9 @@ class StoreState(msgspec.Struct, frozen=True):
             len(head.garbage),
             Size.of(objects, folder),
         )
+
+
+Heads: TypeAlias = Mapping[str, Head]
 
 
 def read_heads(objects: Objects, layout: Layout) -> tuple[dict[str, Head], list[str]]:
