@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.cli import main
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.head import Entry, Head
@@ -19,6 +18,7 @@ from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.runs import ledger_rebuild
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import ScopeClaim
 from tests.lab import Lab
 from tests.stored import present

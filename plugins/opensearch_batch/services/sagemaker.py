@@ -55,7 +55,7 @@ class SageMakerRealtime(RealtimeForm):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 - the model decides
         return {}
 
-    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - JSON
+    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> object:
         value = _selected(line, parameters, inputs)
         return value if isinstance(value, dict | list) else [value]
 
@@ -227,7 +227,7 @@ def _selector(parameters: Mapping[str, Any], inputs: Sequence[str]) -> str:
     return inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
 
 
-def _selected(line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+def _selected(line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str]) -> object:
     """Return what the InputFilter selects from a line; raise RecordRejected if that is nothing."""
     (value,) = inputs_reader([_selector(parameters, inputs)])(line)
     return msgspec.json.decode(value)

@@ -102,7 +102,7 @@ class RealtimeForm(Protocol):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the members of a body that the service assumes if they are absent."""
 
-    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - JSON
+    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> object:
         """Return the body for a line; raise RecordRejected if the line has none."""
 
     def row(

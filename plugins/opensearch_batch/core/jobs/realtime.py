@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -35,6 +35,7 @@ RENEW_S = 5.0
 # The model refuses this record, not the call: bad request, too large, unprocessable, and SageMaker's ModelError.
 RECORD_STATUSES = frozenset({400, 413, 422, 424})
 MANIFEST = ".manifest"
+T = TypeVar("T")
 
 
 class RealtimeSubmitter(msgspec.Struct, frozen=True):
@@ -139,7 +140,7 @@ class _Work:
         except RecordRejected as error:
             return form.error_row(line, str(error), self._parameters)
 
-    def _call(self, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - what `request` returns
+    def _call(self, request: Callable[[], T]) -> T:
         """Send a request, again after a pause while the service throttles or fails.
 
         Raises:

@@ -58,7 +58,7 @@ class CohereRealtime(RealtimeForm):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 - always the same
         return ASSUMED
 
-    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Any:  # noqa: ANN401, ARG002 - JSON
+    def body(self, line: bytes, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> object:  # noqa: ARG002 - always one
         """Return the text of the line with the options of a job."""
         options = {name: nested(parameters, name) for name in OPTIONS if parameters.get(name) is not None}
         return {"texts": [member(line, "text")], "model": parameters["model"], **options}
