@@ -32,7 +32,6 @@ from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.hooks.pipeline_model import pipeline_model, without_credential
-from opensearch_batch.hooks.source_objects import source_objects
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
     DocumentsOperator,
@@ -47,6 +46,7 @@ from opensearch_batch.operators.base import (
     run_template,
 )
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
+from opensearch_batch.operators.source_objects import source_objects
 from opensearch_batch.services.registry import adapter_of
 
 MODEL_ID = run_template("model_id")
@@ -63,7 +63,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     documents from the prediction store.
 
     Args:
-        source: an S3 prefix that ends in ``/``, an object, or a glob; or the URI of an index (`source_uri`).
+        source: an S3 prefix that ends in ``/``, an object, or a glob; or the URI of an index (`index_uri`).
         source_index: the fields of `core.runs.index_source.SourceIndex`, if the pipeline reads an index.
         model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
         stack: a CloudFormation stack whose outputs name the model.
