@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.runs.index_objects import IndexObjects
 from opensearch_batch.core.runs.index_source import SourceIndex
-from opensearch_batch.core.sharding.index_objects import SCHEME, IndexObjects, source_uri
-from opensearch_batch.core.sharding.listing import Listing, list_source
+from opensearch_batch.core.sharding.listing import INDEX_SCHEME, Listing, index_uri, list_source
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects
 from tests.core.memory_indexes import MemoryIndex, MemoryIndexes
@@ -50,7 +50,7 @@ class IndexPipeline(Pipeline):
             routing="$._routing",
         )
         self.in_place = in_place
-        self.source_prefix = source_uri("c", SOURCE)
+        self.source_prefix = index_uri("c", SOURCE)
 
     @property
     def documents(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class IndexPipeline(Pipeline):
     def opened(self, source: str) -> Iterator[tuple[Objects, Listing]]:
         """Open the source."""
         with self.settings.objects(self.indexes, source, INPUTS) as blocks:
-            store = Stores({"s3": Scheme(lambda: self.objects), SCHEME: Scheme(lambda: blocks)})
+            store = Stores({"s3": Scheme(lambda: self.objects), INDEX_SCHEME: Scheme(lambda: blocks)})
             yield store, list_source(store, source)
 
     def blocks(self) -> IndexObjects:

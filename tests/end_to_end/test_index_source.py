@@ -13,10 +13,10 @@ import pytest
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.opensearch.cluster import Cluster, field_type
+from opensearch_batch.core.runs.index_objects import IndexObjects, IndexSource
 from opensearch_batch.core.runs.index_source import SourceIndex
 from opensearch_batch.core.runs.run_account import ShardRunCounts
-from opensearch_batch.core.sharding.index_objects import SCHEME, IndexObjects, IndexSource, source_uri
-from opensearch_batch.core.sharding.listing import Listing, list_source
+from opensearch_batch.core.sharding.listing import INDEX_SCHEME, Listing, index_uri, list_source
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects
 from tests.core.index_runs import PREDICTIONS
@@ -58,7 +58,7 @@ class NodePipeline(Pipeline):
         super().__init__("openai", source_format="jsonl", **{**limits, **options})
         self.node = cluster
         self.cluster = cluster  # type: ignore[assignment] # answers what its base answers
-        self.index, self.in_place, self.source_prefix = index, True, source_uri("c", index)
+        self.index, self.in_place, self.source_prefix = index, True, index_uri("c", index)
         self.request = IngestRequest(index, dict(PREDICTIONS), on_unmatched="dead_letter", routing="$._routing")
 
     @contextmanager
@@ -66,7 +66,7 @@ class NodePipeline(Pipeline):
         """Open the source."""
         settings = SourceIndex("c", self.index, in_place=True)
         with settings.objects(self.node, source, INPUTS) as blocks:
-            store = Stores({"s3": Scheme(lambda: self.objects), SCHEME: Scheme(lambda: blocks)})
+            store = Stores({"s3": Scheme(lambda: self.objects), INDEX_SCHEME: Scheme(lambda: blocks)})
             yield store, list_source(store, source)
 
 
@@ -234,8 +234,8 @@ def verdict(result: Mapping[str, Any]) -> tuple[int, str]:
 
 def lines(cluster: Cluster, source: IndexSource) -> list[str]:
     """Return the documents of all blocks, sorted; the members of each in one order."""
-    with IndexObjects(cluster, source, source_uri("c", source.index)) as blocks:
-        listed = list(blocks.list(source_uri("c", source.index)))
+    with IndexObjects(cluster, source, index_uri("c", source.index)) as blocks:
+        listed = list(blocks.list(index_uri("c", source.index)))
         content = [present(blocks.read(item.uri)).content for item in listed]
     return sorted(json.dumps(json.loads(line), sort_keys=True) for block in content for line in block.splitlines())
 
@@ -246,8 +246,8 @@ def test_a_point_in_time_shows_what_was_listed_until_it_expires(lab: Lab, index:
     create(cluster, index)
     document = b'{"index":{"_id":"a"}}\n{ "text": "one",\t"n": 1.10, "big": 12345678901234567890.123 }\n'
     cluster.call("POST", f"/{index}/_bulk", document, params={"refresh": "true"})
-    with IndexObjects(cluster, IndexSource(index), source_uri("c", index)) as blocks:
-        (item,) = blocks.list(source_uri("c", index))
+    with IndexObjects(cluster, IndexSource(index), index_uri("c", index)) as blocks:
+        (item,) = blocks.list(index_uri("c", index))
         bulk(cluster, index, {"index": {"_id": "a"}, "doc": {"text": "two"}}, {"index": {"_id": "b"}, "doc": {}})
         content = present(blocks.read(item.uri)).content
         assert content == b'{"_id":"a", "text": "one",\t"n": 1.10, "big": 12345678901234567890.123 }\n'

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from opensearch_batch.core.sharding.index_objects import IndexObjects, IndexSource, source_uri
+from opensearch_batch.core.runs.index_objects import IndexObjects, IndexSource
+from opensearch_batch.core.sharding.listing import index_uri
 from tests.security.secured import BODY, SOURCE_ROLE, Secured, User, permissions, refusals, without
 
 
@@ -31,7 +32,7 @@ def reading(secured: Secured, user: User, index: str) -> list[Callable[[], objec
     """Return the calls of a listing, which reads a document and closes its point in time."""
 
     def read() -> None:
-        uri = source_uri("c", index)
+        uri = index_uri("c", index)
         with IndexObjects(secured.cluster(user), IndexSource(index), uri) as blocks:
             (item,) = blocks.list(uri)
             stored = blocks.read(item.uri)

@@ -64,7 +64,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     documents from the prediction store.
 
     Args:
-        source: an S3 prefix that ends in ``/``, an object, or a glob; or the URI of an index (`source_uri`).
+        source: an S3 prefix that ends in ``/``, an object, or a glob; or the URI of an index (`index_uri`).
         source_index: the fields of `core.runs.index_source.SourceIndex`, if the pipeline reads an index.
         model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
         stack: a CloudFormation stack whose outputs name the model.

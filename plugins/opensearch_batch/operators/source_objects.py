@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from opensearch_batch.core.runs.index_objects import IndexObjects
 from opensearch_batch.core.runs.index_source import SourceIndex
-from opensearch_batch.core.sharding.index_objects import SCHEME, IndexObjects
+from opensearch_batch.core.sharding.listing import INDEX_SCHEME
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
@@ -46,12 +47,12 @@ def source_objects(
     `settings` are those of a `SourceIndex`. Raise ConfigError if the run must not write to that index.
     """
     source = None if settings is None else msgspec.convert(settings, SourceIndex)
-    reads_index = uri.startswith(f"{SCHEME}://")
+    reads_index = uri.startswith(f"{INDEX_SCHEME}://")
     if source is not None:
         source.check_run(reads_own_source=reads_index, index=index)
     if source is None or not reads_index:
         yield SourceObjects(store, source)
         return
     with source.objects(OpenSearchMLHook(source.conn_id).cluster, uri, inputs) as blocks:
-        stores = Stores({"s3": Scheme(lambda: store), SCHEME: Scheme(lambda: blocks)})
+        stores = Stores({"s3": Scheme(lambda: store), INDEX_SCHEME: Scheme(lambda: blocks)})
         yield SourceObjects(stores, source, blocks)

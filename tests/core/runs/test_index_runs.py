@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ledger.head import ClaimLost
-from opensearch_batch.core.sharding import index_objects
+from opensearch_batch.core.runs import index_objects
 from opensearch_batch.core.types.manifest import Shard
 from tests.core.index_runs import SOURCE, IndexPipeline
 from tests.core.memory_indexes import each_document

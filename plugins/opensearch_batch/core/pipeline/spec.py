@@ -32,7 +32,7 @@ from opensearch_batch.core.pipeline.spec_parts import (
     SpecTest,
     about,
 )
-from opensearch_batch.core.sharding.index_objects import source_uri
+from opensearch_batch.core.sharding.listing import index_uri
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.transform.map_paths import HIT_ID, HIT_ROUTING
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, REPAIR_AT_MOST
@@ -281,7 +281,7 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     def source_uri(self) -> str:
         """The URI of the source, which may be an index."""
         index = self.source.index
-        return self.source.uri if index is None else source_uri(self.source_conn_id, index)
+        return self.source.uri if index is None else index_uri(self.source_conn_id, index)
 
     @property
     def in_place(self) -> bool:

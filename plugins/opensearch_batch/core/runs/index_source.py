@@ -9,7 +9,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.sharding.index_objects import IndexObjects, IndexSource
+from opensearch_batch.core.runs.index_objects import IndexObjects, IndexSource
 from opensearch_batch.core.transform.json_path import PlainPath
 
 

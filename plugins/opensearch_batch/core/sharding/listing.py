@@ -16,6 +16,14 @@ from opensearch_batch.core.storage.objects import Objects, list_objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
 
+# The scheme of a source whose objects are blocks of documents of an index.
+INDEX_SCHEME = "opensearch"
+
+
+def index_uri(conn_id: str, index: str) -> str:
+    """Return the URI of an index as a source."""
+    return f"{INDEX_SCHEME}://{conn_id}/{index}/"
+
 
 class Listing(msgspec.Struct, frozen=True):
     """The objects of a source, in key order."""

@@ -20,7 +20,6 @@ from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
 from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-SCHEME = "opensearch"
 # Each request renews it. Between the two readings of an object, a run compares its records with the ledger.
 KEEP_ALIVE = "30m"
 TIMEOUT_S = 120.0
@@ -81,13 +80,8 @@ class _Block(NamedTuple):
     end: int | None
 
 
-def source_uri(conn_id: str, index: str) -> str:
-    """Return the URI of an index as a source."""
-    return f"{SCHEME}://{conn_id}/{index}/"
-
-
 class IndexObjects:
-    """Reads an index; a context manager, which closes the point in time. `uri` is that of `source_uri`.
+    """Reads an index; a context manager, which closes the point in time. `uri` is that of `index_uri`.
 
     Raises:
         ConfigError: the index does not exist, or has no such version field.
