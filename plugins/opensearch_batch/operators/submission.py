@@ -124,8 +124,7 @@ class JobOperator(PipelineOperator):
         """
         store, folder = object_storage(self.aws_conn_id), layout.job(shard.job)
         require_conditional_writes(store, layout.conditional_writes())
-        job_records = JobRecords(store, folder)
-        stored = job_records.read()
+        stored = (job_records := JobRecords(store, folder)).read()
         is_realtime = in_real_time(shard, stored)
         slots_folder, limit = self._slots(layout, is_realtime=is_realtime)
         slots = None if limit is None else job_slots(store, slots_folder, limit)
@@ -140,11 +139,8 @@ class JobOperator(PipelineOperator):
                 **shared,
             )
         submission = self._submission(job_records, layout, folder, slots, is_realtime=is_realtime)
-        region = self._submitter.model.region
         try:
-            return submission.run(
-                lambda number: self._record(shard, layout, number, region, is_realtime=is_realtime), request
-            )
+            return submission.run(lambda number: self._record(shard, layout, number, is_realtime=is_realtime), request)
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
@@ -223,9 +219,7 @@ class JobOperator(PipelineOperator):
             inputs=tuple(self.inputs),
         )
 
-    def _record(
-        self, shard: Shard, layout: Layout, number: int, region: str, *, is_realtime: bool = False
-    ) -> JobRecord:
+    def _record(self, shard: Shard, layout: Layout, number: int, *, is_realtime: bool) -> JobRecord:
         """Return the job record of a submission that has not started."""
         folder, adapter = layout.job(shard.job), adapter_of(self.service)
         name = adapter.job_name(layout.pipeline, folder, number)
@@ -239,7 +233,7 @@ class JobOperator(PipelineOperator):
             intended_at=time.time(),
             submission=number,
             input_etag=shard.etag,
-            region=region,
+            region=self._submitter.model.region,
             pipeline=layout.pipeline,
             realtime=is_realtime,
         )

@@ -95,11 +95,11 @@ def unreadable(document: dict[str, Any], index: str) -> BatchError:
     return RetriableError(f"{cause}; run again when the index is available")
 
 
-def _document(item: Item) -> Any:  # noqa: ANN401 - any JSON
+def _document(item: Item) -> object:
     return json.loads(item.content.split(b"\n", 1)[1])
 
 
-def _comparable(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
+def _comparable(source: object, index: Index) -> str:
     """Return a string that is equal only for equal documents; in Python, True equals 1."""
     for vector in index.vectors:
         _round(source, vector.name.split("."))
