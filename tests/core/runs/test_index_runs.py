@@ -118,7 +118,7 @@ def test_a_run_that_lost_its_claim_writes_nothing_in_place() -> None:
         newer.stages.pop(0)()
 
     pipeline.indexes.before_fetch = claim
-    with pytest.raises(ClaimLost):
+    with pytest.raises(ClaimLost, match="has claimed this scope"):
         pipeline.run()
     assert pipeline.source.writes == 0
 

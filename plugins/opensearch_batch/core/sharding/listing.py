@@ -16,7 +16,6 @@ from opensearch_batch.core.storage.objects import Objects, list_objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
 
-
 # The scheme of a source whose objects are blocks of documents of an index.
 INDEX_SCHEME = "opensearch"
 
