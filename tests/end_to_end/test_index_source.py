@@ -43,7 +43,7 @@ def bulk(cluster: Cluster, index: str, *actions: Mapping[str, Any]) -> list[Any]
     for action in actions:
         lines += [
             {name: value for name, value in action.items() if name != "doc"},
-            *([action["doc"]] * ("doc" in action)),
+            *([action["doc"]] if "doc" in action else []),
         ]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     items = cluster.call("POST", f"/{index}/_bulk", body, params={"refresh": "true"}, timeout_s=120.0)["items"]
