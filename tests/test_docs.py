@@ -154,8 +154,8 @@ def test_the_pipelines_of_the_how_to_on_indexes_pass_the_check(tmp_path: Path) -
     in_place, copy = (textwrap.dedent(each) for each in re.findall(r" *```yaml\n(.*?)```", text, re.DOTALL))
     check(tmp_path / "in_place", in_place, "{}")
     merged = {**yaml.safe_load(in_place), **yaml.safe_load(copy), "tests": []}
-    body = {"mappings": {"properties": {"embedding": {"type": "knn_vector", "dimension": 384}}}}
-    body["settings"] = {"index.knn": True}
+    mappings = {"properties": {"embedding": {"type": "knn_vector", "dimension": 384}}}
+    body = {"settings": {"index.knn": True}, "mappings": mappings}
     check(tmp_path / "copy", yaml.safe_dump(merged), json.dumps(body), name="products", tests=0)
 
 
