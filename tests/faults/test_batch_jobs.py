@@ -197,16 +197,18 @@ def test_throttling_is_waited_for_and_pays_once(run: Run) -> None:
 @pytest.mark.slow
 def test_bad_lines_are_dead_letters_and_the_rest_is_indexed(run: Run) -> None:
     """A line that is no JSON and one without text do not reach the service."""
-    good = uuid.uuid4().hex
-    run.put(b"{oops", b'{"_id":"1"}', json.dumps({"_id": good, "text": "a bird"}).encode())
+    good = [uuid.uuid4().hex for _ in range(2)]
+    lines = [json.dumps({"_id": each, "text": f"a bird {each}"}).encode() for each in good]
+    run.put(b"{oops", b'{"_id":"1"}', *lines)
     run.start()
     assert run.end() == "success"
     manifest = run.airflow.xcom(run.task("prepare"), "run")["manifest"]
     account = json.loads(content(run.lab.objects, manifest))
-    assert account["counts"] == {"read": 3, "records": 1, "dead_letters": 2, "blank": 0}
+    counts = [account["counts"][name] for name in ("read", "records", "dead_letters", "blank", "paid")]
+    assert counts == [4, 2, 2, 0, 2]
     letters = dead_letters(run.lab.objects, account["dead_letters"])
     assert [letter.line for letter in letters] == [1, 2]
-    assert run.lab.node("GET", f"passages-by-hand/_doc/{good}")["found"]
+    assert all(run.lab.node("GET", f"passages-by-hand/_doc/{each}")["found"] for each in good)
 
 
 def test_a_missing_source_fails_at_once_and_pays_nothing(run: Run) -> None:
