@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,9 +14,11 @@ from tests.lab import Lab
 
 
 @pytest.fixture(scope="module")
-def files(lab: Lab) -> DataPrepperFiles:
+def files(lab: Lab) -> Iterator[DataPrepperFiles]:
     """The files of one user."""
-    return DataPrepperFiles(OwnPipelines(lab))
+    own = OwnPipelines(lab)
+    yield DataPrepperFiles(own)
+    own.pause()
 
 
 BEDROCK = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,9 +24,11 @@ NIGHTLY = "0 2 * * *"
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab) -> OwnPipelines:
+def own(lab: Lab) -> Iterator[OwnPipelines]:
     """A user's own pipelines."""
-    return OwnPipelines(lab)
+    own = OwnPipelines(lab)
+    yield own
+    own.pause()
 
 
 def counted(**counts: int) -> dict[str, int]:
