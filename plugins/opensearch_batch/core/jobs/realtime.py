@@ -34,7 +34,7 @@ ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 6, 1.0, 15.0
 RENEW_S = 5.0
 # The model refuses this record, not the call: bad request, too large, unprocessable, and SageMaker's ModelError.
 RECORD_STATUSES = frozenset({400, 413, 422, 424})
-MANIFEST = ".manifest"
+MANIFEST, PLACEHOLDER = ".manifest", b"${parameters."
 T = TypeVar("T")
 
 
@@ -139,6 +139,11 @@ class _Work:
             return form.row(line, response, self._parameters, inputs)
         except RecordRejected as error:
             return form.error_row(line, str(error), self._parameters)
+        except ConfigError as error:
+            # ML Commons refuses a text that looks like a parameter, unless the connector has one of this name.
+            if PLACEHOLDER not in line:
+                raise
+            return form.error_row(line, f"ML Commons cannot send this text: {error}", self._parameters)
 
     def _call(self, request: Callable[[], T]) -> T:
         """Send a request, again after a pause while the service throttles or fails.
