@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_not_taken_as_absent(
     """Otherwise it would silently be written again."""
     scripted.answers = [(200, {"docs": [{"_id": "x", "error": {"type": kind, "reason": "no"}}]})]
     found = skip_indexed([item("x", {})], scripted.cluster, Index("i", ""), in_flight_bytes=1)
-    with pytest.raises(error, match=f"index i: a document of the interrupted attempt cannot be read: no; {remedy}"):
+    with pytest.raises(error, match=f"index i: a document that is to be compared cannot be read: no; {remedy}"):
         list(found)
 
 

@@ -222,7 +222,7 @@ def test_a_trial_asks_for_no_claim(make: MakeRuns) -> None:
     runs.prepare("run-2")
     report = runs.ingest(shard, manifest=trial)
     assert (report.counts.indexed, report.counts.dead_letters, report.verdicts.exceptions) == (1, 1, [])
-    with pytest.raises(FatalError, match="a trial run deletes nothing"):
+    with pytest.raises(FatalError, match="a trial run, or one in place, deletes nothing"):
         runs.ingest(runs.delete([deletions(("d1", None))]), manifest=trial)
 
 

@@ -10,7 +10,6 @@ import msgspec
 
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.formats.json_text import encode
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntry
@@ -22,6 +21,23 @@ PARQUET_ROWS = 512
 # Errors of the conversion of a cell: a time with nanoseconds or beyond the year 9999, text that is not UTF-8, a map
 # with a repeated key, a type that JSON lacks.
 _CELL_ERRORS = (ValueError, OverflowError, KeyError, TypeError)
+
+
+def _as_python(value: object) -> object:
+    """Return a time that pyarrow returns in a type of pandas where that is installed; raise ValueError for nanoseconds.
+
+    Without pandas, pyarrow returns Python's own types, and refuses nanoseconds itself.
+    """
+    for name, nanoseconds in (("to_pydatetime", "nanosecond"), ("to_pytimedelta", "nanoseconds")):
+        if (convert := getattr(value, name, None)) is not None:
+            if getattr(value, nanoseconds):
+                raise ValueError(f"Nanosecond resolution of {value} is not supported")
+            python: object = convert()
+            return python
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+
+
+encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_as_python).encode
 
 
 class Parquet(Options, frozen=True, kw_only=True):

@@ -107,7 +107,7 @@ class RowAccount:
         for item in written.waiting:
             self._add_exception(self._origin_of(item.context.rows[0]), RecordState.PENDING)
         self._totals.update(written.counts())
-        self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched)
+        self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched, waiting=len(written.waiting))
         for entry in written.body.other_entries:
             self._count_entry(entry)
         self.settled += len(written.body.items) + len(written.body.other_entries)

@@ -93,13 +93,12 @@ class WrittenBody(msgspec.Struct):
     waiting: list[Item] = []
 
     def counts(self) -> dict[str, int]:
-        """Return the number of documents of each verdict except `refused`, as named in `IngestCounts`."""
+        """Return the number of documents of each verdict except `refused` and `waiting`, as named in `IngestCounts`."""
         return {
             "indexed": self.indexed,
             "unchanged": self.unchanged,
             "filtered": len(self.filtered),
             "superseded": len(self.superseded),
-            "waiting": len(self.waiting),
         }
 
 
