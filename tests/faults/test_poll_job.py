@@ -103,8 +103,12 @@ def changed_connector(wait: Wait, **change: Any) -> Iterator[None]:
     before = {"actions": node("GET", connector)["actions"], "credential": {"openAI_key": key}}
 
     def is_changed(values: dict[str, Any]) -> bool:
-        """Change the connector, unless a node still deploys its model: a submission can do that."""
-        node("POST", f"{model}/_undeploy")
+        """Change the connector, unless a node still deploys one of its models: a submission can do that."""
+        connector_id = connector.rpartition("/")[2]
+        query = {"query": {"match": {"connector_id": connector_id}}, "size": 100}
+        for hit in node("POST", "_plugins/_ml/models/_search", query)["hits"]["hits"]:
+            if hit["_source"].get("connector_id") == connector_id:
+                node("POST", f"_plugins/_ml/models/{hit['_id']}/_undeploy")
         try:
             node("PUT", connector, values)
         except requests.HTTPError as error:

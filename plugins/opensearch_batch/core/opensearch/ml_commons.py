@@ -30,7 +30,7 @@ LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
 COMPARED_MEMBERS = ("name", "version", "protocol", "parameters")
 # An update is retried if a query, or the registration of the model, has deployed the model again in the meantime.
-UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 15, 2.0
+UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 60, 2.0
 HASH_MARK = " (key "
 HASH_ROUNDS, HASH_BYTES = 100_000, 8
 
