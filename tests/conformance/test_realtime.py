@@ -88,6 +88,7 @@ def test_a_change_is_too_small_for_a_job_no_more(start: Start) -> None:
     assert {"more0", "more1", "more2"} <= flow.documents().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_service_that_throttles_is_asked_again(start: Start, name: str) -> None:
     """Each request is paid for once."""
@@ -108,6 +109,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", REALTIME_MOMENTS)
 def test_a_killed_process_repays_at_most_one_request(start: Start, moment: str) -> None:
     """The next attempt goes on behind the last stored response."""

@@ -258,6 +258,7 @@ def test_a_point_in_time_shows_what_was_listed_until_it_expires(lab: Lab, index:
             blocks.read(item.uri)
 
 
+@pytest.mark.slow
 def test_a_pipeline_writes_vectors_into_the_index_that_it_reads(lab: Lab, index: str) -> None:
     """In Airflow: the first run writes all, the second one nothing; a copy of whole documents follows removals."""
     own = OwnPipelines(lab)
