@@ -7,8 +7,9 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +19,9 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from tests.lab import MODEL, Lab
 from tests.security.secured import Secured
 from tests.waiting import WAIT_S
+
+if TYPE_CHECKING:
+    from tests.conformance.shard_flow import ShardFlow
 
 VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
 
@@ -107,3 +111,19 @@ def index(lab: Lab) -> Iterator[str]:
     name = f"i-{uuid.uuid4().hex[:12]}"
     yield name
     lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=WAIT_S)
+
+
+@pytest.fixture
+def start(lab: Lab, index: str) -> Iterator[Callable[[str], ShardFlow]]:
+    """Begin the runs of a pipeline with a service."""
+    from tests.conformance.shard_flow import ShardFlow
+
+    flows: list[ShardFlow] = []
+
+    def lay_out(name: str) -> ShardFlow:
+        flows.append(ShardFlow(lab, name, lab.new_bucket(), index))
+        return flows[-1]
+
+    yield lay_out
+    for flow in flows:
+        flow.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -15,27 +15,12 @@ from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.services.registry import BUILT_IN
 from tests.conformance.shard_flow import ShardFlow
 from tests.faults.submit_worker import REALTIME_MOMENTS, Task, submit_and_die
-from tests.lab import Lab
 from tests.stored import present
 
 BELOW = 50
 # ML Commons inserts texts into the text of a request.
 TEXTS = ['{"a": 1}', '["a"]', "${parameters.model} costs $${5}", 'a "cat" \\ \n naïve', "  {"]
 Start = Callable[[str], ShardFlow]
-
-
-@pytest.fixture
-def start(lab: Lab, index: str) -> Iterator[Start]:
-    """Begin the runs of a pipeline with a service."""
-    flows: list[ShardFlow] = []
-
-    def lay_out(name: str) -> ShardFlow:
-        flows.append(ShardFlow(lab, name, lab.new_bucket(), index))
-        return flows[-1]
-
-    yield lay_out
-    for flow in flows:
-        flow.close()
 
 
 def put(flow: ShardFlow, name: str, texts: list[str]) -> list[Shard]:

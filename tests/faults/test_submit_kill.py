@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -18,20 +18,6 @@ FULL, OTHERS = "openai", ("sagemaker", "bedrock", "cohere")
 EVERY = [FULL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 DONE_BEFORE = {"recorded": "reattach", "paid": "recover", PAYING: "recover"}
 Start = Callable[[str], ShardFlow]
-
-
-@pytest.fixture
-def start(lab: Lab, index: str) -> Iterator[Start]:
-    """Begin the runs of a pipeline with a service."""
-    flows: list[ShardFlow] = []
-
-    def lay_out(name: str) -> ShardFlow:
-        flows.append(ShardFlow(lab, name, lab.new_bucket(), index))
-        return flows[-1]
-
-    yield lay_out
-    for flow in flows:
-        flow.close()
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import DEADLINE_S, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import client_of
@@ -78,6 +79,7 @@ class JobOperator(PipelineOperator):
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
         self.deadline_s = deadline_s
+        self._store: S3Objects | None = None
 
     def submit_or_defer(
         self,
@@ -122,8 +124,7 @@ class JobOperator(PipelineOperator):
             FatalError: the service throttled for the whole retry window.
             BatchError: the service refuses the job, or a server did not respond.
         """
-        store, folder = object_storage(self.aws_conn_id), layout.job(shard.job)
-        require_conditional_writes(store, layout.conditional_writes())
+        store, folder = self._checked_store(layout), layout.job(shard.job)
         stored = (job_records := JobRecords(store, folder)).read()
         is_realtime = in_real_time(shard, stored)
         slots_folder, limit = self._slots(layout, is_realtime=is_realtime)
@@ -163,7 +164,7 @@ class JobOperator(PipelineOperator):
         self, job_records: JobRecords, layout: Layout, folder: str, slots: Slots | None, *, is_realtime: bool
     ) -> Submission:
         """Return the submission of a job, or of real-time requests, which renew their slot while they are sent."""
-        store, submitter = object_storage(self.aws_conn_id), self._submitter
+        store, submitter = self._checked_store(layout), self._submitter
         realtime = RealtimeSubmitter(
             submitter,
             store,
@@ -183,6 +184,14 @@ class JobOperator(PipelineOperator):
 
     def _announce_output(self, output: str, folder: str, layout: Layout) -> None:
         """Override in a subclass: called with the folder of an output before real-time requests write it."""
+
+    def _checked_store(self, layout: Layout) -> S3Objects:
+        """Return the object storage, checked once a task: several shards may be submitted."""
+        if self._store is None:
+            store = object_storage(self.aws_conn_id)
+            require_conditional_writes(store, layout.conditional_writes())
+            self._store = store
+        return self._store
 
     def _slots(self, layout: Layout, *, is_realtime: bool) -> tuple[str, int | None]:
         """Return the folder of the slots, and their number; real-time requests have slots of their own."""

@@ -19,7 +19,6 @@ from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRo
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
@@ -51,19 +50,12 @@ class BedrockRealtime(LineBodies):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         return TITAN_ASSUMED if _family(str(parameters["modelId"])) == TITAN_EMBED else {}
 
-    def row(
-        self,
-        line: bytes,
-        response: PredictResponse,
-        parameters: Mapping[str, Any],
-        inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
-    ) -> bytes:
-        """Return the line with `modelOutput`; vectors are put back into the form of the model's family."""
-        output = response.response
-        if response.vectors:
-            is_cohere = _family(str(parameters["modelId"])) == COHERE_EMBED
-            output = {"embeddings": response.vectors} if is_cohere else {"embedding": response.vectors[0]}
-        return with_member(line, "modelOutput", msgspec.json.encode(output))
+    def body_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
+        is_cohere = _family(str(parameters["modelId"])) == COHERE_EMBED
+        return {"embeddings": vectors} if is_cohere else {"embedding": vectors[0]}
+
+    def output_row(self, line: bytes, body: object) -> bytes:
+        return with_member(line, "modelOutput", msgspec.json.encode(body))
 
     def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
         return with_member(line, "error", msgspec.json.encode({"errorCode": 400, "errorMessage": reason}))

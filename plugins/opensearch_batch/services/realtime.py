@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.contract import RealtimeForm
+from opensearch_batch.core.types.predict_response import PredictResponse
 
 
 class LineBodies(RealtimeForm):
@@ -26,6 +28,25 @@ class LineBodies(RealtimeForm):
         inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the line
     ) -> object:
         return member(line, self.body_member)
+
+    def row(
+        self,
+        line: bytes,
+        response: PredictResponse,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
+    ) -> bytes:
+        """Return the output row; vectors are put back into the form of a response of the model."""
+        has_vectors = bool(response.vectors)
+        return self.output_row(line, self.body_of(response.vectors, parameters) if has_vectors else response.response)
+
+    @abstractmethod
+    def body_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
+        """Return the response of the model that has these vectors."""
+
+    @abstractmethod
+    def output_row(self, line: bytes, body: object) -> bytes:
+        """Return the output row of a line with the response of the model."""
 
 
 def member(line: bytes, name: str) -> object:

@@ -38,7 +38,7 @@ from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
-from opensearch_batch.core.transform.json_path import PlainPath
+from opensearch_batch.core.transform.json_path import source_fields
 from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.types.counts import DONE, IngestCounts
 from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Manifest, Shard
@@ -211,8 +211,7 @@ class StagedIngest(msgspec.Struct, frozen=True):
             return IndexSink(self.objects, self.cluster, request)
         inputs = self.manifest.inputs
         key_of = content_key(self.adapter, self.manifest.parameters, inputs)
-        fields = [PlainPath.parse(path).source_field for path in inputs]
-        return InPlaceSink(self.objects, self.cluster, request, key_of=key_of, fields=fields)
+        return InPlaceSink(self.objects, self.cluster, request, key_of=key_of, fields=source_fields(inputs))
 
     def _unanswered(self, shard: Shard, rows: ComposedRows) -> Unanswered:
         """Count the records without an answer; write them to their file unless they become dead letters."""

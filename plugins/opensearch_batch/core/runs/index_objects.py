@@ -7,17 +7,15 @@ All objects are read from one point in time, so what a run reads is what it list
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import IO, Any, NamedTuple, NoReturn, Self
+from typing import IO, Any, NamedTuple, Self
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, field_type
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
-from opensearch_batch.core.storage.raw_stream import RawStream
+from opensearch_batch.core.storage.read_only import ReadOnlyObjects, stream_of
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 # Each request renews it. Between the two readings of an object, a run compares its records with the ledger.
@@ -80,7 +78,7 @@ class _Block(NamedTuple):
     end: int | None
 
 
-class IndexObjects:
+class IndexObjects(ReadOnlyObjects):
     """Reads an index; a context manager, which closes the point in time. `uri` is that of `index_uri`.
 
     Raises:
@@ -126,15 +124,13 @@ class IndexObjects:
         """Open the documents of a block as JSON Lines: the members of `_source` with `_id` and `_routing`."""
         if uri not in self._blocks:
             raise NotFound(f"{uri}: not a block of this listing; run again")
-        return io.BufferedReader(_Lines(self._documents(self._blocks[uri])), READ_BUFFER_BYTES)
+        return stream_of(self._documents(self._blocks[uri]))
 
-    def read(self, uri: str) -> Stored | None:
-        """Return the documents of a block."""
-        info = self.head(uri)
-        if info is None:
-            return None
-        with self.open(uri) as stream:
-            return Stored(stream.read(), info.etag)
+    @property
+    def refusal(self) -> str:
+        return "an index is no place for files; give an S3 URI"
+
+    delete = ReadOnlyObjects.refuse
 
     def __enter__(self) -> Self:
         return self
@@ -150,11 +146,6 @@ class IndexObjects:
         except (RetriableError, FatalError):
             # It expires.
             return
-
-    def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
-        raise ConfigError(f"{uri}: an index is no place for files; give an S3 URI")
-
-    write = create = replace = upload = delete = _refuse
 
     def _checked_index(self) -> Index:
         name, field = self._source.index, self._source.version_field
@@ -292,14 +283,6 @@ class _Blocks:
             return None
         chosen = int.from_bytes(blake2b(b"%d" % value, digest_size=8).digest()) % BLOCK_VALUES == 0
         return value if chosen or value == _MISSING else None
-
-
-class _Lines(RawStream):
-    def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines = lines
-
-    def chunk(self, size: int) -> bytes:  # noqa: ARG002 - a line is returned whole
-        return next(self._lines, b"")
 
 
 def _line(hit: _Hit) -> bytes:

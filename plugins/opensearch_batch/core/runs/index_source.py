@@ -10,7 +10,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.index_objects import IndexObjects, IndexSource
-from opensearch_batch.core.transform.json_path import PlainPath
+from opensearch_batch.core.transform.json_path import source_fields
 
 
 class SourceIndex(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class SourceIndex(msgspec.Struct, frozen=True):
 
     def objects(self, cluster: Cluster, uri: str, inputs: Sequence[str]) -> IndexObjects:
         """Return the documents as objects; of a document that is updated in place, only what the model reads."""
-        fields = [PlainPath.parse(path).source_field for path in inputs] if self.in_place else ()
+        fields = source_fields(inputs) if self.in_place else ()
         return IndexObjects(cluster, IndexSource(self.index, self.query, fields, self.version_field), uri)
 
     def check_run(self, *, reads_own_source: bool, index: str) -> None:

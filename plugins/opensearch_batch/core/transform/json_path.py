@@ -90,6 +90,11 @@ class PlainPath(msgspec.Struct, frozen=True):
         return read
 
 
+def source_fields(paths: Sequence[str]) -> list[str]:
+    """Return the names of the fields of ``_source`` that contain the values at these plain paths."""
+    return [PlainPath.parse(path).source_field for path in paths]
+
+
 def plain_steps(path: str) -> tuple[Step, ...] | None:
     """Return the steps of a plain path, None for any other path."""
     try:

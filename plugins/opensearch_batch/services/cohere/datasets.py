@@ -9,11 +9,12 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
+from opensearch_batch.core.storage.read_only import stream_of
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.cohere.adapter import SCHEME
 from opensearch_batch.services.cohere.client import cohere_errors
 from opensearch_batch.services.cohere.single_floats import shortener
-from opensearch_batch.services.files import ServiceFiles, stream_of
+from opensearch_batch.services.files import ServiceFiles
 
 if TYPE_CHECKING:
     from cohere import Client

@@ -20,7 +20,6 @@ from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRo
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_input_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested_object
@@ -44,18 +43,11 @@ class OpenAIRealtime(LineBodies):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         return ASSUMED if _endpoint(parameters) == EMBEDDINGS else {}
 
-    def row(
-        self,
-        line: bytes,
-        response: PredictResponse,
-        parameters: Mapping[str, Any],
-        inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
-    ) -> bytes:
-        """Return ``{"custom_id", "response"}``; vectors are put back into the form of an embeddings response."""
-        body = response.response
-        if response.vectors:
-            data = [{"object": "embedding", "index": n, "embedding": each} for n, each in enumerate(response.vectors)]
-            body = {"object": "list", "data": data, "model": parameters["model"]}
+    def body_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
+        data = [{"object": "embedding", "index": n, "embedding": each} for n, each in enumerate(vectors)]
+        return {"object": "list", "data": data, "model": parameters["model"]}
+
+    def output_row(self, line: bytes, body: object) -> bytes:
         return _row(line, 200, body)
 
     def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form

@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
+from opensearch_batch.core.storage.read_only import stream_of
 from opensearch_batch.core.types.object_info import ObjectInfo
-from opensearch_batch.services.files import ServiceFiles, stream_of
+from opensearch_batch.services.files import ServiceFiles
 from opensearch_batch.services.openai.adapter import SCHEME
 from opensearch_batch.services.openai.client import openai_errors
 
