@@ -114,7 +114,7 @@ def index(lab: Lab) -> Iterator[str]:
 
 
 @pytest.fixture
-def start(lab: Lab, index: str) -> Iterator[Callable[[str], ShardFlow]]:
+def start_flow(lab: Lab, index: str) -> Iterator[Callable[[str], ShardFlow]]:
     """Begin the runs of a pipeline with a service."""
     from tests.conformance.shard_flow import ShardFlow
 

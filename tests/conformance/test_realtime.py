@@ -37,12 +37,12 @@ def finish(flow: ShardFlow, shard: Shard, record: JobRecord) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_few_records_are_predicted_in_real_time(start: Start, name: str) -> None:
+def test_few_records_are_predicted_in_real_time(start_flow: Start, name: str) -> None:
     """One request each and no job; the vectors are those of the model, whatever the texts are.
 
     The connector of Bedrock has no parameter `model`, so ML Commons refuses the text that names it.
     """
-    flow = start(name)
+    flow = start_flow(name)
     before = flow.requests()
     (shard,) = put(flow, "few", TEXTS)
     assert (shard.realtime, shard.records) == (True, len(TEXTS))
@@ -62,9 +62,9 @@ def test_few_records_are_predicted_in_real_time(start: Start, name: str) -> None
     assert flow.submit(shard) == ("reuse", record)
 
 
-def test_a_change_is_too_small_for_a_job_no_more(start: Start) -> None:
+def test_a_change_is_too_small_for_a_job_no_more(start_flow: Start) -> None:
     """Amazon Bedrock takes jobs of 100 records; the default of a pipeline is that number."""
-    flow = start("bedrock")
+    flow = start_flow("bedrock")
     flow.run()
     (shard,) = put(flow, "more", ["one", "two", "three"])
     before = flow.requests()
@@ -75,9 +75,9 @@ def test_a_change_is_too_small_for_a_job_no_more(start: Start) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_service_that_throttles_is_asked_again(start: Start, name: str) -> None:
+def test_a_service_that_throttles_is_asked_again(start_flow: Start, name: str) -> None:
     """Each request is paid for once."""
-    flow = start(name)
+    flow = start_flow(name)
     flow.lab.fault(service=name, fault="throttle", operation=OPERATIONS[name], times=2)
     (shard,) = put(flow, "few", ["a", "b"])
     record = flow.submit(shard)[1]
@@ -96,9 +96,9 @@ OPERATIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", REALTIME_MOMENTS)
-def test_a_killed_process_repays_at_most_one_request(start: Start, moment: str) -> None:
+def test_a_killed_process_repays_at_most_one_request(start_flow: Start, moment: str) -> None:
     """The next attempt goes on behind the last stored response."""
-    flow = start("bedrock")
+    flow = start_flow("bedrock")
     (shard,) = put(flow, "few", [f"text {number}" for number in range(6)])
     before = flow.requests()
     task = Task(flow.lab.stack.home, flow.lab.version, "bedrock", flow.bucket, flow.index, shard, moment)
@@ -110,9 +110,9 @@ def test_a_killed_process_repays_at_most_one_request(start: Start, moment: str) 
     assert len(flow.documents()) == 6
 
 
-def test_a_stored_connector_gets_a_predict_action(start: Start) -> None:
+def test_a_stored_connector_gets_a_predict_action(start_flow: Start) -> None:
     """Connector and model of an earlier version stay; only the action of real-time requests is replaced."""
-    flow = start("cohere")
+    flow = start_flow("cohere")
     stored, changed = (flow.connector_body() for _ in range(2))
     stored["actions"][0]["request_body"] = '{ "texts": ${parameters.texts}, "model": "${parameters.model}" }'
     stored["name"] = changed["name"] = f"Cohere {flow.bucket}"

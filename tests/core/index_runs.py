@@ -39,7 +39,7 @@ class IndexPipeline(Pipeline):
         self.source = self.indexes.create(SOURCE, shards=shards, v=VECTOR, at={"type": "long"})
         target = self.source if in_place else self.indexes.create(TARGET, v=VECTOR)
         self.index, self.target = target.name, target
-        self.settings = SourceIndex("c", SOURCE, in_place, query, version_field)
+        self.settings = SourceIndex("c", SOURCE, in_place, ("v",), query, version_field)
         fields: list[str | None] = [] if in_place else ["$.*"]
         self.request = IngestRequest(
             target.name,

@@ -177,6 +177,8 @@ class MemoryIndexes(Cluster):
         after = body.get("search_after")
         page = [hit for hit in hits if after is None or hit[0] > after][: body["size"]]
         found = [_hit(values, document, body["_source"]) for values, document in page]
+        for hit, (_, document) in zip(found, page, strict=True):
+            hit["matched_queries"] = sorted(_matched_names(query, document))
         total = {"total": {"value": len(hits)}} if body["track_total_hits"] else {}
         return {"pit_id": body["pit"]["id"], "hits": {"hits": found, **total}}
 
@@ -216,6 +218,15 @@ def _matches(query: Any, document: Document) -> bool:
         if kind == "range" and not (value is not None and _in_range(value, condition)):
             return False
     return True
+
+
+def _matched_names(query: Any, document: Document) -> Iterator[str]:
+    """Yield the names of the queries that a document matches."""
+    for body in (each["bool"] for each in [query] if each and "bool" in each):
+        if "_name" in body and _matches({"bool": body}, document):
+            yield body["_name"]
+        for clause in (*body.get("filter", []), *body.get("should", [])):
+            yield from _matched_names(clause, document)
 
 
 def _in_range(value: int, limits: Mapping[str, Any]) -> bool:

@@ -186,6 +186,8 @@ def test_the_node_reads_and_guards_likewise(lab: Lab, index: str) -> None:
         members: dict[str, Any] = {"text": f"t{number}", "n": 1.50, "at": 1_700_000_000_000 + number}
         if number % 7 == 0:
             del members["at"]
+        if number % 3:
+            members["v"] = [1.0, 2.0]
         routing = f"r{number}" if number % 2 else None
         bulk(
             cluster,
@@ -196,8 +198,8 @@ def test_the_node_reads_and_guards_likewise(lab: Lab, index: str) -> None:
     query = {"range": {"at": {"gte": 1_700_000_000_005, "format": "epoch_millis"}}}
     for source in (
         IndexSource(index),
-        IndexSource(index, fields=("text",)),
-        IndexSource(index, version_field="at"),
+        IndexSource(index, fields=("text",), predictions=("v",)),
+        IndexSource(index, predictions=("v",), version_field="at"),
         IndexSource(index, query),
     ):
         assert lines(cluster, source) == lines(memory, source)

@@ -23,9 +23,9 @@ Start = Callable[[str], ShardFlow]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("moment", [*MOMENTS, PAYING])
-def test_killed_at_each_step(lab: Lab, start: Start, name: str, moment: str) -> None:
+def test_killed_at_each_step(lab: Lab, start_flow: Start, name: str, moment: str) -> None:
     """One job is paid in all, and it completes."""
-    flow = start(name)
+    flow = start_flow(name)
     shard = flow.prepare()
     task = Task(lab.stack.home, lab.version, name, flow.bucket, flow.index, shard, moment)
     assert submit_and_die(task) == signal.SIGKILL
@@ -44,9 +44,9 @@ def test_killed_at_each_step(lab: Lab, start: Start, name: str, moment: str) -> 
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_call_that_is_late_pays_nothing(start: Start, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_call_that_is_late_pays_nothing(start_flow: Start, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Another attempt took over the intent and paid, while the call was on its way: both get the same job."""
-    flow = start(name)
+    flow = start_flow(name)
     shard, submit = flow.prepare(), MLCommonsSubmitter.submit
     others: list[JobRecord] = []
 

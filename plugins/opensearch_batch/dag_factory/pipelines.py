@@ -18,6 +18,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.core.pipeline.rules import is_template, mode_of, template_of
 from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
+from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.hooks.pipeline_model import without_credential
@@ -303,7 +304,8 @@ def _source_index(spec: PipelineSpec) -> dict[str, Any] | None:
     if spec.source.index is None:
         return None
     settings = _settings_of(spec.source, "index", "query", "version_field")
-    return {"conn_id": spec.source_conn_id, "in_place": spec.in_place, **settings}
+    predictions = [name for name in spec.field_map if name != ID_FIELD]
+    return {"conn_id": spec.source_conn_id, "in_place": spec.in_place, "predictions": predictions, **settings}
 
 
 def _settings_of(settings: object, *names: str) -> dict[str, Any]:

@@ -232,6 +232,31 @@ def test_a_rebuild_writes_all_vectors_again_and_pays_nothing() -> None:
     assert pipeline.documents["d1"]["v"] == vector_of("t1")
 
 
+def test_a_document_that_lost_its_vector_gets_it_again() -> None:
+    """A client that replaces whole documents removes their vectors; the same texts are not paid for again."""
+    pipeline = filled(12, shards=2)
+    pipeline.run()
+    pipeline.source.put("d1", {"text": "t1", "price": 1})
+    pipeline.source.delete("d2")
+    pipeline.source.put("d2", {"text": "t2"})
+    pipeline.source.put("d3", {"text": "other"})
+    assert counts(pipeline.run()) == {"read": 12, "indexed": 3, "unchanged": 9, "paid": 1}
+    vectors = [pipeline.documents[f"d{number}"]["v"] for number in (1, 2, 3)]
+    assert vectors == [vector_of(text) for text in ("t1", "t2", "other")]
+    again = present(pipeline.run().account).counts
+    assert (again.unchanged, again.indexed) == (again.read, 0)
+
+
+def test_a_dead_record_is_not_written_again_for_its_missing_vector() -> None:
+    """It has none, and is tried again only when it changes."""
+    pipeline = filled(10, max_dead_letters="50%")
+    pipeline.source.put("empty", {"price": 3})
+    pipeline.run()
+    pipeline.source.update("d1", price=5)
+    run = pipeline.run()
+    assert counts(run) == {"read": 11, "unchanged": 10, "dead_letters": 1}
+
+
 def test_an_index_that_was_created_again_is_filled_from_the_store() -> None:
     """A reindexed source costs nothing."""
     pipeline = filled()
@@ -353,8 +378,8 @@ def test_whatever_happens_the_documents_get_the_vectors_of_their_texts(data: st.
                 continue
             members = {"text": f"t{rng.randrange(6)}", "price": rng.randrange(9), "at": next(clock)}
             expected[name] = members
-            before = pipeline.source.documents.get(name, {})
-            pipeline.source.put(name, {**before, **members} if in_place else members)
+            before = pipeline.source.documents.get(name, {}) if in_place and rng.random() < 0.5 else {}
+            pipeline.source.put(name, {**before, **members})
 
     pipeline.source.put("first", {"text": "first", "at": 0})
     expected["first"] = {"text": "first", "at": 0}

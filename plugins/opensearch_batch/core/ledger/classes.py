@@ -111,7 +111,8 @@ def compare(old: pa.Table, new: pa.Table, stale: npt.NDArray[np.bool_]) -> Compa
     same = same_keys & same_routing & same_values(old["record_hash"], new["record_hash"])
     pending, tombstone = before == RecordState.PENDING, after == RecordState.TOMBSTONE
     classes = np.where(same_keys, RecordClass.OTHER_CHANGED, RecordClass.INPUT_CHANGED).astype(np.uint8)
-    classes[same & ~stale & ~pending] = RecordClass.UNCHANGED
+    lost = lost_predictions(before, new["state"].to_numpy())
+    classes[same & ~stale & ~pending & ~lost] = RecordClass.UNCHANGED
     classes[(before == RecordState.TOMBSTONE) | (pending & (old_versions == 0))] = RecordClass.NEW
     classes[tombstone] = RecordClass.TOMBSTONE
     classes[tombstone & ~stale & (before == RecordState.TOMBSTONE)] = RecordClass.UNCHANGED
@@ -158,12 +159,18 @@ def are_rejected(rows: pa.Table) -> npt.NDArray[np.bool_]:
     return has_no_key & ~is_tombstone
 
 
+def lost_predictions(before: npt.NDArray[np.uint8], read: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which documents lack predictions that were written; `read` are the states of their records."""
+    lost: npt.NDArray[np.bool_] = (before == RecordState.INDEXED) & (read == RecordState.INCOMPLETE)
+    return lost
+
+
 def candidate_states(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the states of rows that win: a former duplicate has no verdict yet."""
+    """Return the states of rows that win: a former duplicate and an incomplete record have no verdict yet."""
     import numpy as np
 
     winner = np.arange(len(RecordState), dtype=np.uint8)
-    winner[RecordState.DUPLICATE] = RecordState.PENDING
+    winner[[RecordState.DUPLICATE, RecordState.INCOMPLETE]] = RecordState.PENDING
     winner[RecordState.DUPLICATE_TOMBSTONE] = RecordState.TOMBSTONE
     return winner[states]
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from opensearch_batch.core.ledger.classes import DiffCounts, are_rejected, same_lists, same_values
+from opensearch_batch.core.ledger.classes import DiffCounts, are_rejected, lost_predictions, same_lists, same_values
 from opensearch_batch.core.ledger.difference import Difference, NumberedObject, ReadRows
 from opensearch_batch.core.ledger.head import Entry, in_file_order
 from opensearch_batch.core.ledger.partitions import Partitions, SpooledTables
@@ -255,7 +255,7 @@ def _equal_rows(new: pa.Table, parts: Sequence[pa.Table]) -> tuple[pa.Table, npt
         return new, None
     states, read = old["state"].to_numpy(), new["state"].to_numpy()
     equal = (states == RecordState.TOMBSTONE) == (read == RecordState.TOMBSTONE)
-    equal &= ~are_any_of(states, (*LOSER_STATES, RecordState.PENDING))
+    equal &= ~are_any_of(states, (*LOSER_STATES, RecordState.PENDING)) & ~lost_predictions(states, read)
     equal &= same_lists(old["content_keys"], new["content_keys"])
     for name in ("record_hash", "routing"):
         equal &= same_values(old[name], new[name])

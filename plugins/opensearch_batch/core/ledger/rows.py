@@ -36,7 +36,8 @@ class RecordState(enum.IntEnum):
 
     A `duplicate` has the id of another record that wins, and is not in the index; `duplicate_tombstone` is a tombstone
     that another record wins over. A `tombstone` is a record that deletes its document. A `pending` record has no
-    verdict yet.
+    verdict yet. Of an `incomplete` record, which is pending, too, the index has a document that lacks predictions; this
+    state is only compared, and is in no file.
     """
 
     INDEXED = 0
@@ -46,6 +47,7 @@ class RecordState(enum.IntEnum):
     TOMBSTONE = 4
     PENDING = 5
     DUPLICATE_TOMBSTONE = 6
+    INCOMPLETE = 7
 
 
 # The states of the records of which there is, or should be, a document: each id has at most one.

@@ -15,6 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, field_type
+from opensearch_batch.core.sharding.incomplete import MARK
 from opensearch_batch.core.storage.read_only import ReadOnlyObjects, stream_of
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
@@ -30,6 +31,8 @@ BLOCK_NUMBERS, BLOCK_VALUES = 10_000, 1_024
 _DIGEST_BYTES = 16
 # Types whose values are sorted as 64-bit numbers.
 VERSION_TYPES = ("date", "long")
+# The name of the query that matches documents with all predictions.
+_COMPLETE = "complete"
 # The sort value of a document without the field.
 _MISSING = (1 << 63) - 1
 
@@ -37,13 +40,15 @@ _MISSING = (1 << 63) - 1
 class IndexSource(msgspec.Struct, frozen=True):
     """The documents of an index that match a query (all if None), and what of them is read.
 
-    `fields` are the paths of `_source` that are read, all if there are none. `version_field` is a field that changes
+    `fields` are the paths of `_source` that are read, all if there are none. A document without one of the fields
+    `predictions` is read as incomplete. `version_field` is a field that changes
     with each change that counts; without it, each write of a document counts as a change until it is compared.
     """
 
     index: str
     query: dict[str, Any] | None = None
     fields: Sequence[str] = ()
+    predictions: Sequence[str] = ()
     version_field: str | None = None
 
 
@@ -54,6 +59,7 @@ class _Hit(msgspec.Struct, frozen=True, gc=False):
     primary_term: int = msgspec.field(name="_primary_term")
     routing: str | None = msgspec.field(name="_routing", default=None)
     source: msgspec.Raw = msgspec.field(name="_source", default=msgspec.Raw(b"{}"))
+    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
 
 
 class _Total(msgspec.Struct, frozen=True):
@@ -185,9 +191,13 @@ class IndexObjects(ReadOnlyObjects):
     def _documents(self, block: _Block) -> Iterator[bytes]:
         fields = list(self._source.fields)
         condition = self._condition(block)
+        exist = [{"exists": {"field": name}} for name in _searchable(self._index, self._source.predictions)]
+        if exist:
+            complete = {"bool": {"filter": exist, "_name": _COMPLETE}}
+            condition = {"bool": {"filter": [condition], "should": [complete]}}
         for page in self._pages(block.shard, {"_source": fields or True}, condition):
             for hit in page.hits.hits:
-                yield _line(hit)
+                yield _line(hit, is_complete=not exist or _COMPLETE in hit.matched)
 
     def _condition(self, block: _Block) -> dict[str, Any]:
         field = self._source.version_field
@@ -285,10 +295,26 @@ class _Blocks:
         return value if chosen or value == _MISSING else None
 
 
-def _line(hit: _Hit) -> bytes:
+def _searchable(index: Index, fields: Sequence[str]) -> list[str]:
+    """Return the fields of which a query can tell whether a document has them."""
+    return [
+        name
+        for name in fields
+        if field_type(index, name) is not None
+        and not any(field_type(index, parent) == "nested" for parent in _parents(name))
+    ]
+
+
+def _parents(name: str) -> Iterator[str]:
+    """Yield the dotted names of the objects that contain a field."""
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _line(hit: _Hit, *, is_complete: bool) -> bytes:
     """Return a document as a line of JSON; its numbers keep their digits, and line ends between members go."""
     members = bytes(hit.source).strip()[1:-1].replace(b"\n", b" ").replace(b"\r", b" ")
-    address = b'{"_id":' + msgspec.json.encode(hit.id)
+    address = b"".join((b"{", b"" if is_complete else MARK, b'"_id":', msgspec.json.encode(hit.id)))
     if hit.routing is not None:
         address += b',"_routing":' + msgspec.json.encode(hit.routing)
     return b"".join((address, b"," if members.strip() else b"", members, b"}\n"))

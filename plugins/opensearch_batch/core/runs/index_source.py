@@ -16,19 +16,24 @@ from opensearch_batch.core.transform.json_path import source_fields
 class SourceIndex(msgspec.Struct, frozen=True):
     """The index of a pipeline file; with `in_place`, predictions are written into its documents.
 
-    `conn_id` is the connection of its cluster; `query` and `version_field` are as in the file.
+    `conn_id` is the connection of its cluster; `predictions` are the fields to which they are written. `query` and
+    `version_field` are as in the file.
     """
 
     conn_id: str
     index: str
     in_place: bool = False
+    predictions: Sequence[str] = ()
     query: dict[str, Any] | None = None
     version_field: str | None = None
 
     def objects(self, cluster: Cluster, uri: str, inputs: Sequence[str]) -> IndexObjects:
         """Return the documents as objects; of a document that is updated in place, only what the model reads."""
-        fields = source_fields(inputs) if self.in_place else ()
-        return IndexObjects(cluster, IndexSource(self.index, self.query, fields, self.version_field), uri)
+        source = IndexSource(self.index, self.query, version_field=self.version_field)
+        if self.in_place:
+            fields = source_fields(inputs)
+            source = msgspec.structs.replace(source, fields=fields, predictions=self.predictions)
+        return IndexObjects(cluster, source, uri)
 
     def check_run(self, *, reads_own_source: bool, index: str) -> None:
         """Raise ConfigError if a run of a pipeline that writes in place has another source or index."""

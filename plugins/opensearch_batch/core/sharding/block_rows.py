@@ -17,6 +17,7 @@ from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES
 from opensearch_batch.core.ledger.rows import RecordState
 from opensearch_batch.core.ledger.rows_builder import rows_table
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds, position_id
+from opensearch_batch.core.sharding.incomplete import MARK, is_incomplete, without_mark
 from opensearch_batch.core.sharding.json_blocks import LinesBlock
 from opensearch_batch.core.transform.field_map import MAX_ID_BYTES, document_id
 from opensearch_batch.core.transform.json_path import PlainPath, RowReader, Values
@@ -79,6 +80,10 @@ class BlockRows:
         if keys is None or ids is None or routings is None:
             return None
         is_deleted = np.array(tombstones or np.zeros(block.count, bool))
+        states = np.where(is_deleted, RecordState.TOMBSTONE, RecordState.PENDING).astype(np.uint8)
+        if MARK in block.content:
+            states[[is_incomplete(uri, record) for record in records]] = RecordState.INCOMPLETE
+            records = [without_mark(uri, record) for record in records]
         try:
             return rows_table(
                 ids=ids,
@@ -87,7 +92,7 @@ class BlockRows:
                 hashes=b"".join([blake2b(record, digest_size=DIGEST_BYTES).digest() for record in records]),
                 keys=keys,
                 key_offsets=np.concatenate(([0], np.cumsum(~is_deleted))),
-                states=np.where(is_deleted, RecordState.TOMBSTONE, RecordState.PENDING).astype(np.uint8),
+                states=states,
             )
         except UnicodeEncodeError:
             return None

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.formats.any_json import AnyJson, layout_of
 from opensearch_batch.core.formats.dead_letter_rows import DeadLetterRows
@@ -22,6 +24,7 @@ from opensearch_batch.core.ledger.rows import PACK_ROWS, RecordState
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.sharding.block_rows import BlockRows
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds, ids_reader
+from opensearch_batch.core.sharding.incomplete import is_incomplete, without_mark
 from opensearch_batch.core.sharding.json_blocks import LinesBlock, json_blocks
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.storage.objects import Objects
@@ -111,7 +114,8 @@ class RecordReader:
                     following = iter(lines[last:].tolist())
                     wanted = next(following, None)
             elif number == wanted and isinstance(entry, Row):
-                yield entry
+                is_marked = is_incomplete(entry.uri, entry.content)
+                yield replace(entry, content=without_mark(entry.uri, entry.content)) if is_marked else entry
                 wanted = next(following, None)
 
     def _small_tables(self, objects: Objects, item: ObjectInfo, at_most: int | None) -> Iterator[pa.Table]:
@@ -172,7 +176,7 @@ class RecordReader:
         if not is_distinct:
             reason = "another record starts in the same line; write each record in a line of its own"
             return self._reject(entry, reason, has_id=False)
-        record, state, rejection = entry.content, RecordState.PENDING, ""
+        record, state, rejection = without_mark(entry.uri, entry.content), RecordState.PENDING, ""
         keys = list[bytes]()
         try:
             record_id, routing = self._read_ids(record, entry.uri, entry.line)
@@ -181,6 +185,7 @@ class RecordReader:
                     state = RecordState.TOMBSTONE
                 else:
                     keys.append(self._key_of(record))
+                    state = RecordState.INCOMPLETE if is_incomplete(entry.uri, entry.content) else state
             except RecordRejected as error:
                 if self._ids.id_path is None:
                     raise
@@ -214,4 +219,4 @@ def _rows_of(uri: str, block: LinesBlock, lines: Sequence[int]) -> Iterator[Row]
     offsets = list(accumulate((len(record) + 1 for record in records), initial=block.offset))
     for line in lines:
         at = line - block.line
-        yield Row(0, uri, line, offsets[at], records[at].removesuffix(b"\r"))
+        yield Row(0, uri, line, offsets[at], without_mark(uri, records[at].removesuffix(b"\r")))
