@@ -33,6 +33,7 @@ from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
+from tests.examples import examples
 
 GOLDEN = Path(__file__).with_name("converted")
 SINK = "        index: test-nlp-index\n"
@@ -146,7 +147,7 @@ def test_the_documents_are_equal_and_so_are_the_rows_that_are_none(tmp_path: Pat
     """Whatever is missing, null or nested."""
     both = Both(tmp_path, text)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
     @given(ROWS)
     def same(rows: list[Any]) -> None:
         original, ours = both.of(rows)

@@ -23,6 +23,7 @@ from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.services.registry import adapter_of
 from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, option, read, with_options
 from tests.core.data_prepper.samples import SAMPLES
+from tests.examples import examples
 
 ROOT = Path(__file__).resolve().parents[3]
 ENRICH = """\
@@ -496,7 +497,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=VALUES)
 def test_any_file_is_read_or_refused(tmp_path: Path, value: Any) -> None:
     """Nothing else is raised."""
@@ -505,7 +506,7 @@ def test_any_file_is_read_or_refused(tmp_path: Path, value: Any) -> None:
     assert mistake_in(path) is None or re.match(rf"{path}:\d+ ", str(mistake_in(path)))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.sampled_from([*PARTS, "pipeline", "file"]),
     name=st.sampled_from(sorted(set(re.findall(r"([a-z_0-9]+):", SHORT)) | {"routes", "dlq", "entries", "range"})),

@@ -20,6 +20,7 @@ from opensearch_batch.core.ledger.predictions import NewShard, PredictionStore
 from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.types.identity import digest
 from tests.core.memory_objects import MemoryObjects
+from tests.examples import examples
 
 FOLDER = "s3://w/p/predictions"
 DAY_S = 86_400.0
@@ -170,7 +171,7 @@ step = st.one_of(run, run, st.tuples(st.just("collect"), st.sampled_from([1, 20,
 fault = st.none() | st.tuples(st.integers(0, 9), st.booleans(), st.none() | step)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(steps=st.lists(st.tuples(step, fault), max_size=8))
 def test_no_answer_is_lost_and_no_key_is_paid_for_twice(steps: list[tuple[Any, Any]]) -> None:
     """Whatever runs and collections do at once, and wherever they are killed."""
@@ -205,7 +206,7 @@ def test_no_answer_is_lost_and_no_key_is_paid_for_twice(steps: list[tuple[Any, A
 
 
 @pytest.mark.parametrize("after", [True, False])
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(runs=st.lists(run, min_size=2, max_size=2), at=st.integers(0, 9))
 def test_two_runs_at_once_pay_once(*, after: bool, runs: list[Any], at: int) -> None:
     """One of them does all its work in the middle of the other's."""
