@@ -93,7 +93,7 @@ class SubmissionTrigger(JobsTrigger):
         finally:
             for wait in waits:
                 wait.cancel()
-        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
+        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # untyped in Airflow
 
     async def _acquire_slot(self) -> None:
         """Wait for a slot; return early if the slots are stalled, or after an error that the task then reports."""
