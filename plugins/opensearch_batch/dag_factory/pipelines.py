@@ -151,7 +151,7 @@ def _doc(file: PipelineFile) -> str:
     lines = [
         spec.description,
         f"From `{spec.source_uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
-        f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
+        f"Pipeline file: `{file.path.name}`. Its runs write below `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
         # Airflow creates a new DAG version when doc_md changes, so every version shows the file that it was built from.
         f"~~~~yaml\n{file.path.read_text(encoding='utf-8').rstrip()}\n~~~~",
     ]

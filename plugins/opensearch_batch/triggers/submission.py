@@ -96,7 +96,7 @@ class SubmissionTrigger(JobsTrigger):
         finally:
             for wait in waits:
                 wait.cancel()
-        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
+        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # untyped in Airflow
 
     async def _acquire_slots(self) -> None:
         """Wait for slots; return early if the slots are stalled, or after an error that the task then reports."""

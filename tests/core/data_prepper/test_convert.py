@@ -255,7 +255,7 @@ def test_two_roles_become_one_connection_that_is_told_to_need_both(tmp_path: Pat
 REFUSED = [
     ([(SINK, "        index: a-${kind}\n")], "index: a pipeline file writes to one index"),
     ([(SINK, "        index: a-%{yyyy}\n")], "index: a pipeline file writes to one index"),
-    ([(SINK, f"{SINK}        action: delete\n")], "action: a pipeline file does not delete documents"),
+    ([(SINK, f"{SINK}        action: delete\n")], "action: a pipeline file has no action 'delete'"),
     ([(SINK, f"{SINK}        actions: [{{type: index}}]\n")], "actions: a pipeline file has one action for all rows"),
     ([(SINK, f"{SINK}        include_keys: [a]\n")], "include_keys: the document is the row after"),
     ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: the document is the row after"),
@@ -284,7 +284,7 @@ REFUSED = [
     ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: the condition does not hold for bucket documents"),
     (
         [("  processor:\n", "  processor:\n    - drop_events: {drop_when: /a == 1}\n")],
-        "processor[0].drop_events: processors before ml_inference",
+        "processor[0].drop_events: a pipeline file runs processors on the outputs",
     ),
     (
         [(DELETE, ENRICH)],
@@ -299,7 +299,7 @@ REFUSED = [
         "buckets[1].bucket: a pipeline file ingests the outputs of its own jobs only",
     ),
     ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work_prefix"),
-    ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: globs match"),
+    ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: a suffix becomes a"),
     ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: a pipeline file selects"),
     ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: a pipeline file reads the outputs"),
     ([("compression: none", "compression: gzip")], "compression: a pipeline file reads the outputs of jobs without"),

@@ -107,7 +107,7 @@ class Preparation:
         """Prepare the run; return None if nothing changed since the last one.
 
         Raises:
-            ConfigError: too many documents would be deleted, an object is no valid job input, or the records are too
+            ConfigError: too many documents would be deleted, an object is not a valid job input, or the records are too
                 few for a job.
             FatalError: too many records are dead letters, or an object is damaged.
             RetriableError: another run changed the ledger meanwhile.
