@@ -6,14 +6,16 @@ that claimed last commits, and the ledger is never ahead of the index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.garbage import expired, with_marks
 from opensearch_batch.core.ledger.rows import RowsSlice
 from opensearch_batch.core.storage.head_document import HeadDocument, NumberedHead
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
 
@@ -58,7 +60,9 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
     `committed` is the version of the run that committed last, `announced` that of the run that last announced what it
     is going to write. `index_uuid` identifies the index that has the documents, `fingerprint` the settings by which
     records became documents. `objects` are the source objects by URI. `deletions` is the file of the documents that
-    runs deleted, or did not delete, before they failed.
+    runs deleted, or did not delete, before they failed. `predictions` is the folder of the prediction store that the
+    last run used. `garbage` are the files of rows that the head does not name, since when they are marked
+    (`ledger/garbage.py`).
     """
 
     claim: ScopeClaim = NO_CLAIM
@@ -69,6 +73,9 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
     fingerprint: str = ""
     objects: dict[str, Entry] = msgspec.field(default_factory=dict)
     deletions: str = ""
+    predictions: str = ""
+    savings: Savings = Savings()
+    garbage: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def documents(self) -> int:
@@ -91,6 +98,16 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
         """Return the head with objects that are all read again, and whose documents are written again."""
         objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in self.objects.items()}
         return msgspec.structs.replace(self, objects=objects)
+
+    def compared(self) -> tuple[dict[str, Entry], str]:
+        """Return what a run compares its source with: two heads may differ in where predictions are stored."""
+        objects = {uri: msgspec.structs.replace(entry, segments={}) for uri, entry in self.objects.items()}
+        return objects, self.deletions
+
+
+def files_of(head: Head) -> set[str]:
+    """Return the files that a head names."""
+    return {entry.rows for entry in head.objects.values()} | {head.deletions} - {""}
 
 
 def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
@@ -163,6 +180,34 @@ class ScopeHead:
             raise self._lost(claim, head)
 
         return self._document.change(committed)
+
+    def recount(self, counted: Mapping[str, Entry], segments: Mapping[str, Mapping[str, int]]) -> None:
+        """Replace the segments of the objects that were counted, unless another run has replaced an object."""
+
+        def recounted(head: Head) -> Head:
+            new = {
+                uri: msgspec.structs.replace(entry, segments=dict(segments[uri]))
+                for uri, entry in counted.items()
+                if head.objects.get(uri) == entry
+            }
+            return msgspec.structs.replace(head, objects=head.objects | new)
+
+        self._document.change(recounted)
+
+    def collect(self, files: Iterable[str], *, now: float) -> list[str]:
+        """Mark those files of rows that the head does not name, and return those that are to be deleted.
+
+        A run that has claimed the scope may have written files that it has not named yet, so nothing is marked then. A
+        run names only files that it has written itself, or that the head names.
+        """
+
+        def marked(head: Head) -> Head:
+            if head.claim.version != head.committed:
+                return head
+            return msgspec.structs.replace(head, garbage=with_marks(head.garbage, files, files_of(head), now=now))
+
+        head = self._document.change(marked)
+        return expired(head.garbage, now=now) if head.claim.version == head.committed else []
 
     def _lost(self, claim: ScopeClaim, head: Head) -> ClaimLost:
         return ClaimLost(

@@ -14,6 +14,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from string import hexdigits
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -95,14 +96,15 @@ class StoreFiles:
 
         return KeyIndex(np.load(io.BytesIO(self._read(self._indexes, name)), allow_pickle=False))
 
-    def delete_unnamed(self, named: set[str], *, before: float) -> list[str]:
-        """Delete files that were made before a time and have none of these names; return their URIs."""
-        deleted = []
-        for item in [item for folder in self._folders for item in self._objects.list(folder)]:
-            if _stem(item.uri) not in named and _made_at(_stem(item.uri)) <= before:
-                self._objects.delete(item.uri)
-                deleted.append(item.uri)
-        return deleted
+    def uris(self) -> dict[str, str]:
+        """Return the URI of each file that exists, by name; other files in the folders are left out."""
+        items = [item.uri for folder in self._folders for item in self._objects.list(folder)]
+        return {name: uri for uri in items if _is_own(name := _stem(uri))}
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """Delete files."""
+        for uri in uris:
+            self._objects.delete(uri)
 
     def _write(self, path: str, file: io.BytesIO) -> str:
         name = f"{int(self._clock() * 1000):012x}-{_digest(file.getvalue())}"
@@ -197,10 +199,7 @@ def _stem(uri: str) -> str:
     return uri.rpartition("/")[2].partition(".")[0]
 
 
-def _made_at(name: str) -> float:
-    """Return when a file was made; infinity if its name is not one that `StoreFiles` gives."""
-    stamp, _, digest = name.partition("-")
-    try:
-        return int(stamp, 16) / 1000 if len(digest) == DIGEST_DIGITS else float("inf")
-    except ValueError:
-        return float("inf")
+def _is_own(name: str) -> bool:
+    """Return whether a name is one that `StoreFiles` gives."""
+    time_ms, _, digest = name.partition("-")
+    return len(digest) == DIGEST_DIGITS and all(digit in hexdigits for digit in time_ms)

@@ -1,0 +1,167 @@
+"""Housekeeping of a prediction store at the end of a run: compaction, within bounds, after the commit.
+
+The heads of scopes count their predictions by segment. After a compaction they name segments that the store does not
+have any more; their objects are counted again, and until then nothing is marked as unused.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
+from typing import TYPE_CHECKING
+
+from opensearch_batch.core.errors import AnswersUnusable
+from opensearch_batch.core.ledger.compaction import AreNeeded, choose
+from opensearch_batch.core.ledger.head import Entry, Head, ScopeHead, in_file_order
+from opensearch_batch.core.ledger.key_index import KeyIndex, row_keys
+from opensearch_batch.core.ledger.needed_segments import NeededSegments
+from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.ledger.rows import RowsReader
+from opensearch_batch.core.ledger.scope_use import Scope, needed_segments, scopes_of
+from opensearch_batch.core.ledger.store_head import StoreHead
+from opensearch_batch.core.storage.objects import Objects
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from opensearch_batch.core.ledger.key_index import Keys
+
+# At the end of a run, no batch of segments is begun after this time, or after this number.
+COMPACTION_S, BATCHES = 60.0, 4
+
+
+class Housekeeper:
+    """Compacts one prediction store.
+
+    `ledger` is the folder of the record ledger of the pipeline that does it. No work is begun after `compaction_s`
+    seconds of the `clock`.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        store: PredictionStore,
+        ledger: str,
+        *,
+        compaction_s: float = COMPACTION_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._objects = objects
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._end = clock() + compaction_s
+
+    def scopes(self) -> list[Scope]:
+        """Return the scopes of all record ledgers that name segments of the store.
+
+        Raises:
+            FatalError: a head is damaged.
+        """
+        return scopes_of(self._objects, self._store.head().ledgers, f"{self._store.folder}/scopes.json")
+
+    def compact(self, *, batches: int = BATCHES) -> int:
+        """Write sparse and small segments again, until there are none or the bounds are reached; return how many.
+
+        Raises:
+            FatalError: a file of the store or of a ledger is missing or damaged.
+        """
+        done, scopes = 0, self.recount()
+        for _ in range(batches):
+            head = self._store.head()
+            if self._is_late() or any(self._unknown(head, scope) for scope in scopes):
+                break
+            names = choose(head.segments, needed_segments(scopes, self._store.folder))
+            if not names or not self._rewrite(names, scopes):
+                break
+            done += len(names)
+            scopes = self.recount()
+        return done
+
+    def recount(self) -> list[Scope]:
+        """Count the predictions again of objects that name segments the store does not have; return all scopes."""
+        scopes, head = self.scopes(), self._store.head()
+        needed, counted = NeededSegments[tuple[str, str]](self._store), list[tuple[Scope, dict[str, Entry]]]()
+        for scope in scopes:
+            if self._may_recount(scope) and self._unknown(head, scope) and not self._is_late():
+                objects = _naming(self._load(scope), lambda name: name not in head.segments)
+                for uri, rows in self._rows({uri: each for uri, each in objects.items() if not _is_rebuilt(each)}):
+                    needed.add((scope.head_uri, uri), rows)
+                counted.append((scope, objects))
+        counts = needed.close() if counted else {}
+        for scope, objects in counted:
+            segments: dict[str, dict[str, int]] = {uri: counts.get((scope.head_uri, uri), {}) for uri in objects}
+            for uri, entry in objects.items():
+                if _is_rebuilt(entry):
+                    segments[uri] = {name: count for name, count in entry.segments.items() if name in head.segments}
+            ScopeHead(self._objects, scope.head_uri).recount(objects, segments)
+        return self.scopes() if counted else scopes
+
+    def _rewrite(self, names: Sequence[str], scopes: Iterable[Scope]) -> bool:
+        try:
+            return self._store.compact(names, self._are_needed(names, scopes))
+        except AnswersUnusable as error:
+            # What is lost is absent, so that the next compaction does without it.
+            self._store.drop(error.name)
+            raise
+
+    def _are_needed(self, names: Sequence[str], scopes: Iterable[Scope]) -> AreNeeded:
+        """Return the function that finds which keys the objects have that name some segments."""
+
+        def are_needed(keys: Keys) -> NDArray[np.bool_]:
+            import numpy as np
+
+            index, is_needed = KeyIndex.of([keys]), np.zeros(len(keys), bool)
+            for scope in scopes:
+                if not scope.use.segments.keys().isdisjoint(names):
+                    for _, rows in self._rows(_naming(self._load(scope), set(names).__contains__)):
+                        found = index.find(row_keys(rows))
+                        is_needed[found[found >= 0]] = True
+            # Of equal keys, the index finds the same entry.
+            return is_needed[index.find(keys)]
+
+        return are_needed
+
+    def _rows(self, objects: dict[str, Entry]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the content keys of the rows of objects."""
+        reader = RowsReader(self._objects)
+        for uri, entry in in_file_order(objects):
+            for rows in reader.read(entry, ("content_keys",)):
+                yield uri, rows
+
+    def _load(self, scope: Scope) -> Head:
+        return ScopeHead(self._objects, scope.head_uri).load()
+
+    def _unknown(self, head: StoreHead, scope: Scope) -> bool:
+        """Return whether a scope that uses the store names segments that it does not have."""
+        uses = scope.use.predictions in ("", self._store.folder)
+        return uses and not scope.use.segments.keys() <= head.segments.keys()
+
+    def _may_recount(self, scope: Scope) -> bool:
+        """Return whether it is certain that a scope has its predictions in this store."""
+        return scope.use.predictions == self._store.folder or (
+            scope.ledger == self._ledger and not scope.use.predictions
+        )
+
+    def _is_late(self) -> bool:
+        return self._clock() >= self._end
+
+
+def compact_stores(objects: Objects, ledger: str, folders: Iterable[str]) -> int:
+    """Compact prediction stores without bounds of time; return the number of segments that were written again."""
+    keepers = (Housekeeper(objects, PredictionStore(objects, folder), ledger, compaction_s=inf) for folder in folders)
+    return sum(keeper.compact(batches=sys.maxsize) for keeper in keepers)
+
+
+def _is_rebuilt(entry: Entry) -> bool:
+    """Return whether nobody knows yet which answers an object needs: it was made from an index."""
+    return 0 in entry.segments.values()
+
+
+def _naming(head: Head, is_named: Callable[[str], bool]) -> dict[str, Entry]:
+    """Return the objects that name a segment."""
+    return {uri: entry for uri, entry in head.objects.items() if any(map(is_named, entry.segments))}
