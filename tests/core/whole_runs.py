@@ -77,6 +77,20 @@ class MortalObjects(MemoryObjects):
         super().write(uri, content)
         self._life.step()
 
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object if it is absent."""
+        self._life.step()
+        is_new = super().create(uri, content)
+        self._life.step()
+        return is_new
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object if it still has this ETag."""
+        self._life.step()
+        is_replaced = super().replace(uri, content, etag=etag)
+        self._life.step()
+        return is_replaced
+
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
         self._life.step()

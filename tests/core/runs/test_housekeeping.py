@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -109,8 +110,8 @@ class World:
         """The rows of an object."""
         return RowsReader(self.pipeline.objects).read(entry)
 
-    def at_step(self, number: int, event: Callable[[], object]) -> Callable[[], bool]:
-        """Let something happen before or after a write; the function says whether it did."""
+    def meet(self, number: int, event: Callable[[], object], work: Callable[[], object]) -> bool:
+        """Do work, and let something happen before or after a write of it; return whether there was such a write."""
         steps = 0
 
         def step() -> None:
@@ -120,7 +121,12 @@ class World:
                 event()
 
         self.pipeline.life.step = step  # type: ignore[method-assign]
-        return lambda: steps > number
+        try:
+            work()
+        finally:
+            # What comes later is another process, and nothing happens to it.
+            del self.pipeline.life.step
+        return steps > number
 
 
 def killed() -> None:
@@ -144,56 +150,51 @@ def test_small_segments_become_one_and_unneeded_answers_another() -> None:
 
 def test_a_compactor_at_every_step_of_a_run() -> None:
     """Before and after each write of the run."""
-    happened, number = True, 0
-    while happened:
+    for number in count():
         world = World()
-        run = world.last_run()
-        has_happened = world.at_step(number, world.keep_house)
-        run.finish()
-        happened = has_happened()
-        number += 1
+        happened = world.meet(number, world.keep_house, world.last_run().finish)
         world.check()
+        if not happened:
+            break
     assert number > 40
 
 
 def test_a_run_at_every_step_of_a_compactor() -> None:
     """The compactor may read heads that are not the last ones any more."""
-    happened, number = True, 0
-    while happened:
+    for number in count():
         world = World()
         run = world.last_run()
-        has_happened = world.at_step(number, run.finish)
-        world.keep_house()
-        happened = has_happened()
+        happened = world.meet(number, run.finish, world.keep_house)
         run.finish()
-        number += 1
         world.check()
+        if not happened:
+            break
     assert number > 10
 
 
 def test_a_compactor_that_is_killed_at_every_step() -> None:
     """What it has written is garbage, or in the head; the next compactor counts again."""
-    happened, number = True, 0
-    while happened:
-        world = World()
-        has_happened = world.at_step(number, killed)
+    for number in count():
+        world, happened = World(), True
         with suppress(Killed):
-            world.keep_house()
-        happened = has_happened()
+            happened = world.meet(number, killed, world.keep_house)
         world.last_run().finish()
-        number += 1
         world.check()
+        if not happened:
+            break
     assert number > 10
 
 
 def test_two_compactors_at_once() -> None:
     """One of them publishes; what the other has written is garbage."""
-    for number in range(12):
+    for number in count():
         world = World()
-        world.at_step(number, world.keep_house)
-        world.keep_house()
+        happened = world.meet(number, world.keep_house, world.keep_house)
         world.last_run().finish()
         world.check()
+        if not happened:
+            break
+    assert number > 10
 
 
 def test_a_reader_reads_on_in_segments_that_were_rewritten() -> None:
