@@ -7,7 +7,7 @@ import pytest
 
 from opensearch_batch.core.ledger import repacking
 from opensearch_batch.core.ledger.head import Entry, Head
-from opensearch_batch.core.ledger.repacking import SMALL_FILES, moved, repack, slice_of, to_repack
+from opensearch_batch.core.ledger.repacking import SMALL_FILES, moved, repack, to_repack
 from opensearch_batch.core.ledger.rows import PACK_ROWS, RowsReader, RowsWriter
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from tests.core.memory_objects import MemoryObjects
@@ -57,4 +57,3 @@ def test_rows_and_entries_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         assert each.rows.startswith("scope/rows/")
         old_rows, new_rows = (list(RowsReader(objects).read(part)) for part in (entries[uri], each))
         assert new_rows == old_rows
-    assert slice_of(new["o0"]) == files["o0"][1]

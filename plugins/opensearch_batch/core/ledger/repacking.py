@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import msgspec
+
 from opensearch_batch.core.ledger.head import Entry, Head, in_file_order
 from opensearch_batch.core.ledger.rows import PACK_ROWS, RowsReader, RowsSlice, RowsWriter
 from opensearch_batch.core.storage.objects import Objects
@@ -16,7 +18,7 @@ from opensearch_batch.core.storage.objects import Objects
 # More files than this with at most half as many needed rows as a full file are written again.
 SMALL_FILES = 16
 
-# Where the rows of an object were, and where they are now.
+# Where the rows of each object were, and where they are now.
 Moved = Mapping[str, tuple[RowsSlice, RowsSlice]]
 
 
@@ -41,27 +43,13 @@ def repack(objects: Objects, folder: str, entries: Mapping[str, Entry]) -> Moved
     for uri, entry in in_file_order(entries):
         for rows in reader.read(entry):
             writer.add(uri, rows)
-    return {uri: (slice_of(entries[uri]), part) for uri, part in writer.close().items()}
+    return {uri: (entries[uri], part) for uri, part in writer.close().items()}
 
 
 def moved(head: Head, files: Moved) -> dict[str, Entry]:
     """Return the objects of a head whose rows are still where they were, with the new places of their rows."""
     return {
-        uri: Entry(
-            new.rows,
-            new.first,
-            new.count,
-            new.states,
-            etag=entry.etag,
-            modified=entry.modified,
-            segments=entry.segments,
-            stale=entry.stale,
-        )
+        uri: msgspec.structs.replace(entry, rows=new.rows, first=new.first)
         for uri, (old, new) in files.items()
-        if (entry := head.objects.get(uri)) is not None and slice_of(entry) == old
+        if (entry := head.objects.get(uri)) is not None and (entry.rows, entry.first) == (old.rows, old.first)
     }
-
-
-def slice_of(entry: RowsSlice) -> RowsSlice:
-    """Return where the rows of an object are."""
-    return RowsSlice(entry.rows, entry.first, entry.count, entry.states)
