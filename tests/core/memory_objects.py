@@ -24,7 +24,7 @@ class MemoryObjects:
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._stored: dict[str, Stored] = {}
         self._modified: dict[str, float] = {}
-        self._clock = clock
+        self.clock = clock
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects with a prefix in key order."""
@@ -44,7 +44,7 @@ class MemoryObjects:
     def write(self, uri: str, content: bytes) -> None:
         """Write an object."""
         self._stored[uri] = Stored(content, hashlib.sha256(content).hexdigest())
-        self._modified[uri] = self._clock()
+        self._modified[uri] = self.clock()
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent."""

@@ -134,7 +134,7 @@ def compact_ledger(*, location: Location, clients: ClientFactory) -> Command[Led
     """
 
     def compact(objects: Objects, layout: Layout, _: Callable[[], Cluster]) -> Sequence[str]:
-        compact_stores(objects, layout.scopes(), store_folders(objects, layout))
+        compact_stores(objects, store_folders(objects, layout))
         return []
 
     return LedgerCommand(location, clients, compact)

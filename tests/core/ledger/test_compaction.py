@@ -74,14 +74,15 @@ def head_of(**members: object) -> StoreHead:
     return StoreHead(**{**usual, **members})  # type: ignore[arg-type]
 
 
-REWRITE = Rewrite(head_of().indexes, ["a", "b", "c"], {"n": Segment(3, 3, "", 0)}, index("3", "n"))
+NEW = {"n": Segment(3, 3, "", 0), "u": Segment(1, 1, "", 0)}
+REWRITE = Rewrite(head_of().indexes, ["a", "b", "c"], NEW, ["u"], index("3", "n", "u"))
 
 
 def test_new_segments_take_the_place_of_the_old_ones() -> None:
-    """The head knows the last submission of their jobs, and since when the old files are garbage."""
+    """The head knows the last submission of their jobs, and since when files are garbage and answers not needed."""
     head = REWRITE.publish(head_of(), now=5.0)
-    assert list(head.segments) == ["n"]
-    assert head.indexes == [index("3", "n")]
+    assert {name: segment.unused_since for name, segment in head.segments.items()} == {"n": None, "u": 5.0}
+    assert head.indexes == [index("3", "n", "u")]
     assert head.garbage == {"a": 5.0, "b": 5.0, "c": 5.0}
     assert head.rewritten == {"j": RewrittenJob(3, 5.0)}
     assert (head.has("j", 3), head.has("j", 4), head.has("other", 1)) == (True, False, False)
@@ -92,8 +93,8 @@ def test_answers_that_were_added_meanwhile_count_first() -> None:
     meanwhile = head_of(segments={**head_of().segments, "d": FULL}, indexes=[*head_of().indexes, index("4", "d")])
     part = msgspec.structs.replace(REWRITE, old=["a", "c"])
     head = part.publish(meanwhile, now=5.0)
-    assert head.indexes == [index("1", "a", "b"), index("3", "n"), index("4", "d")]
-    assert list(head.segments) == ["b", "d", "n"]
+    assert head.indexes == [index("1", "a", "b"), index("3", "n", "u"), index("4", "d")]
+    assert list(head.segments) == ["b", "d", "n", "u"]
 
 
 @pytest.mark.parametrize(
@@ -119,15 +120,16 @@ def test_a_lost_segment_makes_rewritten_jobs_incomplete() -> None:
 def test_rewritten_jobs_are_known_as_long_as_a_run_may_read_their_output() -> None:
     """Then they are forgotten, so the head does not grow."""
     head = REWRITE.publish(head_of(), now=5.0)
-    assert head.marked(["n"], now=4.0 + GRACE_S, retention_s=GRACE_S).has("j", 3)
-    assert head.marked(["n"], now=5.0 + GRACE_S, retention_s=GRACE_S).rewritten == {}
+    assert head.marked({"n": 1}, now=4.0 + GRACE_S, retention_s=GRACE_S).has("j", 3)
+    assert head.marked({"n": 1}, now=5.0 + GRACE_S, retention_s=GRACE_S).rewritten == {}
 
 
 def test_nothing_is_marked_while_a_head_names_an_unknown_segment() -> None:
-    """The objects that name it are not counted again yet."""
+    """The objects that name it are not counted again yet; those without a count never are."""
     head = head_of()
-    assert head.marked(["a", "gone"], now=5.0, retention_s=1.0) is head
-    assert head.marked(["a"], now=5.0, retention_s=1.0).segments["b"].unused_since == 5.0
+    assert head.marked({"a": 1, "gone": 2}, now=5.0, retention_s=1.0) is head
+    marked = head.marked({"a": 1, "c": 0, "gone": 0}, now=5.0, retention_s=1.0)
+    assert {name: segment.unused_since for name, segment in marked.segments.items()} == {"a": None, "b": 5.0, "c": None}
 
 
 class Store:
@@ -256,10 +258,10 @@ def test_an_unneeded_answer_that_a_run_reserves_stays() -> None:
     located, shards = world.store.reserve(KEYS[1:2], lambda _: [])
     world.now += 60
     for _ in range(2):
-        world.store.collect([needed], retention_s=GRACE_S)
+        world.store.collect({needed: 1}, retention_s=GRACE_S)
     assert shards == []
     with world.store.reader() as reader:
         assert list(reader.read(located.locations())) == [world.expected[KEYS[1]]]
     world.now += GRACE_S
-    world.store.collect([needed], retention_s=GRACE_S)
+    world.store.collect({needed: 1}, retention_s=GRACE_S)
     assert list(world.store.head().segments) == [needed]

@@ -129,7 +129,7 @@ class World:
     def collect(self, days: int) -> None:
         """Collect garbage after some days."""
         self.now += days * DAY_S
-        live = {name for segments in self.ledger.values() for name in segments}
+        live = {name: 1 for segments in self.ledger.values() for name in segments}
         self.store().collect(live, retention_s=RETENTION_S)
 
 
@@ -439,11 +439,11 @@ def test_many_indexes_become_one() -> None:
     world.check(store, found)
     assert found.used_segments() == dict.fromkeys(head.segments, 1)
     # A reader may have read a head that names the former indexes.
-    assert store.collect(head.segments, retention_s=RETENTION_S) == []
+    assert store.collect(dict.fromkeys(head.segments, 1), retention_s=RETENTION_S) == []
     world.now += GRACE_S - 1
-    assert store.collect(head.segments, retention_s=RETENTION_S) == []
+    assert store.collect(dict.fromkeys(head.segments, 1), retention_s=RETENTION_S) == []
     world.now += 1
-    assert store.collect(head.segments, retention_s=RETENTION_S)
+    assert store.collect(dict.fromkeys(head.segments, 1), retention_s=RETENTION_S)
     left = [item.uri for item in world.objects.list(f"{FOLDER}/keys/")]
     assert left == sorted(f"{FOLDER}/keys/{index.file}.npy" for index in head.indexes)
     world.check(store, world.store().lookup(keys))
@@ -515,7 +515,7 @@ def test_garbage_is_deleted_after_its_retention() -> None:
             store.collect({}, retention_s=RETENTION_S)
             world.check(store, located)
             assert shards == []
-            store.collect({name}, retention_s=RETENTION_S)
+            store.collect({name: 1}, retention_s=RETENTION_S)
     world.now += 1
     gone = store.collect({}, retention_s=RETENTION_S)
     assert {uri.rpartition("/")[0] for uri in gone} >= {f"{FOLDER}/segments", f"{FOLDER}/keys"}

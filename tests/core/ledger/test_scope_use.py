@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opensearch_batch.core.ledger.head import Entry, Head
-from opensearch_batch.core.ledger.scope_use import Scope, ScopeUse, named_files, needed_segments, scopes_of
+from opensearch_batch.core.ledger.scope_use import Scope, ScopeUse, needed_segments, scopes_of
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.types.manifest import ScopeClaim
 from tests.core.memory_objects import MemoryObjects
@@ -38,11 +38,6 @@ def test_only_scopes_with_their_predictions_here_count() -> None:
     uses = [use_of(s=1), ScopeUse("", "here", "", {"s": 2, "t": 0}), ScopeUse("", "there", "", {"s": 4, "u": 1})]
     scopes = [Scope("ledger", "head", use, ()) for use in [*uses, use_of(t=1)]]
     assert needed_segments(scopes, "here") == {"s": 3, "t": 0}
-
-
-def test_all_files_of_scopes_are_named() -> None:
-    """Of all scopes."""
-    assert list(named_files([Scope("l", "h", use_of(), ()), Scope("l", "g", ScopeUse(files=["x"]), ())])) == ["f", "x"]
 
 
 def test_scopes_of_several_ledgers() -> None:

@@ -11,7 +11,7 @@ from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords, decide, next_submission
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.compaction import SMALL_SEGMENTS
-from opensearch_batch.core.ledger.garbage import GRACE_S
+from opensearch_batch.core.ledger.garbage import GRACE_S, new_name
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, NewShard, PredictionStore
 from opensearch_batch.core.runs.retention import UNSUBMITTED_S, Retention
@@ -293,43 +293,37 @@ def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:
 
 
 def test_rows_that_no_head_names_go_after_their_grace_period(work: Work) -> None:
-    """A run that has claimed the scope may be about to name rows; a run that compares may read them still."""
+    """A run that compares may read them still; what nobody named this way stays."""
+    old, named, new = (f"{new_name(f'{number:032x}', now=START)}.parquet" for number in range(3))
     rows = work.layout.scope_rows("one")
-    for name in ("old", "named"):
-        work.objects.write(f"{rows}/{name}.parquet", b"PAR1")
+    for name in (old, named, "notes.parquet"):
+        work.objects.write(f"{rows}/{name}", b"PAR1")
+    entry = Entry(f"{rows}/{named}", 0, 1, etag="e")
     document = JsonDocument(work.objects, work.layout.scope_head("one"), Head)
-    entry = Entry(f"{rows}/named.parquet", 0, 1, etag="e")
-    head = Head(claim=ScopeClaim(2, "r2"), committed=1, objects={"s3://d/a": entry})
-    document.write(head)
-    for _ in range(2):
-        work.clean(days=31)
-    assert present(document.read()) == head
-    document.write(msgspec.structs.replace(head, committed=2))
+    document.write(Head(objects={"s3://d/a": entry}))
     work.clean()
-    work.objects.write(f"{rows}/new.parquet", b"PAR1")
+    work.objects.write(f"{rows}/{new}", b"PAR1")
     work.clean(days=GRACE_S / DAY_S - 0.001)
-    assert work.names(rows) == {"named.parquet", "new.parquet", "old.parquet"}
-    assert set(present(document.read()).garbage) == {f"{rows}/old.parquet", f"{rows}/new.parquet"}
+    assert work.names(rows) == {named, new, old, "notes.parquet"}
+    assert set(present(document.read()).garbage) == {f"{rows}/{old}", f"{rows}/{new}"}
     work.clean(days=0.002)
-    assert work.names(rows) == {"named.parquet", "new.parquet"}
+    assert work.names(rows) == {named, new, "notes.parquet"}
 
 
 def test_rows_that_are_named_again_stay(work: Work) -> None:
     """A head that was restored names them; their mark is gone, and so they are marked anew later."""
-    rows = work.layout.scope_rows("one")
-    work.objects.write(f"{rows}/a.parquet", b"PAR1")
+    a, b = (f"{work.layout.scope_rows('one')}/{new_name(f'{number:032x}', now=START)}.parquet" for number in range(2))
+    work.objects.write(a, b"PAR1")
     document = JsonDocument(work.objects, work.layout.scope_head("one"), Head)
-    empty = Head(claim=ScopeClaim(2, "r2"), committed=2)
-    document.write(empty)
+    document.write(Head())
     work.clean()
     marked = present(document.read())
-    assert marked.garbage == {f"{rows}/a.parquet": START}
-    named = msgspec.structs.replace(marked, objects={"s3://d/a": Entry(f"{rows}/a.parquet", 0, 1, etag="e")})
-    document.write(named)
-    work.objects.write(f"{rows}/b.parquet", b"PAR1")
+    assert marked.garbage == {a: START}
+    document.write(msgspec.structs.replace(marked, objects={"s3://d/a": Entry(a, 0, 1, etag="e")}))
+    work.objects.write(b, b"PAR1")
     work.clean(days=GRACE_S / DAY_S)
-    assert work.names(rows) == {"a.parquet", "b.parquet"}
-    assert set(present(document.read()).garbage) == {f"{rows}/b.parquet"}
+    assert present(work.objects.head(a))
+    assert set(present(document.read()).garbage) == {b}
 
 
 def test_heads_that_did_not_change_are_not_read_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

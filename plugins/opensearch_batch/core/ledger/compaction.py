@@ -37,18 +37,21 @@ AreNeeded = Callable[["Keys"], "NDArray[np.bool_]"]
 class Rewrite(msgspec.Struct, frozen=True):
     """Answers of some segments that were written to others.
 
-    `before` are the indexes of the head that was read, `old` its segments, which those in `new` replace.
+    `before` are the indexes of the head that was read, `old` its segments, which those in `new` replace. No record
+    needs the answers in `unneeded` ones of these.
     """
 
     before: list[SegmentIndex]
     old: list[str]
     new: dict[str, Segment]
+    unneeded: list[str]
     index: SegmentIndex | None
 
     def publish(self, head: StoreHead, *, now: float) -> StoreHead:
         """Return the head with the new segments, or as it is if another process has rewritten or lost old ones.
 
-        Answers that were added meanwhile count before the new segments.
+        Answers that were added meanwhile count before the new segments. Retention and grace period begin `now`, because
+        until now a run may have found answers in the old segments.
         """
         count = len(self.before)
         if head.indexes[:count] != self.before or not head.segments.keys() >= set(self.old):
@@ -61,7 +64,8 @@ class Rewrite(msgspec.Struct, frozen=True):
         head = msgspec.structs.replace(
             head, indexes=indexes, garbage=head.garbage | marks, rewritten=head.rewritten | jobs
         )
-        return head.with_segments(segments | self.new)
+        unused = {name: msgspec.structs.replace(self.new[name], unused_since=now) for name in self.unneeded}
+        return head.with_segments(segments | self.new | unused)
 
 
 def choose(segments: Mapping[str, Segment], needed: Mapping[str, int], *, max_bytes: int = BATCH_BYTES) -> list[str]:
@@ -92,7 +96,7 @@ def is_small(segment: Segment) -> bool:
     return 2 * segment.rows <= SEGMENT_ROWS and 2 * segment.bytes <= SEGMENT_BYTES
 
 
-def rewrite(files: StoreFiles, head: StoreHead, names: Sequence[str], are_needed: AreNeeded, *, now: float) -> Rewrite:
+def rewrite(files: StoreFiles, head: StoreHead, names: Sequence[str], are_needed: AreNeeded) -> Rewrite:
     """Write the answers of segments to new ones: those that are needed, and the others; not those that others replaced.
 
     Raises:
@@ -116,14 +120,15 @@ def rewrite(files: StoreFiles, head: StoreHead, names: Sequence[str], are_needed
         read = AnswerReader(files, {name: head.segments[name].bytes // head.segments[name].rows for name in names})
         return zip(split(located.keys[positions]), read.read(locations[at] for at in positions), strict=True)
 
-    new, new_keys = dict[str, Segment](), list["Keys"]()
-    for chosen, unused_since in ((counted & needed, None), (counted & ~needed, now)):
+    new, unneeded, new_keys = dict[str, Segment](), list[str](), list["Keys"]()
+    for is_needed, chosen in ((True, counted & needed), (False, counted & ~needed)):
         for name, of_segment, size_bytes in files.write_segments(answers(chosen)):
-            new[name] = Segment(len(of_segment), size_bytes, "", 0, unused_since)
+            new[name] = Segment(len(of_segment), size_bytes, "", 0)
+            unneeded += [] if is_needed else [name]
             new_keys.append(of_segment)
     index = KeyIndex.of(new_keys)
     named = SegmentIndex(files.write_index(index), len(index), list(new)) if new else None
-    return Rewrite(head.indexes, list(names), new, named)
+    return Rewrite(head.indexes, list(names), new, unneeded, named)
 
 
 def _submission(segment: Segment) -> int:

@@ -6,14 +6,15 @@ that claimed last commits, and the ledger is never ahead of the index.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ledger.garbage import expired, with_marks
+from opensearch_batch.core.ledger.garbage import MarkedHead
 from opensearch_batch.core.ledger.rows import RowsSlice
-from opensearch_batch.core.storage.head_document import HeadDocument, NumberedHead
+from opensearch_batch.core.storage.head_document import HeadDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import ScopeClaim
@@ -54,15 +55,14 @@ class RunLedger(msgspec.Struct, frozen=True):
     waiting: list[tuple[str, int]] = []
 
 
-class Head(NumberedHead, frozen=True, omit_defaults=True):
+class Head(MarkedHead, frozen=True, omit_defaults=True):
     """The state of a scope.
 
     `committed` is the version of the run that committed last, `announced` that of the run that last announced what it
     is going to write. `index_uuid` identifies the index that has the documents, `fingerprint` the settings by which
     records became documents. `objects` are the source objects by URI. `deletions` is the file of the documents that
     runs deleted, or did not delete, before they failed. `predictions` is the folder of the prediction store that the
-    last run used. `garbage` are the files of rows that the head does not name, since when they are marked
-    (`ledger/garbage.py`).
+    last run used.
     """
 
     claim: ScopeClaim = NO_CLAIM
@@ -75,7 +75,10 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
     deletions: str = ""
     predictions: str = ""
     savings: Savings = Savings()
-    garbage: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def files(self) -> set[str]:
+        """Return the files of rows and deletions that the head names."""
+        return {entry.rows for entry in self.objects.values()} | {self.deletions} - {""}
 
     @property
     def documents(self) -> int:
@@ -105,11 +108,6 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
         return objects, self.deletions
 
 
-def files_of(head: Head) -> set[str]:
-    """Return the files that a head names."""
-    return {entry.rows for entry in head.objects.values()} | {head.deletions} - {""}
-
-
 def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
     """Return objects in the order of their rows: those of small objects share files, each of which is read once."""
     return sorted(entries.items(), key=lambda item: (item[1].rows, item[1].first))
@@ -118,7 +116,8 @@ def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
 class ScopeHead:
     """The head of one scope on object storage: who claimed it last may commit."""
 
-    def __init__(self, objects: Objects, uri: str) -> None:
+    def __init__(self, objects: Objects, uri: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         remedy = "restore its previous version, or run `opensearch-batch ledger rebuild`"
         self._document = HeadDocument(objects, uri, Head, remedy=remedy)
 
@@ -158,7 +157,7 @@ class ScopeHead:
         def amended(head: Head) -> Head:
             if head.claim != claim:
                 raise self._lost(claim, head)
-            return change(head)
+            return change(head).after(head, now=self._clock())
 
         return self._document.change(amended)
 
@@ -174,7 +173,8 @@ class ScopeHead:
 
         def committed(head: Head) -> Head:
             if head.claim == claim:
-                return msgspec.structs.replace(change(head), claim=claim, committed=claim.version)
+                new = msgspec.structs.replace(change(head), claim=claim, committed=claim.version)
+                return new.after(head, now=self._clock())
             if head.committed == claim.version:
                 return head
             raise self._lost(claim, head)
@@ -195,19 +195,8 @@ class ScopeHead:
         self._document.change(recounted)
 
     def collect(self, files: Iterable[str], *, now: float) -> list[str]:
-        """Mark those files of rows that the head does not name, and return those that are to be deleted.
-
-        A run that has claimed the scope may have written files that it has not named yet, so nothing is marked then. A
-        run names only files that it has written itself, or that the head names.
-        """
-
-        def marked(head: Head) -> Head:
-            if head.claim.version != head.committed:
-                return head
-            return msgspec.structs.replace(head, garbage=with_marks(head.garbage, files, files_of(head), now=now))
-
-        head = self._document.change(marked)
-        return expired(head.garbage, now=now) if head.claim.version == head.committed else []
+        """Mark the existing files of rows that the head does not name; return those that may be deleted."""
+        return self._document.change(lambda head: head.with_garbage(files, now=now)).expired(now=now)
 
     def _lost(self, claim: ScopeClaim, head: Head) -> ClaimLost:
         return ClaimLost(

@@ -12,14 +12,14 @@ that need the same prediction one pays for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from opensearch_batch.core.errors import AnswersUnusable, FatalError, RetriableError
+from opensearch_batch.core.errors import AnswersUnusable, FatalError
 from opensearch_batch.core.ledger.compaction import AreNeeded, rewrite
-from opensearch_batch.core.ledger.garbage import GRACE_S, expired, named_too_late
+from opensearch_batch.core.ledger.garbage import GRACE_S, LATE_S
 from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
 from opensearch_batch.core.ledger.segments import SEGMENT_ROWS, AnswerReader, KeyedAnswers, StoreFiles
 from opensearch_batch.core.ledger.store_head import (
@@ -164,11 +164,11 @@ class PredictionStore:
         replace = msgspec.structs.replace
         return self._head.change(lambda head: replace(head, ledgers=sorted({*head.ledgers, ledger})))
 
-    def collect(self, live: Collection[str], *, retention_s: float) -> list[str]:
+    def collect(self, live: Mapping[str, int], *, retention_s: float) -> list[str]:
         """Mark the files that no run can need, and delete those that are marked long enough; return their URIs.
 
         Args:
-            live: the segments that the heads of all `ledgers` name.
+            live: how many predictions the heads of all `ledgers` count in each segment; 0 if that is not known.
             retention_s: how long an answer stays after a run has needed it last, at least `MIN_RETENTION_S`.
         """
         now, retention_s = self._clock(), max(retention_s, MIN_RETENTION_S)
@@ -177,7 +177,7 @@ class PredictionStore:
         def marked(head: StoreHead) -> StoreHead:
             return head.marked(live, now=now, retention_s=retention_s).with_garbage(uris, now=now)
 
-        gone = [uris[name] for name in expired(self._head.change(marked).garbage, now=now)]
+        gone = [uris[name] for name in self._head.change(marked).expired(now=now)]
         self._files.delete(gone)
         return gone
 
@@ -191,11 +191,11 @@ class PredictionStore:
         Raises:
             AnswersUnusable: a segment is missing or damaged.
         """
-        head, now = self.head(), self._clock()
+        head = self.head()
         if not head.segments.keys() >= set(names):
             return False
-        done = rewrite(self._files, head, sorted(names), are_needed, now=now)
-        published = self._change(lambda head: done.publish(head, now=now))
+        done = rewrite(self._files, head, sorted(names), are_needed)
+        published = self._change(lambda head: done.publish(head, now=self._clock()))
         self._merge_indexes(published)
         segments = published.segments.keys()
         return segments.isdisjoint(names) and done.new.keys() <= segments
@@ -203,8 +203,8 @@ class PredictionStore:
     def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
         """Make the head again from the segments that exist; return the reasons why some are left out.
 
-        Of a readable head, those shards stay open for whose job key `is_open` returns true. Without it, running jobs
-        are found again by their job keys only.
+        Of a readable head, those shards stay open for whose job key `is_open` returns true, and the files stay garbage
+        that a collection may delete. Without it, running jobs are found again by their job keys only.
         """
         try:
             old = self.head()
@@ -212,7 +212,10 @@ class PredictionStore:
             old = StoreHead()
         segments, damaged = dict[str, Segment](), list[str]()
         keys: list[Keys] = []
+        dying = set(old.expired(now=self._clock(), grace_s=LATE_S))
         for name, size_bytes in self._files.segments():
+            if name in dying:
+                continue
             try:
                 keys.append(self._files.segment_keys(name))
             except AnswersUnusable as error:
@@ -229,22 +232,8 @@ class PredictionStore:
         return damaged
 
     def _change(self, change: Callable[[StoreHead], StoreHead]) -> StoreHead:
-        """Change the head to name new files; a file that was written so long ago that it may be deleted is refused."""
-
-        def checked(head: StoreHead) -> StoreHead:
-            head = change(head)
-            named = head.files()
-            if late := named_too_late(head.garbage, named, now=self._clock()):
-                raise RetriableError(
-                    f"{self._head.uri}: this process wrote {late[0]} so long ago that garbage collection may delete "
-                    "it; the retry writes it again"
-                )
-            if head.garbage.keys().isdisjoint(named):
-                return head
-            marks = {name: since for name, since in head.garbage.items() if name not in named}
-            return msgspec.structs.replace(head, garbage=marks)
-
-        return self._head.change(checked)
+        """Change the head to name new files; raise RetriableError if one was written too long ago."""
+        return self._head.change(lambda head: change(head).after(head, now=self._clock()))
 
     def _open_shards(self, shards: list[NewShard]) -> dict[str, OpenShard]:
         """Write the keys of shards; return the shards by job key."""

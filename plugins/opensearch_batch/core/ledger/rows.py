@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.garbage import new_name
 from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES, NewParquetFile, StoredParquetFile
 from opensearch_batch.core.storage.objects import Objects
 
@@ -207,7 +208,7 @@ class RowsWriter:
 
     def _finish(self) -> None:
         file = self._write()
-        uri = f"{self._folder}/{int(self._clock() * 1000):012x}-{file.digest()}.parquet"
+        uri = f"{self._folder}/{new_name(file.digest(), now=self._clock())}.parquet"
         file.upload(self._objects, uri)
         for name, part in self._pack.items():
             self._written[name] = msgspec.structs.replace(part, rows=uri)

@@ -6,12 +6,12 @@ reads only the heads that have changed since the last run, however many partitio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.ledger.head import Head, files_of
+from opensearch_batch.core.ledger.head import Head
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -39,7 +39,7 @@ class ScopeUse(msgspec.Struct, frozen=True, omit_defaults=True):
             for name, count in entry.segments.items():
                 segments[name] = segments.get(name, count) and count and segments.get(name, 0) + count
         unfinished = head.claim.run_key if head.claim.version != head.committed else ""
-        return cls(etag, head.predictions, unfinished, segments, sorted(files_of(head)))
+        return cls(etag, head.predictions, unfinished, segments, sorted(head.files()))
 
 
 class ScopeUses(msgspec.Struct, frozen=True):
@@ -93,9 +93,3 @@ def _use(objects: Objects, uri: str, items: Iterable[ObjectInfo], known: Mapping
         return use
     stored = JsonDocument(objects, uri, Head).load()
     return ScopeUse() if stored is None else ScopeUse.of(stored.value, stored.etag)
-
-
-def named_files(scopes: Iterable[Scope]) -> Iterator[str]:
-    """Yield the files of rows and deletions that the heads of scopes name."""
-    for scope in scopes:
-        yield from scope.use.files

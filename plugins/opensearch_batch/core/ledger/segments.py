@@ -14,7 +14,6 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from string import hexdigits
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -22,6 +21,7 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
+from opensearch_batch.core.ledger.garbage import new_name
 from opensearch_batch.core.ledger.key_index import KeyIndex, column_keys, keys_of
 from opensearch_batch.core.storage.objects import Objects
 
@@ -97,9 +97,8 @@ class StoreFiles:
         return KeyIndex(np.load(io.BytesIO(self._read(self._indexes, name)), allow_pickle=False))
 
     def uris(self) -> dict[str, str]:
-        """Return the URI of each file that exists, by name; other files in the folders are left out."""
-        items = [item.uri for folder in self._folders for item in self._objects.list(folder)]
-        return {name: uri for uri in items if _is_own(name := _stem(uri))}
+        """Return the URI of each file that exists, by name."""
+        return {_stem(item.uri): item.uri for folder in self._folders for item in self._objects.list(folder)}
 
     def delete(self, uris: Iterable[str]) -> None:
         """Delete files."""
@@ -107,7 +106,7 @@ class StoreFiles:
             self._objects.delete(uri)
 
     def _write(self, path: str, file: io.BytesIO) -> str:
-        name = f"{int(self._clock() * 1000):012x}-{_digest(file.getvalue())}"
+        name = new_name(_digest(file.getvalue()), now=self._clock())
         file.seek(0)
         self._objects.upload(path.format(name), file)
         return name
@@ -197,9 +196,3 @@ def _digest(content: bytes) -> str:
 
 def _stem(uri: str) -> str:
     return uri.rpartition("/")[2].partition(".")[0]
-
-
-def _is_own(name: str) -> bool:
-    """Return whether a name is one that `StoreFiles` gives."""
-    time_ms, _, digest = name.partition("-")
-    return len(digest) == DIGEST_DIGITS and all(digit in hexdigits for digit in time_ms)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable
-from opensearch_batch.core.ledger.garbage import with_marks
+from opensearch_batch.core.ledger.garbage import MarkedHead
 from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, keys_of
 from opensearch_batch.core.ledger.segments import Location, StoreFiles
-from opensearch_batch.core.storage.head_document import NumberedHead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,20 +58,18 @@ class RewrittenJob(msgspec.Struct, frozen=True):
     at: float
 
 
-class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
+class StoreHead(MarkedHead, frozen=True, omit_defaults=True):
     """The head of a prediction store.
 
     `indexes` are in the order of time: if several segments have an answer for a key, that of the last one counts.
     `open` has the open shards by job key. `ledgers` are the folders of the record ledgers whose heads name segments.
-    `garbage` are the files that the head does not name, since when they are marked (`ledger/garbage.py`). `rewritten`
-    are the jobs whose segments were compacted lately, by job key.
+    `rewritten` are the jobs whose segments were compacted lately, by job key.
     """
 
     segments: dict[str, Segment] = msgspec.field(default_factory=dict)
     indexes: list[SegmentIndex] = msgspec.field(default_factory=list)
     open: dict[str, OpenShard] = msgspec.field(default_factory=dict)
     ledgers: list[str] = msgspec.field(default_factory=list)
-    garbage: dict[str, float] = msgspec.field(default_factory=dict)
     rewritten: dict[str, RewrittenJob] = msgspec.field(default_factory=dict)
 
     def has(self, job_key: str, submission: int) -> bool:
@@ -91,13 +88,19 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
         segments = {name: msgspec.structs.replace(self.segments[name], unused_since=None) for name in names}
         return msgspec.structs.replace(self, segments=self.segments | segments)
 
-    def marked(self, live: Collection[str], *, now: float, retention_s: float) -> StoreHead:
+    def lacks(self, counts: Mapping[str, int]) -> bool:
+        """Return whether predictions are counted in a segment that the store does not have, because it was rewritten.
+
+        Until they are counted again, nobody knows in which segments they are needed.
+        """
+        return any(count and name not in self.segments for name, count in counts.items())
+
+    def marked(self, live: Mapping[str, int], *, now: float, retention_s: float) -> StoreHead:
         """Return the head without the segments that were not in use for `retention_s`; others are marked as unused.
 
-        Nothing changes while `live` has a segment that the store does not have: it was rewritten, and nobody knows yet
-        in which segments its answers are needed.
+        Nothing changes while it lacks a segment of `live`.
         """
-        if any(name not in self.segments for name in live):
+        if self.lacks(live):
             return self
         segments, unused = dict[str, Segment](), dict[str, float]()
         for name, segment in self.segments.items():
@@ -111,11 +114,6 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
         # An index has been of no use for as long as all of its segments.
         indexes = {index.file for index in self.indexes} - {index.file for index in head.indexes}
         return msgspec.structs.replace(head, garbage=self.garbage | unused | dict.fromkeys(indexes, now - retention_s))
-
-    def with_garbage(self, files: Iterable[str], *, now: float) -> StoreHead:
-        """Return the head with marks of those of the existing files that it does not name."""
-        marks = with_marks(self.garbage, files, self.files(), now=now)
-        return msgspec.structs.replace(self, garbage=marks)
 
     def without(self, name: str) -> StoreHead:
         """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file.

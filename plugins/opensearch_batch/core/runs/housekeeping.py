@@ -6,8 +6,8 @@ have any more; their objects are counted again, and until then nothing is marked
 
 from __future__ import annotations
 
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -30,29 +30,23 @@ if TYPE_CHECKING:
 
     from opensearch_batch.core.ledger.key_index import Keys
 
-# At the end of a run, no batch of segments is begun after this time, or after this number.
-COMPACTION_S, BATCHES = 60.0, 4
+# At the end of a run, nothing more is begun after this time.
+COMPACTION_S = 60.0
 
 
 class Housekeeper:
-    """Compacts one prediction store.
-
-    `ledger` is the folder of the record ledger of the pipeline that does it. No work is begun after `compaction_s`
-    seconds of the `clock`.
-    """
+    """Compacts one prediction store; no work is begun after `compaction_s` seconds of the `clock`."""
 
     def __init__(
         self,
         objects: Objects,
         store: PredictionStore,
-        ledger: str,
         *,
         compaction_s: float = COMPACTION_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = objects
         self._store = store
-        self._ledger = ledger
         self._clock = clock
         self._end = clock() + compaction_s
 
@@ -64,16 +58,16 @@ class Housekeeper:
         """
         return scopes_of(self._objects, self._store.head().ledgers, f"{self._store.folder}/scopes.json")
 
-    def compact(self, *, batches: int = BATCHES) -> int:
-        """Write sparse and small segments again, until there are none or the bounds are reached; return how many.
+    def compact(self) -> int:
+        """Write sparse and small segments again, until there are none or the time is over; return how many.
 
         Raises:
             FatalError: a file of the store or of a ledger is missing or damaged.
         """
         done, scopes = 0, self.recount()
-        for _ in range(batches):
+        while not self._is_late():
             head = self._store.head()
-            if self._is_late() or any(self._unknown(head, scope) for scope in scopes):
+            if any(self._is_lacking(head, scope) for scope in scopes):
                 break
             names = choose(head.segments, needed_segments(scopes, self._store.folder))
             if not names or not self._rewrite(names, scopes):
@@ -87,17 +81,14 @@ class Housekeeper:
         scopes, head = self.scopes(), self._store.head()
         needed, counted = NeededSegments[tuple[str, str]](self._store), list[tuple[Scope, dict[str, Entry]]]()
         for scope in scopes:
-            if self._may_recount(scope) and self._unknown(head, scope) and not self._is_late():
-                objects = _naming(self._load(scope), lambda name: name not in head.segments)
-                for uri, rows in self._rows({uri: each for uri, each in objects.items() if not _is_rebuilt(each)}):
+            if self._is_lacking(head, scope) and not self._is_late():
+                objects = {uri: entry for uri, entry in self._load(scope).objects.items() if head.lacks(entry.segments)}
+                for uri, rows in self._rows(objects):
                     needed.add((scope.head_uri, uri), rows)
                 counted.append((scope, objects))
-        counts = needed.close() if counted else {}
+        counts = needed.close()
         for scope, objects in counted:
-            segments: dict[str, dict[str, int]] = {uri: counts.get((scope.head_uri, uri), {}) for uri in objects}
-            for uri, entry in objects.items():
-                if _is_rebuilt(entry):
-                    segments[uri] = {name: count for name, count in entry.segments.items() if name in head.segments}
+            segments = {uri: counts.get((scope.head_uri, uri), Counter()) for uri in objects}
             ScopeHead(self._objects, scope.head_uri).recount(objects, segments)
         return self.scopes() if counted else scopes
 
@@ -117,10 +108,14 @@ class Housekeeper:
 
             index, is_needed = KeyIndex.of([keys]), np.zeros(len(keys), bool)
             for scope in scopes:
-                if not scope.use.segments.keys().isdisjoint(names):
-                    for _, rows in self._rows(_naming(self._load(scope), set(names).__contains__)):
-                        found = index.find(row_keys(rows))
-                        is_needed[found[found >= 0]] = True
+                if scope.use.segments.keys().isdisjoint(names):
+                    continue
+                objects = self._load(scope).objects.items()
+                for _, rows in self._rows(
+                    {uri: each for uri, each in objects if not each.segments.keys().isdisjoint(names)}
+                ):
+                    found = index.find(row_keys(rows))
+                    is_needed[found[found >= 0]] = True
             # Of equal keys, the index finds the same entry.
             return is_needed[index.find(keys)]
 
@@ -136,32 +131,14 @@ class Housekeeper:
     def _load(self, scope: Scope) -> Head:
         return ScopeHead(self._objects, scope.head_uri).load()
 
-    def _unknown(self, head: StoreHead, scope: Scope) -> bool:
-        """Return whether a scope that uses the store names segments that it does not have."""
-        uses = scope.use.predictions in ("", self._store.folder)
-        return uses and not scope.use.segments.keys() <= head.segments.keys()
-
-    def _may_recount(self, scope: Scope) -> bool:
-        """Return whether it is certain that a scope has its predictions in this store."""
-        return scope.use.predictions == self._store.folder or (
-            scope.ledger == self._ledger and not scope.use.predictions
-        )
+    def _is_lacking(self, head: StoreHead, scope: Scope) -> bool:
+        """Return whether a scope that has its predictions in this store has to be counted again."""
+        return scope.use.predictions == self._store.folder and head.lacks(scope.use.segments)
 
     def _is_late(self) -> bool:
         return self._clock() >= self._end
 
 
-def compact_stores(objects: Objects, ledger: str, folders: Iterable[str]) -> int:
-    """Compact prediction stores without bounds of time; return the number of segments that were written again."""
-    keepers = (Housekeeper(objects, PredictionStore(objects, folder), ledger, compaction_s=inf) for folder in folders)
-    return sum(keeper.compact(batches=sys.maxsize) for keeper in keepers)
-
-
-def _is_rebuilt(entry: Entry) -> bool:
-    """Return whether nobody knows yet which answers an object needs: it was made from an index."""
-    return 0 in entry.segments.values()
-
-
-def _naming(head: Head, is_named: Callable[[str], bool]) -> dict[str, Entry]:
-    """Return the objects that name a segment."""
-    return {uri: entry for uri, entry in head.objects.items() if any(map(is_named, entry.segments))}
+def compact_stores(objects: Objects, folders: Iterable[str]) -> int:
+    """Compact prediction stores, however long it takes; return the number of segments that were written again."""
+    return sum(Housekeeper(objects, PredictionStore(objects, each), compaction_s=inf).compact() for each in folders)

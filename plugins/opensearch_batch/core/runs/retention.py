@@ -20,7 +20,7 @@ from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.head import ScopeHead
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
-from opensearch_batch.core.ledger.scope_use import Scope, named_files, needed_segments
+from opensearch_batch.core.ledger.scope_use import Scope, needed_segments
 from opensearch_batch.core.runs.housekeeping import Housekeeper
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
@@ -54,7 +54,7 @@ class Retention(msgspec.Struct, frozen=True):
         if keep_s is None:
             return 0
         unread_before = now - max(keep_s, MIN_RETENTION_S)
-        keeper = Housekeeper(self.objects, self.store, self.layout.scopes())
+        keeper = Housekeeper(self.objects, self.store)
         try:
             if count := keeper.compact():
                 log.info("compacted %d segments of the prediction store", count)
@@ -120,7 +120,7 @@ class Retention(msgspec.Struct, frozen=True):
 
     def _delete_run_files(self, scopes: Sequence[Scope], before: float, *, unfinished_before: float) -> None:
         # The next run needs what a run has left that failed.
-        named = set(named_files(scopes))
+        named = {file for scope in scopes for file in scope.use.files}
         unfinished = {self.layout.run(scope.use.unfinished) for scope in scopes if scope.use.unfinished}
         for folder, items in list_folders(self.objects, self.layout.run("")):
             names = {item.uri.removeprefix(f"{folder}/") for item in items}
