@@ -1,4 +1,4 @@
-"""A year of nights in a minute's memory: what ledger and prediction store cost, and that the cost stays bounded.
+"""A simulated year of nights: what ledger and prediction store cost, and that the cost stays bounded.
 
 Prepare, ingest, commit and retention are those of the package. The store is in memory and counts requests, the clock is
 set, and service and index are stubs (`benchmarks/night_service.py`).
@@ -53,7 +53,7 @@ class Quarter(msgspec.Struct, frozen=True):
 
 
 class Year:
-    """A pipeline and its source; `night` changes the source and runs once, or several times."""
+    """A pipeline and its source."""
 
     def __init__(self, records: int, mode: Mode) -> None:
         self.now = FIRST_S
@@ -61,8 +61,12 @@ class Year:
         self.nights = Nights(self.objects, clock=lambda: self.now, mode=mode)
         self.chance = random.Random(7)  # noqa: S311 - test data
         self.records = records
-        self.next = 0
+        self.next = self.edits = 0
         self._paid = 0
+
+    def night(self, number: int) -> None:
+        """Implement in a subclass: change the source, and run once or several times."""
+        raise NotImplementedError
 
     def write(self, name: str, lines: Sequence[bytes]) -> None:
         """Write an object of the source."""
@@ -75,6 +79,7 @@ class Year:
 
     def edited(self, line: bytes) -> bytes:
         """Return a record with a text that it has not had."""
+        self.edits += 1
         return line.replace(b'","metadata"', b' %d","metadata"' % self.chance.getrandbits(60))
 
     def run(self, source: str = SOURCE) -> None:
@@ -82,8 +87,8 @@ class Year:
         self.now += 60
         self._paid += self.nights.run(self.now, source=source)["paid"]
 
-    def quarter(self, night: int, requests: Counter[str]) -> Quarter:
-        """Return the state of the pipeline."""
+    def quarter(self, night: int, requests: Sequence[Counter[str]]) -> Quarter:
+        """Return the state of the pipeline, with the average of the requests of the last nights."""
         layout, before = self.nights.layout, self.objects.requests.copy()
         heads = [item.uri for item in self.objects.list(layout.scopes()) if item.uri.endswith("/head.json")]
         loaded: list[Head] = [ScopeHead(self.objects, uri).load() for uri in heads]
@@ -101,7 +106,7 @@ class Year:
             parts[1],
             (all_files - sum(files for files, _ in parts), all_bytes - sum(size for _, size in parts)),
             sum(self.objects.sizes(uri)[1] for uri in (*heads, f"{layout.predictions()}/head.json")),
-            {kind: count / AVERAGED for kind, count in sorted(requests.items())},
+            {kind: count / len(requests) for kind, count in sorted(sum(requests, Counter[str]()).items())},
         )
 
 
@@ -136,6 +141,18 @@ class Snapshot(Year):
         lines.pop(self.chance.randrange(len(lines)))
 
 
+class Additions(Year):
+    """A prefix to which an object with new records is added each night."""
+
+    def __init__(self, records: int) -> None:
+        super().__init__(records, "snapshot")
+
+    def night(self, number: int) -> None:
+        """Add an object, and run."""
+        self.write(f"{number:03d}.jsonl", self.new(int(self.records * (CHANGED + NEW))))
+        self.run()
+
+
 class Partitions(Year):
     """A partition a night, and late changes in one of the partitions of the last month."""
 
@@ -157,11 +174,14 @@ class Partitions(Year):
         self.run(f"{SOURCE}dt={number:03d}/")
 
 
+KINDS: dict[str, Callable[[int], Year]] = {"snapshot": Snapshot, "additions": Additions, "partitions": Partitions}
+
+
 def run(*, quick: bool = False) -> Outcome:
-    """Run the nights of a snapshot source, and those of a source of partitions."""
+    """Run the nights of each kind of source."""
     records, nights = (QUICK_RECORDS, QUICK_NIGHTS) if quick else (RECORDS, NIGHTS)
     cases, remarks = list[Case](), [f"{records:,} records of {len(night_source.record(0))} B, 384 floats each"]
-    for name, kind in (("snapshot", Snapshot), ("partitions", Partitions)):
+    for name, kind in KINDS.items():
         began = time.perf_counter()
         quarters = a_year(kind(records), nights)
         cases += [Case(f"{name}, night {each.night}", "", _cells(each)) for each in quarters]
@@ -170,7 +190,7 @@ def run(*, quick: bool = False) -> Outcome:
     return Outcome(NAME, cases=cases, remarks=remarks)
 
 
-def a_year(year: Snapshot | Partitions, nights: int) -> list[Quarter]:
+def a_year(year: Year, nights: int) -> list[Quarter]:
     """Run so many nights; return the state after each quarter."""
     ends = {round(nights * quarter / QUARTERS) for quarter in range(1, QUARTERS + 1)}
     quarters = list[Quarter]()
@@ -181,7 +201,7 @@ def a_year(year: Snapshot | Partitions, nights: int) -> list[Quarter]:
         year.night(night)
         requests = [*requests[1 - AVERAGED :], year.objects.requests - before]
         if night + 1 in ends:
-            quarters.append(year.quarter(night + 1, sum(requests, Counter[str]())))
+            quarters.append(year.quarter(night + 1, requests))
     return quarters
 
 
@@ -197,16 +217,23 @@ def _cells(each: Quarter) -> str:
     )
 
 
-def _bounded(name: str, quarters: Sequence[Quarter]) -> Case:
-    """Compare the last quarter with the half year: by document, and without the records that are kept for ever."""
+def growth(quarters: Sequence[Quarter]) -> dict[str, float]:
+    """Return how much the last quarter has of what the half year had.
+
+    Bytes are counted by document; what is kept for ever is left out.
+    """
     half, last = quarters[1], quarters[-1]
-    ratios: dict[str, Callable[[Quarter], float]] = {
+    measures: dict[str, Callable[[Quarter], float]] = {
         "store objects": lambda each: each.store[0],
         "store bytes a document": lambda each: each.store[1] / each.documents,
         "ledger bytes a document": lambda each: each.ledger[1] / each.documents,
         "requests a night": lambda each: each.requests_a_night,
     }
-    found = {what: of(last) / of(half) for what, of in ratios.items()}
+    return {what: of(last) / of(half) for what, of in measures.items()}
+
+
+def _bounded(name: str, quarters: Sequence[Quarter]) -> Case:
+    found = growth(quarters)
     measured = ", ".join(f"{what} {ratio:.2f} x" for what, ratio in found.items())
-    bar = f"<= {GROWTH} x from night {half.night} to night {last.night}"
+    bar = f"<= {GROWTH} x from night {quarters[1].night} to night {quarters[-1].night}"
     return Case(f"{name}, growth", bar, measured, all(ratio <= GROWTH for ratio in found.values()))

@@ -75,7 +75,7 @@ def head_of(**members: object) -> StoreHead:
 
 
 NEW = {"n": Segment(3, 3, "", 0), "u": Segment(1, 1, "", 0)}
-REWRITE = Rewrite(head_of().indexes, ["a", "b", "c"], NEW, ["u"], index("3", "n", "u"))
+REWRITE = Rewrite(head_of(), ["a", "b", "c"], NEW, ["u"], index("3", "n", "u"))
 
 
 def test_new_segments_take_the_place_of_the_old_ones() -> None:
@@ -106,8 +106,9 @@ def test_answers_that_were_added_meanwhile_count_first() -> None:
     ],
 )
 def test_nothing_is_published_if_old_segments_changed(other: StoreHead) -> None:
-    """Another process has merged their indexes, rewritten them, or lost one."""
+    """Another process has merged their indexes, rewritten them, or removed one, which need not be an old one."""
     assert REWRITE.publish(other, now=5.0) is other
+    assert msgspec.structs.replace(REWRITE, old=["a"]).publish(other, now=5.0) is other
 
 
 def test_a_lost_segment_makes_rewritten_jobs_incomplete() -> None:

@@ -340,6 +340,23 @@ def test_a_damaged_segment_is_named_and_left_out() -> None:
     assert sum(each.rows for each in world.store.head().segments.values()) == 5
 
 
+def test_a_store_whose_index_and_segment_are_lost_is_counted_again() -> None:
+    """The compactor that was killed before it counted is followed by one that cannot find all answers."""
+    world = World()
+    keeper = world.keeper()
+    keeper.recount = keeper.scopes  # type: ignore[method-assign]
+    world.store.register(world.pipeline.layout.scopes())
+    assert keeper.compact() == 3
+    head = world.store.head()
+    lost = next(name for name, segment in head.segments.items() if segment.rows == 7)
+    for uri in (f"keys/{head.indexes[-1].file}.npy", f"segments/{lost}.parquet"):
+        world.pipeline.objects.delete(f"{world.store.folder}/{uri}")
+    with pytest.raises(AnswersUnusable, match=lost):
+        world.keeper().compact()
+    world.keep_house()
+    assert all(entry.segments == {} for entry in world.pipeline.head().objects.values())
+
+
 def test_a_missing_file_of_rows_is_named_and_nothing_is_rewritten() -> None:
     """Nobody knows which answers are needed."""
     world = World()

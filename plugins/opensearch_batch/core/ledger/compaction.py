@@ -37,24 +37,25 @@ AreNeeded = Callable[["Keys"], "NDArray[np.bool_]"]
 class Rewrite(msgspec.Struct, frozen=True):
     """Answers of some segments that were written to others.
 
-    `before` are the indexes of the head that was read, `old` its segments, which those in `new` replace. No record
-    needs the answers in `unneeded` ones of these.
+    `before` is the head that was read; `old` are those of its segments that `new` ones replace. No record needs the
+    answers in `unneeded` ones of these.
     """
 
-    before: list[SegmentIndex]
+    before: StoreHead
     old: list[str]
     new: dict[str, Segment]
     unneeded: list[str]
     index: SegmentIndex | None
 
     def publish(self, head: StoreHead, *, now: float) -> StoreHead:
-        """Return the head with the new segments, or as it is if another process has rewritten or lost old ones.
+        """Return the head with the new segments, or as it is if another process has replaced or removed segments.
 
-        Answers that were added meanwhile count before the new segments. Retention and grace period begin `now`, because
-        until now a run may have found answers in the old segments.
+        Of these, any may have had an answer that was left out here, because it replaced one in an old segment. Answers
+        that were added meanwhile count before the new segments. Retention and grace period begin `now`, because until
+        now a run may have found answers in the old segments.
         """
-        count = len(self.before)
-        if head.indexes[:count] != self.before or not head.segments.keys() >= set(self.old):
+        count = len(self.before.indexes)
+        if head.indexes[:count] != self.before.indexes or not head.segments.keys() >= self.before.segments.keys():
             return head
         old = [head.segments[name] for name in self.old]
         jobs = {each.job: RewrittenJob(each.submission, now) for each in sorted(old, key=_submission) if each.job}
@@ -128,7 +129,7 @@ def rewrite(files: StoreFiles, head: StoreHead, names: Sequence[str], are_needed
             new_keys.append(of_segment)
     index = KeyIndex.of(new_keys)
     named = SegmentIndex(files.write_index(index), len(index), list(new)) if new else None
-    return Rewrite(head.indexes, list(names), new, unneeded, named)
+    return Rewrite(head, list(names), new, unneeded, named)
 
 
 def _submission(segment: Segment) -> int:

@@ -64,16 +64,22 @@ class Housekeeper:
         Raises:
             FatalError: a file of the store or of a ledger is missing or damaged.
         """
-        done, scopes = 0, self.recount()
-        while not self._is_late():
-            head = self._store.head()
-            if any(self._is_lacking(head, scope) for scope in scopes):
-                break
-            names = choose(head.segments, needed_segments(scopes, self._store.folder))
-            if not names or not self._rewrite(names, scopes):
-                break
-            done += len(names)
+        done = 0
+        try:
             scopes = self.recount()
+            while not self._is_late():
+                head = self._store.head()
+                names = choose(head.segments, needed_segments(scopes, self._store.folder))
+                if not names or any(self._is_lacking(head, scope) for scope in scopes):
+                    break
+                if not self._store.compact(names, self._are_needed(names, scopes)):
+                    break
+                done += len(names)
+                scopes = self.recount()
+        except AnswersUnusable as error:
+            # What is lost is absent, so that the next compaction does without it.
+            self._store.drop(error.name)
+            raise
         return done
 
     def recount(self) -> list[Scope]:
@@ -92,14 +98,6 @@ class Housekeeper:
             ScopeHead(self._objects, scope.head_uri).recount(objects, segments)
         return self.scopes() if counted else scopes
 
-    def _rewrite(self, names: Sequence[str], scopes: Iterable[Scope]) -> bool:
-        try:
-            return self._store.compact(names, self._are_needed(names, scopes))
-        except AnswersUnusable as error:
-            # What is lost is absent, so that the next compaction does without it.
-            self._store.drop(error.name)
-            raise
-
     def _are_needed(self, names: Sequence[str], scopes: Iterable[Scope]) -> AreNeeded:
         """Return the function that finds which keys the objects have that name some segments."""
 
@@ -110,10 +108,9 @@ class Housekeeper:
             for scope in scopes:
                 if scope.use.segments.keys().isdisjoint(names):
                     continue
-                objects = self._load(scope).objects.items()
-                for _, rows in self._rows(
-                    {uri: each for uri, each in objects if not each.segments.keys().isdisjoint(names)}
-                ):
+                head = self._load(scope)
+                naming = {uri: each for uri, each in head.objects.items() if not each.segments.keys().isdisjoint(names)}
+                for _, rows in self._rows(naming):
                     found = index.find(row_keys(rows))
                     is_needed[found[found >= 0]] = True
             # Of equal keys, the index finds the same entry.
