@@ -68,8 +68,9 @@ class Size(msgspec.Struct, frozen=True):
 class StoreState(msgspec.Struct, frozen=True):
     """A prediction store: counts and bytes of its answers, and the records of each open shard by job key.
 
-    `needed` answers are those that records of a ledger have; the others stay until their retention ends. `garbage`
-    counts files that are deleted when their grace period ends. `size` is that of all files.
+    At most so many answers are `needed` by records of a ledger, because records that share one count each; the others
+    stay until their retention ends. `garbage` counts files that are deleted when their grace period ends. `size` is
+    that of all files.
     """
 
     folder: str
@@ -86,14 +87,18 @@ class StoreState(msgspec.Struct, frozen=True):
         """Describe a prediction store."""
         head = PredictionStore(objects, folder).head()
         segments = head.segments
-        counts = needed_segments(scopes_of(objects, head.ledgers, f"{folder}/scopes.json", writes=False), folder)
+        try:
+            scopes = scopes_of(objects, head.ledgers, f"{folder}/scopes.json", writes=False)
+            counts = needed_segments(scopes, folder)
+        except FatalError:
+            # A head is damaged, so nobody knows what it needs.
+            counts = dict.fromkeys(segments, 0)
         return cls(
             folder,
             len(segments),
             sum(each.rows for each in segments.values()),
             sum(each.bytes for each in segments.values()),
             {job: shard.records for job, shard in head.open.items()},
-            # Several records may have one answer.
             sum(min(counts[name] or each.rows, each.rows) for name, each in segments.items() if name in counts),
             len(head.garbage),
             Size.of(objects, folder),
