@@ -27,7 +27,7 @@ SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
 COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger", "predictions")
-SUBCOMMANDS = {"ledger": ("show", "verify", "rebuild"), "predictions": ("export",)}
+SUBCOMMANDS = {"ledger": ("show", "verify", "compact", "rebuild"), "predictions": ("export",)}
 PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
 FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}

@@ -245,7 +245,7 @@ class Preparation:
         if self._options.is_trial or self._options.dry_run:
             return None
         head = self._scope.claim(self._at_s, self._manifest.run_key, change=self._with_unfinished)
-        if (head.objects, head.deletions) != (loaded.objects, loaded.deletions):
+        if head.compared() != loaded.compared():
             raise RetriableError(
                 f"{self._layout.scope_head(self._manifest.scope)}: another run committed while this one compared the "
                 "source with the ledger; the retry compares it again"

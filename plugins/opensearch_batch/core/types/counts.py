@@ -95,3 +95,21 @@ class IngestReport(msgspec.Struct, frozen=True):
     counts: IngestCounts
     dead_letters: str | None = None
     remarks: list[str] = []
+
+
+class Savings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the runs of a scope paid, and what they did not have to pay: counts of predictions.
+
+    `reused` is the number of documents that were written with a stored prediction. `spared` is what runs without ledger
+    and store would have paid in addition, because they predict all records of the source each time.
+    """
+
+    runs: int = 0
+    paid: int = 0
+    reused: int = 0
+    spared: int = 0
+
+    def plus(self, other: Savings) -> Savings:
+        """Return the sum."""
+        names = self.__struct_fields__
+        return Savings(*(getattr(self, name) + getattr(other, name) for name in names))
