@@ -199,8 +199,8 @@ class MLCommons:
                     self._cluster.call("PUT", f"{ML}/connectors/{connector_id}", change)
                 except ConfigError as error:
                     if attempt == UPDATE_ATTEMPTS:
-                        models = ", ".join(f"{each['id']} {each['model_state']}" for each in self._models(connector_id))
-                        raise ConfigError(f"{error}; undeploy its models, then run again: {models or 'none'}") from error
+                        states = [f"{model['id']} {model['model_state']}" for model in self._models(connector_id)]
+                        raise ConfigError(f"{error}; its models are {', '.join(states) or 'not found'}") from error
                     time.sleep(UPDATE_PAUSE_S * random.random())  # noqa: S311 - jitter, no secret
                 else:
                     return
