@@ -234,8 +234,8 @@ def test_a_run_that_is_slower_than_the_grace_period() -> None:
     for paused in count():
         world, stages, failures = World(), 0, list[str]()
         run = world.last_run()
-        while run.stages:
-            if stages == paused:
+        while run.stages and len(failures) < 2:
+            if stages == paused and not failures:
                 world.pass_days(40, step=8)
             try:
                 run.stages[0]()
