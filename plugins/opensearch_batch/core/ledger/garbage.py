@@ -25,7 +25,7 @@ from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.storage.head_document import NumberedHead
 from opensearch_batch.core.types.job import DEADLINE_S
 
-# Longer than any run: its jobs, and then their repair, end before.
+# The jobs of a run, and then their repair, end in this time, unless they wait for slots.
 GRACE_S = 2 * DEADLINE_S
 LATE_S = GRACE_S / 2
 _NAME = re.compile(r"(?:.*/)?([0-9a-f]{12})-[0-9a-f]{32}(?:\.\w+)?")

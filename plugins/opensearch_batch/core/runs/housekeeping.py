@@ -70,9 +70,7 @@ class Housekeeper:
             while not self._is_late():
                 head = self._store.head()
                 names = choose(head.segments, needed_segments(scopes, self._store.folder))
-                if not names or any(self._is_lacking(head, scope) for scope in scopes):
-                    break
-                if not self._store.compact(names, self._are_needed(names, scopes)):
+                if not names or not self._store.compact(names, self._are_needed(names, scopes)):
                     break
                 done += len(names)
                 scopes = self.recount()
