@@ -58,8 +58,9 @@ class OpenSearchPublishOperator(BaseOperator):
         if is_outlet:
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = written
+        store = object_storage(self.aws_conn_id)
         for uri in events:
-            object_storage(self.aws_conn_id).delete(uri)
+            store.delete(uri)
         if not is_outlet:
             raise AirflowSkipException(f"no outlet is the asset of index {self.index}, so no asset is updated")
 
