@@ -19,8 +19,7 @@ def test_more_shards_than_airflow_maps_over(lab: Lab) -> None:
     own = OwnPipelines(lab)
     name = own.new_name()
     own.put(f"{name}/a.jsonl", 0, SHARDS * RECORDS)
-    # The node allows at most 500 jobs in flight, so the tasks of this run wait for slots, too.
-    spec = own.spec(name, batch_predict={"max_jobs_in_flight": 200})
+    spec = own.spec(name)
     own.write(name, {**spec, "shard": {"max_records": RECORDS}})
     limit = "plugins.ml_commons.max_batch_inference_tasks"
     lab.node("PUT", "_cluster/settings", {"persistent": {limit: 500}})
