@@ -27,6 +27,7 @@ from opensearch_batch.core.runs.preparation import Preparation
 from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
 from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
+from opensearch_batch.core.runs.run_summary import first_start, record_end, record_start
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -301,6 +302,8 @@ class Run:
         draft = Manifest(
             pipeline="p",
             run_key=self.key,
+            run_id=f"manual {self.key}",
+            started_at=first_start(pipeline.objects, layout, self.key, now=pipeline.clock),
             source=self.source,
             scope=scope_of(self.source, (), ()),
             service=pipeline.adapter.name,
@@ -336,6 +339,7 @@ class Run:
             return
         self.manifest = prepared.manifest
         announce(pipeline.objects, layout, prepared.manifest, prepared.ledger)
+        record_start(pipeline.objects, layout, prepared.manifest)
         for shard in prepared.manifest.shards:
             if shard.job:
                 self.stages.append(partial(self._predict, shard))
@@ -397,6 +401,7 @@ class Run:
         store, layout, manifest = pipeline.objects, pipeline.layout, self.manifest
         assert manifest is not None
         shards = written_shards(store, layout, manifest, self._repaired)
-        self.account = reconcile(store, layout, manifest, shards)
+        self.account = reconcile(store, layout, manifest, shards, now=pipeline.clock)
         reports = shard_reports(store, layout, manifest, shards)
         commit(store, layout, manifest, (each for _, report in reports for each in report.verdicts.exceptions))
+        record_end(store, layout, manifest, self.account)

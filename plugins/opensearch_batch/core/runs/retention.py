@@ -2,7 +2,8 @@
 
 Answers are in the prediction store, so the input and the output of a job are not needed any more when the store has
 closed the job's shard. The job's record is kept: a later submission of the same records has another number, and so
-another name at the service. Of a run, the manifest, the account and the dead letters are kept.
+another name at the service. Of a run, the manifest, the account and the dead letters are kept; its summary is kept for
+the history that pages show.
 
 A pipeline deletes the files of the jobs that it submitted, and only objects that the job's record names.
 """
@@ -19,6 +20,7 @@ import msgspec
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.ledger.head import Head, ScopeHead
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
+from opensearch_batch.core.runs.run_summary import delete_old_summaries
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.job import JobRecord
@@ -54,6 +56,7 @@ class Retention(msgspec.Struct, frozen=True):
         scopes = {ledger: scopes_of(self.objects, ledger) for ledger in head.ledgers}
         self.store.collect(live_segments(chain.from_iterable(scopes.values())), retention_s=keep_s)
         own = scopes[self.layout.scopes()]
+        delete_old_summaries(self.objects, self.layout, now=now, keep_s=keep_s)
         self._delete_rows(own, unread_before)
         self._delete_run_files(own, now - keep_s, unfinished_before=unread_before)
         removed = 0

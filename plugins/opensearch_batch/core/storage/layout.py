@@ -23,9 +23,13 @@ class Layout:
         """Return the folder of a batch job; jobs are shared by all pipelines of the work prefix."""
         return f"{self.root}/jobs/{job_key}"
 
+    def all_slots(self) -> str:
+        """Return the folder of the slots of all models of the pipeline."""
+        return f"{self._folder}/slots/"
+
     def slots(self, service: str, model_id: str) -> str:
         """Return the folder of the slots that limit a model's concurrent jobs."""
-        return f"{self._folder}/slots/{digest(service, model_id)}"
+        return f"{self.all_slots()}{digest(service, model_id)}"
 
     def source_state(self, source: str) -> str:
         """Return the path of the record of a watched source's state at its last `prepare`."""
@@ -65,6 +69,10 @@ class Layout:
     def outbox(self) -> str:
         """Return the folder of index writes whose asset event has not been emitted yet."""
         return f"{self._folder}/outbox/"
+
+    def summaries(self) -> str:
+        """Return the folder of the summaries of runs, in whose listing the newest run is the first."""
+        return f"{self._folder}/runs/"
 
     def run(self, run_key: str) -> str:
         """Return the folder of one run."""
@@ -110,6 +118,10 @@ class Layout:
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
+
+    def ingest_reports(self, run_key: str) -> str:
+        """Return the folder of the reports and of the ingest state of all shards of a run."""
+        return f"{self.run(run_key)}/ingest/"
 
     def ingested(self, run_key: str, shard_id: str) -> str:
         """Return the folder of the ingest state of one shard of a run."""
