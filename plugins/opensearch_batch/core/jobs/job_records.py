@@ -72,11 +72,16 @@ def consumed_requests(before: list[str], request: ResubmitRequest) -> list[str]:
     return [*before, *(key for key in (request.clear, request.force) if key and key not in before)]
 
 
+def record_uri(folder: str) -> str:
+    """Return the location of the record in the folder of a job."""
+    return f"{folder}/job.json"
+
+
 class JobRecords:
     """The stored record of one job key; every change is a conditional write."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
-        self.uri = f"{folder}/job.json"
+        self.uri = record_uri(folder)
         self._document = JsonDocument(objects, self.uri, JobRecord, remedy=_RESTORE)
 
     def load(self) -> Version[JobRecord] | None:

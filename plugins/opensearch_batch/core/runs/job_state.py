@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from opensearch_batch.core.jobs.job_records import PolledStatus, service_counts, service_state
+from opensearch_batch.core.jobs.job_records import PolledStatus, polled_status_uri, record_uri
+from opensearch_batch.core.storage.cached_reads import CachedReader, ReadBudget, Wanted
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import BAD_ENDS, JobRecord, State
 
 # WAITING: not submitted. SUBMITTING: its intent is stored, and the service has not accepted it yet. REFUSED: the
 # service did not accept it; the task's next attempt submits it again.
 JobPhase = State | Literal["WAITING", "SUBMITTING", "REFUSED"]
-IN_FLIGHT: frozenset[JobPhase] = frozenset({"SUBMITTING", "RUNNING"})
-FAILED: frozenset[JobPhase] = frozenset({*BAD_ENDS, "REFUSED"})
+IN_FLIGHT = frozenset({"SUBMITTING", "RUNNING"})
+FAILED = BAD_ENDS | {"REFUSED"}
+# For so long, a job that has ended is not read again, nor what the service reported, which changes once a minute.
+ENDED_FRESH_S, POLLED_FRESH_S = 30.0, 15.0
+# Several viewers share the reads of a second.
+FRESH_S = 1.0
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,28 +79,61 @@ def phase_of(record: JobRecord | None) -> JobPhase:
     return "RUNNING" if record.status == "submitted" else "SUBMITTING"
 
 
-def job_state(
-    record: JobRecord | None,
-    polled: PolledStatus | None = None,
-    *,
-    job_key: str,
-    run_key: str = "",
-    shard: str = "",
-    records: int = 0,
-) -> JobState:
+class NeededJob(msgspec.Struct, frozen=True):
+    """A job to read, and the shard that needs it. A job with a `version` has ended, and cannot change for the run."""
+
+    job_key: str
+    run_key: str = ""
+    shard: str = ""
+    records: int = 0
+    version: str | None = None
+
+
+def read_jobs(
+    reader: CachedReader, layout: Layout, needed: Sequence[NeededJob], budget: ReadBudget
+) -> dict[str, JobState]:
+    """Return the states of jobs by job key, without those beyond the budget that were never read."""
+    wanted = {each.job_key: Wanted(record_uri(layout.job(each.job_key)), each.version) for each in needed}
+    records = reader.read(
+        list(wanted.values()),
+        JobRecord,
+        budget=budget,
+        fresh_s=lambda record: ENDED_FRESH_S if record and record.end else FRESH_S,
+    )
+    running = [uri for uri, record in records.items() if phase_of(record) == "RUNNING"]
+    # A job without it is not unread, because its record tells most.
+    rest = ReadBudget(budget.left)
+    statuses = reader.read(
+        [Wanted(_status_uri(uri)) for uri in running], PolledStatus, budget=rest, fresh_s=lambda _: POLLED_FRESH_S
+    )
+    budget.left = rest.left
+    return {
+        each.job_key: _job_state(each, records[uri], statuses.get(_status_uri(uri)))
+        for each in needed
+        if (uri := wanted[each.job_key].uri) in records
+    }
+
+
+def _status_uri(record_uri: str) -> str:
+    return polled_status_uri(record_uri.rpartition("/")[0])
+
+
+def _job_state(needed: NeededJob, record: JobRecord | None, polled: PolledStatus | None) -> JobState:
     """Return the state of a job, given its record and what the service reported while it ran."""
-    state = phase_of(record)
+    state = JobState(
+        job_key=needed.job_key,
+        state=phase_of(record),
+        run_key=needed.run_key,
+        shard=needed.shard,
+        records=needed.records,
+    )
     if record is None:
-        return JobState(job_key=job_key, state=state, run_key=run_key, shard=shard, records=records)
-    reported = PolledStatus(record.submission, service_state(record.remote_job), service_counts(record.remote_job))
-    if state == "RUNNING" and polled is not None and polled.submission == record.submission:
+        return state
+    reported = PolledStatus.of(record)
+    if state.state == "RUNNING" and polled is not None and polled.submission == record.submission:
         reported = polled
-    return JobState(
-        job_key=job_key,
-        state=state,
-        run_key=run_key,
-        shard=shard,
-        records=records,
+    return msgspec.structs.replace(
+        state,
         service=record.service,
         name=record.name,
         service_state=reported.state,

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import msgspec
+
+from opensearch_batch.core.ledger.store_head import StoreHead
+from opensearch_batch.core.storage.cached_reads import CachedReader
+from opensearch_batch.core.storage.layout import Layout
+
+MAX_LISTED_OBJECTS = 5_000
 
 
 class LedgerStorage(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,3 +33,22 @@ class LedgerStorage(msgspec.Struct, frozen=True, kw_only=True):
     ledger_bytes: int
     is_complete: bool = True
     is_shared: bool = False
+
+
+def ledger_storage(reader: CachedReader, layout: Layout, *, shared: bool = False) -> LedgerStorage:
+    """Return what ledger and prediction store of a pipeline take; `shared` as in `Layout.predictions`."""
+    scopes = layout.scopes()
+    items = list(islice(reader.objects.list(scopes), MAX_LISTED_OBJECTS + 1))
+    listed = items[:MAX_LISTED_OBJECTS]
+    head = reader.read_one(f"{layout.predictions(shared=shared)}/head.json", StoreHead) or StoreHead()
+    return LedgerStorage(
+        answers=sum(segment.rows for segment in head.segments.values()),
+        answers_bytes=sum(segment.bytes for segment in head.segments.values()),
+        segments=len(head.segments),
+        open_shards=len(head.open),
+        scopes=len({item.uri.removeprefix(scopes).partition("/")[0] for item in listed}),
+        ledger_objects=len(listed),
+        ledger_bytes=sum(item.size_bytes for item in listed),
+        is_complete=len(items) == len(listed),
+        is_shared=shared,
+    )

@@ -158,9 +158,23 @@ class Total:
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self.dead_letters: list[str] = []
-        self.reasons: list[LetterReason] = []
-        self.throughput = Throughput()
         self.shards: list[ShardOutcome] = []
+        self._reports: list[IngestReport] = []
+
+    @property
+    def reasons(self) -> list[LetterReason]:
+        """The reasons of the dead letters."""
+        return add_up_reasons(each for report in self._reports for each in report.reasons)
+
+    @property
+    def throughput(self) -> Throughput:
+        """The throughput of all items together."""
+        return Throughput.total((each.throughput for each in self._reports), at_most=MAX_RUN_INTERVALS)
+
+    @property
+    def unanswered(self) -> int:
+        """The number of records that are left to `repair`."""
+        return sum(shard.unanswered for shard in self.shards)
 
     def add(self, id_: str, reports: Sequence[IngestReport], *, unanswered: int = 0) -> None:
         """Add the reports of one item, one for each sink."""
@@ -170,14 +184,15 @@ class Total:
                 counts[name] += getattr(report.counts, name)
             self.dead_letters += [report.dead_letters] if report.dead_letters else []
         self.counts.update(counts)
-        self.reasons = add_up_reasons([*self.reasons, *(each for report in reports for each in report.reasons)])
-        throughputs = [self.throughput, *(report.throughput for report in reports)]
-        self.throughput = Throughput.total(throughputs, at_most=MAX_RUN_INTERVALS)
+        self._reports += reports
         self.shards.append(
             ShardOutcome(
                 id_,
-                *(counts[name] for name in ("read", "indexed", "unchanged", "dead_letters")),
-                unanswered=unanswered,
+                counts["read"],
+                counts["indexed"],
+                counts["unchanged"],
+                counts["dead_letters"],
+                unanswered,
                 started_at=min((report.started_at for report in reports), default=0.0),
                 ended_at=max((report.ended_at for report in reports), default=0.0),
             )

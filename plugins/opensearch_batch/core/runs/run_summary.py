@@ -134,6 +134,11 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
         by_id = {shard.id: shard for shard in self.shards}
         return [by_id.get(item.id, Shard(item.id)) for item in self.work_items or ()] if self.is_scan else self.shards
 
+    @property
+    def attempt_id(self) -> str:
+        """What differs for each attempt of `prepare`, as the account has it."""
+        return self.at.isoformat() if self.at else self.attempt
+
     def digest_of(self, shard: Shard) -> str:
         """Return the digest that the ingest of a shard of this attempt of `prepare` stores."""
         return shard_digest(shard, self.version, self.attempt)

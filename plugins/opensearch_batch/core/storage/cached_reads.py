@@ -25,6 +25,7 @@ CACHE_BYTES = 64 << 20
 MIN_ENTRY_BYTES = 1_000
 
 T = TypeVar("T", bound=msgspec.Struct)
+W = TypeVar("W")
 
 
 class Wanted(NamedTuple):
@@ -35,6 +36,22 @@ class Wanted(NamedTuple):
 
     uri: str
     version: str | None = None
+
+
+class ReadBudget:
+    """How many documents a request may still read (None: any number), and how many were left `unread` because of it."""
+
+    def __init__(self, max_reads: int | None = None) -> None:
+        self.left = max_reads
+        self.unread = 0
+
+    def take(self, missing: Sequence[W]) -> Sequence[W]:
+        """Return those that may be read, which are the first."""
+        taken = missing[: self.left]
+        self.unread += len(missing) - len(taken)
+        if self.left is not None:
+            self.left -= len(taken)
+        return taken
 
 
 class _Entry(NamedTuple):
@@ -76,19 +93,18 @@ class CachedReader:
         wanted: Sequence[Wanted],
         kind: type[T],
         *,
-        max_reads: int | None = None,
+        budget: ReadBudget | None = None,
         fresh_s: Callable[[T | None], float] = lambda value: 0.0,  # noqa: ARG005 - nothing stays fresh
         damaged: Callable[[str], T] | None = None,
-    ) -> tuple[dict[str, T | None], int]:
-        """Return documents by location, and how many of them were left out.
+    ) -> dict[str, T | None]:
+        """Return documents by location; one that is absent is None.
 
-        A document that is absent is None. One that was left out has the value that was read last, or no entry; the next
-        call reads it before others.
+        A document beyond the budget has the value that was read last, or no entry; the next call reads it first.
 
         Args:
             wanted: the documents, the most important ones first.
             kind: their type.
-            max_reads: the largest number of documents to read.
+            budget: how many documents may be read.
             fresh_s: how long a document of unknown version is not read again, given its value, in seconds.
             damaged: returns the value of a document that cannot be decoded, given its location.
 
@@ -109,17 +125,17 @@ class CachedReader:
 
         # Sorting keeps the order of those that were not read yet.
         missing = sorted((each for each in wanted if not is_current(each)), key=age)
-        chosen = missing[:max_reads]
+        chosen = (budget or ReadBudget()).take(missing)
         values = {uri: entry.value for uri, entry in entries.items()}
         loaded = self._pool.map(lambda each: self._load(each.uri, kind, damaged), chosen)
         for each, (value, size_bytes) in zip(chosen, loaded, strict=True):
             values[each.uri] = value
             self._remember((kind, each.uri), _Entry(each.version, value, max(size_bytes, MIN_ENTRY_BYTES), now))
-        return values, len(missing) - len(chosen)
+        return values
 
     def read_one(self, uri: str, kind: type[T], *, version: str | None = None) -> T | None:
         """Return one document, None if it is absent."""
-        return self.read([Wanted(uri, version)], kind)[0][uri]
+        return self.read([Wanted(uri, version)], kind)[uri]
 
     def _known(self, wanted: Sequence[Wanted], kind: type) -> dict[str, _Entry]:
         with self._lock:

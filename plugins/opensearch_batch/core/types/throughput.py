@@ -31,16 +31,6 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
         """The mean time of a request; 0 without requests."""
         return self.request_s / self.requests if self.requests else 0.0
 
-    def plus(self, other: Interval) -> Interval:
-        """Return both together, from this one's start on."""
-        return Interval(
-            self.start_s,
-            self.documents + other.documents,
-            self.requests + other.requests,
-            self.request_s + other.request_s,
-            max(self.slowest_s, other.slowest_s),
-        )
-
 
 class Throughput(msgspec.Struct, frozen=True):
     """Intervals of `width_s` seconds, a power of two, in order; those in which nothing happened are left out.
@@ -77,8 +67,16 @@ class Throughput(msgspec.Struct, frozen=True):
 
 def _joined(intervals: Iterable[Interval], width_s: float) -> list[Interval]:
     """Return intervals of this width."""
-    found = dict[float, Interval]()
+    found = dict[float, list[Interval]]()
     for each in intervals:
-        start_s = each.start_s // width_s * width_s
-        found[start_s] = found.get(start_s, Interval(start_s)).plus(each)
-    return [found[start_s] for start_s in sorted(found)]
+        found.setdefault(each.start_s // width_s * width_s, []).append(each)
+    return [
+        Interval(
+            start_s,
+            sum(each.documents for each in found[start_s]),
+            sum(each.requests for each in found[start_s]),
+            sum(each.request_s for each in found[start_s]),
+            max(each.slowest_s for each in found[start_s]),
+        )
+        for start_s in sorted(found)
+    ]
