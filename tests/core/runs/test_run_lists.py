@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,7 +201,7 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs() -> Iterator[Jobs]:
+def jobs() -> Jobs:
     """Two jobs of the run are in flight, one has ended; one of another pipeline holds a slot, and one slot is free."""
     jobs = Jobs()
     jobs.add("job0", NOW + 3, slot=0)
