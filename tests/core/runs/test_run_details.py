@@ -110,7 +110,7 @@ def test_the_sums_of_a_run_are_those_of_its_account_and_its_files(pipeline: Pipe
     assert sum(each.requests for each in details.throughput.intervals) == 2
     (listed,) = recent_runs(CachedReader(pipeline.objects), pipeline.layout)
     assert listed == details.summary
-    assert listed.run_id == f"manual {run.key}"
+    assert listed.run_id == run.run_id
     assert [(reason.stage, reason.count) for reason in listed.reasons] == [("prepare", 1), ("ingest", 1)]
     for item in list(pipeline.objects.list(pipeline.layout.ingest_reports(run.key))):
         pipeline.objects.delete(item.uri)
@@ -136,7 +136,7 @@ def test_a_cleared_prepare_begins_again(pipeline: Pipeline) -> None:
     """The account and the reports of the earlier attempt do not count; the run keeps its place in the list."""
     run, before = finished(pipeline)
     pipeline.put("c.jsonl", {"id": "new", "text": "new"})
-    again = Run(pipeline, run.key, run.source, pipeline.clock + 1, pipeline.options)
+    again = Run(pipeline, run.run_id, run.source, pipeline.clock + 1, pipeline.options)
     again.prepare()
     details = run_details(CachedReader(pipeline.objects), pipeline.layout, run.key)
     assert not details.summary.has_ended

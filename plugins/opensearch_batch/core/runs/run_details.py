@@ -14,6 +14,7 @@ from opensearch_batch.core.runs.run_reading import StoredRun, read_run
 from opensearch_batch.core.runs.run_summary import RunSummary, summary_of
 from opensearch_batch.core.storage.cached_reads import CachedReader, ReadBudget
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.letter_reasons import LetterReason
 from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Shard
 from opensearch_batch.core.types.throughput import RATE_S, Throughput
 
@@ -86,7 +87,8 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
         documents_per_s: of the last minute in which something was written; of the whole ingest if the run has ended.
         seconds_left: until all records have a verdict at this rate; None while no shard is being written.
         active_at: the last sign of life: when a shard's progress, the manifest or the account was written.
-        dead_letter_locations: the prefixes of the dead letters so far.
+        dead_letter_locations: the prefixes of the dead letters so far, and
+        reasons: their reasons, the most common first.
         unread: the number of shards about which something was not read, because it is more than one request may read;
             the next request with the same reader reads on.
     """
@@ -108,6 +110,7 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
     seconds_left: float | None = None
     active_at: float = 0.0
     dead_letter_locations: list[str] = []
+    reasons: list[LetterReason] = []
     unread: int = 0
 
 
@@ -155,6 +158,7 @@ def run_details(
         seconds_left=max(summary.documents - settled, 0) / rate if is_writing and rate else None,
         active_at=run.active_at,
         dead_letter_locations=run.locations,
+        reasons=run.reasons,
         unread=budget.unread,
     )
 
