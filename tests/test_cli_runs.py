@@ -13,6 +13,7 @@ import pytest
 
 from opensearch_batch.cli import main, status
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.identity import run_key
 from tests.command_line import ROOT
 from tests.core.aws import aws
 from tests.core.whole_runs import Pipeline, Run
@@ -39,9 +40,17 @@ class Watched:
             assert stored is not None
             self.store.write(item.uri, stored.content)
 
+    def run(self) -> Run:
+        """Run to the end, and copy what was written."""
+        run = self.stages(0)
+        run.finish()
+        self.copy()
+        return run
+
     def stages(self, count: int) -> Run:
         """Begin a run, do so many stages, and copy what they wrote."""
         run = self.pipeline.new_run()
+        run.key = run_key("p", run.run_id)
         for _ in range(count):
             stage = run.stages[0]
             stage()
@@ -97,7 +106,7 @@ def words(text: str) -> str:
 def test_runs_are_listed(cli: Cli, watched: Watched) -> None:
     """As a table and as one object; one that has not ended has only the counts of its source."""
     assert cli("runs", FOLDER) == (0, "no run has had anything to do\n")
-    done = watched.pipeline.run()
+    done = watched.run()
     watched.pipeline.put("c.jsonl", {"id": "d9", "text": "new"})
     watched.stages(1)
     newest, oldest = shown(cli("runs", FOLDER, "--json"))["runs"]
@@ -112,7 +121,7 @@ def test_runs_are_listed(cli: Cli, watched: Watched) -> None:
 
 def test_a_run_is_shown_while_it_runs_and_when_it_has_ended(cli: Cli, watched: Watched) -> None:
     """The newest one, or one by its id; dead letters change the exit code of a run that has ended."""
-    done = watched.pipeline.run()
+    done = watched.run()
     for name in ("c", "d"):
         watched.pipeline.put(f"{name}.jsonl", *({"id": f"{name}{number}", "text": name} for number in range(2)))
     watched.pipeline.put_content("b.jsonl", b"")
@@ -156,8 +165,7 @@ def test_a_run_is_watched_until_it_has_ended(cli: Cli, watched: Watched, monkeyp
 
 def test_dead_letters_are_shown_by_reason(cli: Cli, watched: Watched) -> None:
     """With the first of each, the way to replay them, and those of one reason."""
-    run = watched.pipeline.run()
-    watched.copy()
+    run = watched.run()
     found = shown(cli("dead-letters", FOLDER, "--json"))["dead_letters"]
     assert (found["run_key"], found["count"], found["is_complete"]) == (run.key, 2, True)
     assert [(each["stage"], each["count"]) for each in found["reasons"]] == [("prepare", 1), ("ingest", 1)]
@@ -183,8 +191,7 @@ def test_jobs_in_flight_are_listed(cli: Cli, watched: Watched) -> None:
 def test_the_commands_in_the_documents_run(cli: Cli, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each shows the pipeline that it names, in the work prefix of its file."""
     monkeypatch.chdir(ROOT)
-    watched.pipeline.run()
-    watched.copy()
+    watched.run()
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     found = re.findall(
         r"^(?:\$ )?(?:\.venv/bin/)?opensearch-batch ((?:runs|status|dead-letters|jobs)\b.*)$",

@@ -31,7 +31,6 @@ from opensearch_batch.core.runs.run_summary import first_start, record_end, reco
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -246,11 +245,7 @@ class Pipeline:
         self.runs += 1
         self.clock += 1
         return Run(
-            self,
-            f"manual run{self.runs}",
-            f"{self.source_prefix}{partition}",
-            at_s or self.clock,
-            self.options | options,
+            self, f"run{self.runs}", f"{self.source_prefix}{partition}", at_s or self.clock, self.options | options
         )
 
     def run(self, partition: str = "", at_s: float | None = None, **options: Any) -> Run:
@@ -268,8 +263,8 @@ class Pipeline:
 class Run:
     """One run: its next stages. A stage that was killed is done again."""
 
-    def __init__(self, pipeline: Pipeline, run_id: str, source: str, at_s: float, options: Mapping[str, Any]) -> None:
-        self.run_id, self.key, self.source = run_id, run_key("p", run_id), source
+    def __init__(self, pipeline: Pipeline, key: str, source: str, at_s: float, options: Mapping[str, Any]) -> None:
+        self.run_id, self.key, self.source = f"manual {key}", key, source
         self.stages: list[Callable[[], None]] = [self.prepare]
         self.manifest: Manifest | None = None
         self.account: ShardRunAccount | None = None

@@ -136,13 +136,28 @@ def test_a_cleared_prepare_begins_again(pipeline: Pipeline) -> None:
     """The account and the reports of the earlier attempt do not count; the run keeps its place in the list."""
     run, before = finished(pipeline)
     pipeline.put("c.jsonl", {"id": "new", "text": "new"})
-    again = Run(pipeline, run.run_id, run.source, pipeline.clock + 1, pipeline.options)
+    again = Run(pipeline, run.key, run.source, pipeline.clock + 1, pipeline.options)
     again.prepare()
     details = run_details(CachedReader(pipeline.objects), pipeline.layout, run.key)
     assert not details.summary.has_ended
     assert (details.settled, details.documents) == (0, 1)
     assert details.summary.started_at == before.summary.started_at
     assert recent_runs(CachedReader(pipeline.objects), pipeline.layout) == [details.summary]
+
+
+@pytest.mark.parametrize("steps", range(3, 60, 6))
+def test_a_run_that_is_killed_anywhere_can_be_read(pipeline: Pipeline, steps: int) -> None:
+    """What is read never exceeds what there is, is the same in the list, and is complete when the run has ended."""
+    run = pipeline.new_run()
+    for lives in (steps, steps + 5, 1_000):
+        run.killed_after(lives)
+        for summary in recent_runs(CachedReader(pipeline.objects), pipeline.layout):
+            details = run_details(CachedReader(pipeline.objects), pipeline.layout, summary.run_key)
+            assert details.settled == sum(each.documents for each in details.throughput.intervals) <= details.documents
+            assert details.settled == details.indexed + details.unchanged + details.dead_letters - 1
+            # The account is written before the summary.
+            assert details.summary == summary or details.summary.has_ended > summary.has_ended
+    assert (details.settled, details.summary.has_ended) == (6, True)
 
 
 def test_a_run_without_a_manifest_is_refused(pipeline: Pipeline) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.runs.repair import RepairJob
 from opensearch_batch.core.runs.run_account import RunAccount, ShardOutcome, ShardRunCounts, Total
 from opensearch_batch.core.runs.run_summary import RunManifest
 from opensearch_batch.core.storage.cached_reads import CachedReader, ReadBudget, Wanted
@@ -32,8 +33,8 @@ class StoredVerdicts(msgspec.Struct, frozen=True):
     unanswered: int = 0
 
 
-class StoredReport(msgspec.Struct, frozen=True):
-    """The report of a shard, or that of a work item of the scan at a time, which has one for each sink."""
+class StoredCounts(msgspec.Struct, frozen=True):
+    """What reports and progress have in common."""
 
     counts: IngestCounts = IngestCounts()
     dead_letters: str | None = None
@@ -41,60 +42,33 @@ class StoredReport(msgspec.Struct, frozen=True):
     throughput: Throughput = Throughput()
     started_at: float = 0.0
     ended_at: float = 0.0
+
+    def report(self) -> IngestReport:
+        """Return this as a report, of which the target is not known."""
+        return IngestReport(
+            "",
+            "",
+            self.counts,
+            self.dead_letters if self.counts.dead_letters else None,
+            reasons=self.reasons,
+            throughput=self.throughput,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+        )
+
+
+class StoredReport(StoredCounts, frozen=True):
+    """The report of a shard, or that of a work item of the scan at a time, which has one for each sink."""
+
     verdicts: StoredVerdicts = StoredVerdicts()
     at: datetime | None = None
     reports: list[IngestReport] | None = None
 
-    def sinks(self) -> list[IngestReport]:
-        """Return the reports of the sinks."""
-        if self.reports is not None:
-            return self.reports
-        return [
-            IngestReport(
-                "",
-                "",
-                self.counts,
-                self.dead_letters,
-                reasons=self.reasons,
-                throughput=self.throughput,
-                started_at=self.started_at,
-                ended_at=self.ended_at,
-            )
-        ]
 
-
-class StoredProgress(msgspec.Struct, frozen=True):
+class StoredProgress(StoredCounts, frozen=True):
     """The progress of the ingest of a shard, without the verdicts of single records."""
 
-    counts: IngestCounts = IngestCounts()
-    dead_letters: str = ""
     identity: list[str] = []
-    reasons: list[LetterReason] = []
-    throughput: Throughput = Throughput()
-    started_at: float = 0.0
-
-    def sinks(self) -> list[IngestReport]:
-        """Return the progress as the report of a sink that has not ended."""
-        location = self.dead_letters if self.counts.dead_letters else None
-        return [
-            IngestReport(
-                "",
-                "",
-                self.counts,
-                location,
-                reasons=self.reasons,
-                throughput=self.throughput,
-                started_at=self.started_at,
-            )
-        ]
-
-
-class RepairOfRun(msgspec.Struct, frozen=True):
-    """The job that `repair` reserved keys for, as `core.runs.repair` stores it."""
-
-    job: str = ""
-    records: int = 0
-    identity: str = ""
 
 
 class StoredRun(NamedTuple):
@@ -174,7 +148,8 @@ def _running(reader: CachedReader, layout: Layout, manifest: RunManifest, budget
         wanted = listed.get(shard.id)
         report = reports.get(wanted.uri) if wanted else None
         if wanted and report and _belongs(report, manifest, shard) and shard.id not in written:
-            total.add(shard.id, report.sinks(), unanswered=report.verdicts.unanswered)
+            reports_of_sinks = [report.report()] if report.reports is None else report.reports
+            total.add(shard.id, reports_of_sinks, unanswered=report.verdicts.unanswered)
             written[shard.id] = wanted.version or ""
 
     for shard in shards:
@@ -188,7 +163,7 @@ def _running(reader: CachedReader, layout: Layout, manifest: RunManifest, budget
     unread = {id_ for id_, wanted in listed.items() if wanted.uri not in reports}
     for shard, progress in _progress(reader, files, [each for each in shards if each.id not in written], budget):
         if progress.identity[:1] == [manifest.digest_of(shard)]:
-            total.add(shard.id, progress.sinks())
+            total.add(shard.id, [progress.report()])
     prepared = 0 if manifest.is_scan else manifest.counts.dead_letters
     return StoredRun(
         manifest,
@@ -224,7 +199,7 @@ def _belongs(report: StoredReport, manifest: RunManifest, shard: Shard) -> bool:
 def _repair(reader: CachedReader, layout: Layout, manifest: RunManifest, unanswered: int) -> Shard:
     """Return the shard of `repair`."""
     staged = layout.staged(manifest.run_key, REPAIR)
-    stored = reader.read_one(layout.repair_job(manifest.run_key), RepairOfRun)
+    stored = reader.read_one(layout.repair_job(manifest.run_key), RepairJob)
     if stored is None or not stored.identity.startswith(manifest.digest_of(Shard(REPAIR))):
         return Shard(REPAIR, staged=staged, documents=unanswered)
     return Shard(REPAIR, job=stored.job, records=stored.records, staged=staged, documents=unanswered)
