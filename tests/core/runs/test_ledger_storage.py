@@ -1,0 +1,39 @@
+"""What ledger and prediction store take, in few requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from opensearch_batch.core.runs import ledger_storage as module
+from opensearch_batch.core.runs.ledger_storage import LedgerStorage, ledger_storage
+from opensearch_batch.core.storage.cached_reads import CachedReader
+from tests.core.counted_objects import CountedObjects
+from tests.core.whole_runs import Pipeline
+
+
+def test_the_storage_of_a_pipeline_is_that_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes of heads and rows by listing, of answers by the head of the store; one listing is not complete."""
+    pipeline = Pipeline()
+    for name in "ab":
+        pipeline.put(f"{name}.jsonl", *({"id": f"{name}{number}", "text": name * (number + 1)} for number in range(4)))
+    pipeline.run()
+    objects, layout = CountedObjects(pipeline.objects), pipeline.layout
+    ledger = [item.size_bytes for item in objects.list(layout.scopes())]
+    segments = [item for item in objects.list(f"{layout.predictions()}/") if item.uri.endswith(".parquet")]
+    with objects.expect(list=1, read=1):
+        found = ledger_storage(CachedReader(objects), layout)
+    assert found == LedgerStorage(
+        answers=8,
+        answers_bytes=found.answers_bytes,
+        segments=found.segments,
+        open_shards=0,
+        scopes=1,
+        ledger_objects=len(ledger),
+        ledger_bytes=sum(ledger),
+    )
+    assert 0 < found.answers_bytes <= sum(item.size_bytes for item in segments)
+    monkeypatch.setattr(module, "MAX_LISTED_OBJECTS", 1)
+    bounded = ledger_storage(CachedReader(objects), layout)
+    assert (bounded.is_complete, bounded.ledger_objects) == (False, 1)
+    shared = ledger_storage(CachedReader(objects), layout, shared=True)
+    assert (shared.answers, shared.is_shared) == (0, True)
