@@ -11,6 +11,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.job_records import JobRecords, PolledStatus, polled_status_uri
 from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.dead_letter_samples import dead_letters_of_run
+from opensearch_batch.core.runs.repair import RepairJob
 from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.runs.run_details import RunDetails, run_details
 from opensearch_batch.core.runs.run_lists import recent_runs
@@ -20,9 +21,10 @@ from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import End, JobRecord
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
+from opensearch_batch.core.types.manifest import REPAIR, Manifest, PrepareCounts, Shard
 from opensearch_batch.core.types.throughput import Interval, Throughput
 from tests.core.counted_objects import CountedObjects
+from tests.core.memory_objects import MemoryObjects
 from tests.core.whole_runs import Pipeline, Run
 from tests.manifests import manifest_of
 from tests.stored import present
@@ -145,7 +147,7 @@ def test_a_cleared_prepare_begins_again(pipeline: Pipeline) -> None:
     assert recent_runs(CachedReader(pipeline.objects), pipeline.layout) == [details.summary]
 
 
-@pytest.mark.parametrize("steps", range(3, 60, 6))
+@pytest.mark.parametrize("steps", [*range(3, 105, 6), *range(105, 123)])
 def test_a_run_that_is_killed_anywhere_can_be_read(pipeline: Pipeline, steps: int) -> None:
     """What is read never exceeds what there is, is the same in the list, and is complete when the run has ended."""
     run = pipeline.new_run()
@@ -155,6 +157,7 @@ def test_a_run_that_is_killed_anywhere_can_be_read(pipeline: Pipeline, steps: in
             details = run_details(CachedReader(pipeline.objects), pipeline.layout, summary.run_key)
             assert details.settled == sum(each.documents for each in details.throughput.intervals) <= details.documents
             assert details.settled == details.indexed + details.unchanged + details.dead_letters - 1
+            assert sum(reason.count for reason in details.reasons) == details.dead_letters
             # The account is written before the summary.
             assert details.summary == summary or details.summary.has_ended > summary.has_ended
     assert (details.settled, details.summary.has_ended) == (6, True)
@@ -164,6 +167,27 @@ def test_a_run_without_a_manifest_is_refused(pipeline: Pipeline) -> None:
     """A name was misspelled."""
     with pytest.raises(ConfigError, match=r"k/manifest.json: no such run"):
         run_details(CachedReader(pipeline.objects), pipeline.layout, "k")
+
+
+@pytest.mark.parametrize("job", ["", "repairing"], ids=["without its job", "with its job"])
+def test_the_repair_of_a_run_in_progress(job: str) -> None:
+    """Its shard loses a job that ended badly; a job of an earlier attempt does not count."""
+    objects = MemoryObjects()
+    manifest = manifest_of(shards=[Shard("0000", staged="s3://work/staged/0", documents=3)], attempt="2")
+    save(objects, LAYOUT.manifest("r"), manifest)
+    verdicts = Verdicts(manifest.shard_digest(manifest.shards[0]), unanswered=1)
+    save(objects, LAYOUT.ingest_report("r", "0000"), ShardReport("i", "DONE", IngestCounts(read=2), verdicts=verdicts))
+    earlier = msgspec.structs.replace(manifest, attempt="1")
+    for attempt, found in ((earlier, ""), (manifest, "repairing")):
+        identity = f"{attempt.shard_digest(Shard(REPAIR))} keys"
+        save(objects, LAYOUT.repair_job("r"), RepairJob("repairing", 1, identity))
+        details = run_details(CachedReader(objects), LAYOUT, "r")
+        assert (states_of(details), details.shards[-1].job is not None) == (["written", "waiting"], bool(found))
+    shard = Shard(REPAIR, job=job, staged=LAYOUT.staged("r", REPAIR))
+    report = ShardReport("i", "DONE", IngestCounts(read=1), verdicts=Verdicts(manifest.shard_digest(shard)))
+    save(objects, LAYOUT.ingest_report("r", REPAIR), report)
+    details = run_details(CachedReader(objects), LAYOUT, "r")
+    assert (states_of(details), progress_of(details)["repair"]) == (["written", "written"], (1, 1))
 
 
 class ManyShards:
