@@ -22,8 +22,10 @@ from benchmarks.client import Job, serve
 from benchmarks.night_service import FIELD, INDEX, INDEX_BODY, PARAMETERS, AnyIndex, AnyService, vectors_of
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
-from opensearch_batch.core.ledger.commit import commit
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.ledger.commit import announce, commit
 from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
@@ -34,7 +36,9 @@ from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import End, JobRecord
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.services.registry import adapter_of
 
 SOURCE, WORK, INPUTS = "s3://lake/in/", "s3://lake/work", ("$.text",)
@@ -50,45 +54,57 @@ PHASES = ("listing", "prepare", "service", "ingest", "commit", "retention")
 
 
 class Nights:
-    """The runs of one pipeline below a folder."""
+    """The runs of one pipeline over a store; `clock` is the time for retention, `mode` what absence means."""
 
-    def __init__(self, folder: Path, cluster: Cluster | None = None, *, vectors: int = rows.TEMPLATES) -> None:
-        self.objects = LocalFiles(folder)
-        self.folder = folder / SOURCE_FOLDER
+    def __init__(
+        self,
+        objects: Objects,
+        cluster: Cluster | None = None,
+        *,
+        vectors: int = rows.TEMPLATES,
+        clock: Callable[[], float] = time.time,
+        mode: Mode = "snapshot",
+    ) -> None:
+        self.objects = objects
         self.index = cluster or AnyIndex()
         self.service = AnyService(self.objects, vectors=vectors)
         self.layout = Layout(WORK, "bench")
         self.wall_us, self.cpu_us = Counter[str](), Counter[str]()
         self._adapter = adapter_of("sagemaker")
         self._request = IngestRequest(INDEX, FIELD_MAP)
+        self._clock = clock
+        self._mode: Mode = mode
 
-    def run(self, at_s: float, *, rebuild: bool = False) -> Counter[str]:
+    def run(self, at_s: float, *, source: str = SOURCE, rebuild: bool = False) -> Counter[str]:
         """Run once; return the counts of prepare, or nothing if nothing changed."""
-        prepared = self._prepare(at_s, rebuild=rebuild)
+        prepared = self._prepare(at_s, source, rebuild=rebuild)
         if prepared is None:
             return Counter()
         manifest = prepared.manifest
         for shard in manifest.shards:
             with self._phase("service"):
                 output = self.service.output(self.layout, shard) if shard.job else None
+                if output is not None:
+                    self._record(shard)
             with self._phase("ingest"):
                 self._ingest(manifest).run(shard, output)
             for uri in output.uris if output else ():
                 self.objects.delete(uri)
         with self._phase("commit"):
             shards = written_shards(self.objects, self.layout, manifest)
-            reconcile(self.objects, self.layout, manifest, shards, now=time.time())
+            account = reconcile(self.objects, self.layout, manifest, shards, now=time.time())
             reports = shard_reports(self.objects, self.layout, manifest, shards)
             exceptions = (each for _, report in reports for each in report.verdicts.exceptions)
             commit(self.objects, self.layout, manifest, exceptions)
+            save(self.objects, self.layout.run_account(manifest.run_key), account)
         with self._phase("retention"):
             Retention(
                 self.objects,
                 self.layout,
-                PredictionStore(self.objects, manifest.predictions),
+                PredictionStore(self.objects, manifest.predictions, clock=self._clock),
                 outputs=lambda *_: [],
                 unstage=lambda _: None,
-            ).run(RETENTION_S, now=time.time())
+            ).run(RETENTION_S, now=self._clock())
         return Counter(msgspec.structs.asdict(manifest.counts))
 
     def refresh(self) -> None:
@@ -104,14 +120,25 @@ class Nights:
         head = {"records": counts["read"], "paid": self.service.paid, "operations": operations}
         return {**head, "opened": counts["opened"], **times}
 
-    def _prepare(self, at_s: float, *, rebuild: bool) -> PreparedRun | None:
+    def _record(self, shard: Shard) -> None:
+        """Record that the job of a shard ended."""
+        folder, now = self.layout.job(shard.job), self._clock()
+        job = JobRecord(shard.job, "n", self._adapter.name, "m", shard.input, f"{folder}/output/1/", now)
+        job = msgspec.structs.replace(job, pipeline=self.layout.pipeline, ml_task_id="t", end=End("COMPLETED", now))
+        save(self.objects, JobRecords(self.objects, folder).uri, job)
+
+    def _prepare(self, at_s: float, source: str, *, rebuild: bool) -> PreparedRun | None:
         with self._phase("listing"):
-            listing = list_source(self.objects, SOURCE)
+            listing = list_source(self.objects, source)
         with self._phase("prepare"):
             options = PrepareOptions(
-                on_removed="delete", max_records=SHARD_RECORDS, max_bytes=SHARD_BYTES, rebuild=rebuild
+                mode=self._mode,
+                on_removed="delete",
+                max_records=SHARD_RECORDS,
+                max_bytes=SHARD_BYTES,
+                rebuild=rebuild,
             )
-            manifest = self._manifest(f"run-{at_s:.0f}", options)
+            manifest = self._manifest(f"run-{at_s:.0f}", source, options)
             prepared = Preparation(
                 self.objects,
                 self.layout,
@@ -123,17 +150,16 @@ class Nights:
                 options=options,
             ).run()
             if prepared is not None:
-                save(self.objects, self.layout.run_ledger(manifest.run_key), prepared.ledger)
-                save(self.objects, self.layout.manifest(manifest.run_key), prepared.manifest)
+                announce(self.objects, self.layout, prepared.manifest, prepared.ledger)
         return prepared
 
-    def _manifest(self, run_key: str, options: PrepareOptions) -> Manifest:
+    def _manifest(self, run_key: str, source: str, options: PrepareOptions) -> Manifest:
         index = self.index.index(INDEX)
         return Manifest(
             pipeline=self.layout.pipeline,
             run_key=run_key,
-            source=SOURCE,
-            scope=scope_of(SOURCE, (), ()),
+            source=source,
+            scope=scope_of(source, (), ()),
             service=self._adapter.name,
             model_id="m",
             index=INDEX,
@@ -171,6 +197,14 @@ class Nights:
         self.cpu_us[name] += (time.process_time_ns() - cpu_began) // 1000
 
 
+class FolderNights(Nights):
+    """The runs of one pipeline below a folder."""
+
+    def __init__(self, folder: Path, cluster: Cluster | None = None, *, vectors: int = rows.TEMPLATES) -> None:
+        super().__init__(LocalFiles(folder), cluster, vectors=vectors)
+        self.folder = folder / SOURCE_FOLDER
+
+
 def one_night(nights: Nights, number: int) -> dict[str, int]:
     """Run one night over the source as it is."""
     return nights.measured(nights.run(FIRST_S + number * DAY_S))
@@ -194,7 +228,7 @@ def vectors_to_text(count: int) -> int:
     return (time.process_time_ns() - began) // 1000
 
 
-def four_changes(nights: Nights, number: int) -> dict[str, int]:
+def four_changes(nights: FolderNights, number: int) -> dict[str, int]:
     """Append a record, insert one on top, edit one, and delete one, with a night after each."""
     changes: list[Callable[[Path], None]] = [
         lambda folder: night_source.append(folder, FREE),
@@ -213,7 +247,7 @@ def four_changes(nights: Nights, number: int) -> dict[str, int]:
     return {"nights": len(changes), **found}
 
 
-def a_year(nights: Nights, number: int, days: int = YEAR) -> dict[str, int]:
+def a_year(nights: FolderNights, number: int, days: int = YEAR) -> dict[str, int]:
     """Add an object with new records each night."""
     new = night_source.NEW_A_NIGHT
     for night in range(days):
@@ -222,7 +256,7 @@ def a_year(nights: Nights, number: int, days: int = YEAR) -> dict[str, int]:
     return {"nights": days, **nights.measured(Counter())}
 
 
-def a_week(nights: Nights, number: int) -> dict[str, int]:
+def a_week(nights: FolderNights, number: int) -> dict[str, int]:
     """Add an object with new records each night of a week."""
     return a_year(nights, number, WEEK)
 
@@ -234,13 +268,13 @@ def loaded(nights: Nights, number: int) -> dict[str, int]:
     return nights.measured(counts)
 
 
-NIGHTS: list[Callable[[Nights, int], dict[str, int]]] = [one_night, rebuilt, four_changes, a_year, a_week, loaded]
+NIGHTS: list[Callable[[FolderNights, int], dict[str, int]]] = [one_night, rebuilt, four_changes, a_year, a_week, loaded]
 
 
 def work(job: Job) -> Callable[[], dict[str, int]]:
     """Run `job.options["night"]`, an index in `NIGHTS`, below `job.rows`; `number` is the day of the first run."""
     cluster = Cluster(opensearch_client(address_of(job.url)), job.url) if job.url else None
-    nights = Nights(Path(job.rows), cluster, vectors=job.options.get("vectors", rows.TEMPLATES))
+    nights = FolderNights(Path(job.rows), cluster, vectors=job.options.get("vectors", rows.TEMPLATES))
     night = NIGHTS[job.options["night"]]
     return lambda: night(nights, job.options["number"])
 

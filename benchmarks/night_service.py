@@ -13,7 +13,7 @@ from benchmarks import rows
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, vector_fields
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.manifest import Shard
 
@@ -74,7 +74,7 @@ class AnyIndex(Cluster):
 class AnyService:
     """Answers a job at once with vectors of 384 numbers, and counts the records; `vectors` of them are different."""
 
-    def __init__(self, objects: LocalFiles, *, vectors: int = rows.TEMPLATES) -> None:
+    def __init__(self, objects: Objects, *, vectors: int = rows.TEMPLATES) -> None:
         self.paid = 0
         self._objects = objects
         self._endings = [

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from include.local_stack.stack import Stack, StackOptions
 from opensearch_batch.core.storage.s3 import S3Objects
+from tests.examples import SHARE, examples
 from tests.lab import MODEL, Lab
 from tests.security.secured import Secured
 from tests.waiting import WAIT_S
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep what Airflow writes when it is imported out of the user's own home; a busy machine is no mistake."""
-    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    if "not slow" in config.option.markexpr:
+        SHARE["of"] = 1 / 3
+    too_slow = [HealthCheck.too_slow]
+    settings.register_profile("untimed", deadline=None, suppress_health_check=too_slow, max_examples=examples(100))
     settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell without job control ignores it for what runs in its background; processes under test would, too.

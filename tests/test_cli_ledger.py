@@ -18,6 +18,7 @@ from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.runs import ledger_rebuild
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import ScopeClaim
 from tests.lab import Lab
 from tests.stored import present
@@ -53,7 +54,15 @@ def layout(lab: Lab, index: str) -> Layout:
     )
     uuid = present(lab.cluster().index(index)).uuid
     claim = ScopeClaim(VERSION - 1, "run")
-    head = Head(claim=claim, committed=claim.version, index=index, index_uuid=uuid, objects={"s3://in/a": entry})
+    head = Head(
+        claim=claim,
+        committed=claim.version,
+        index=index,
+        index_uuid=uuid,
+        objects={"s3://in/a": entry},
+        predictions=layout.predictions(),
+        savings=Savings(2, 12, 0, 12),
+    )
     save(lab.objects, layout.scope_head("scope"), head)
     return layout
 
@@ -85,7 +94,19 @@ def test_a_ledger_is_shown(ledger: Ledger, layout: Layout, index: str) -> None:
         True,
     )
     assert (store["folder"], store["segments"], store["answers"], store["open"]) == (layout.predictions(), 1, 12, {})
+    assert (store["needed"], store["garbage"], store["size"]["objects"]) == (0, 0, 3)
+    assert (shown["files"]["objects"], shown["savings"]) == (2, {"runs": 2, "paid": 12, "spared": 12})
     assert ledger("show")[0] == 0
+
+
+def test_a_store_is_compacted(lab: Lab, ledger: Ledger, layout: Layout) -> None:
+    """The head says that one of twelve answers is needed, and the rows have all of them: then it is counted again."""
+    PredictionStore(lab.objects, layout.predictions()).register(layout.scopes())
+    code, compacted = ledger("compact", "--json")
+    (store,) = compacted["stores"]
+    assert (code, compacted["state"], store["segments"], store["answers"], store["needed"]) == (0, "DONE", 1, 12, 12)
+    assert store["garbage"] == 1
+    assert ledger("verify", "--json")[0] == 0
 
 
 def test_a_damaged_head_is_shown_and_made_again(lab: Lab, ledger: Ledger, layout: Layout, index: str) -> None:

@@ -240,7 +240,7 @@ def test_rows_in_any_order_and_twice(start: Start, name: str, kind: str) -> None
     flow = start(name)
     flow.fault(kind)
     if (name, kind) == ("sagemaker", "duplicate"):
-        with pytest.raises(OutputUnusable, match="9 rows for 6 records, and no row names its record"):
+        with pytest.raises(OutputUnusable, match="9 rows for 6 records, and the rows have no record ids"):
             flow.run()
         return
     account = flow.run()

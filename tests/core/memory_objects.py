@@ -22,48 +22,47 @@ class MemoryObjects:
     """
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
-        self._contents: dict[str, bytes] = {}
+        self._stored: dict[str, Stored] = {}
         self._modified: dict[str, float] = {}
-        self._clock = clock
+        self.clock = clock
 
     def list(
         self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
     ) -> Iterator[ObjectInfo]:
         """Yield the objects with a prefix in key order."""
         below = uri.rfind("/") + 1
-        for key in sorted(self._contents):
+        for key in sorted(self._stored):
             is_listed = key.startswith(uri) and key > after and is_selected(key[below:], include, exclude)
-            if is_listed and (found := self.head(key)):
+            if is_listed and (found := self._info(key)):
                 yield found
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""
-        stored = self.read(uri)
-        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag, self._modified[uri])
+        return self._info(uri)
 
     def read(self, uri: str) -> Stored | None:
         """Return an object, None if it is absent."""
-        content = self._contents.get(uri)
-        return None if content is None else Stored(content, hashlib.sha256(content).hexdigest())
+        return self._stored.get(uri)
 
     def write(self, uri: str, content: bytes) -> None:
         """Write an object."""
-        self._contents[uri] = content
-        self._modified[uri] = self._clock()
+        self._stored[uri] = Stored(content, hashlib.sha256(content).hexdigest())
+        self._modified[uri] = self.clock()
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent."""
-        if uri in self._contents:
+        if uri in self._stored:
             return False
-        self.write(uri, content)
+        # Whatever a subclass does before a write, nothing comes between the condition and the write.
+        MemoryObjects.write(self, uri, content)
         return True
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
         """Write an object if it still has this ETag."""
-        stored = self.read(uri)
+        stored = self._stored.get(uri)
         if stored is None or stored.etag != etag:
             return False
-        self.write(uri, content)
+        MemoryObjects.write(self, uri, content)
         return True
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
@@ -72,7 +71,7 @@ class MemoryObjects:
 
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
-        self._contents.pop(uri, None)
+        self._stored.pop(uri, None)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
         """Open an object, decompressed; with `etag` only that version."""
@@ -82,6 +81,10 @@ class MemoryObjects:
         if etag not in (None, stored.etag):
             raise ObjectChanged(f"{uri} changed while it was being read; run again")
         return decompressed(io.BufferedReader(io.BytesIO(stored.content)), uri, compression)
+
+    def _info(self, uri: str) -> ObjectInfo | None:
+        stored = self._stored.get(uri)
+        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag, self._modified[uri])
 
 
 class LossyObjects(MemoryObjects):

@@ -69,7 +69,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("    text: $.text\n", "    [1, 2]\n", r"books.yaml:9 ingest.field_map: Expected `object`.*write field_map"),
         (
             "work_prefix: s3://work", "work_prefix: s3://work\nid: $.a\nid: $.b",
-            r"yaml:5 id: duplicate key, first defined in line 4",
+            r"yaml:5 id: duplicate key, first defined on line 4",
         ),
         ("text: $.text", "text: $.text\n    _id: $.a\nid: $.b", r"books.yaml:12 id: ingest.field_map also maps _id"),
         ("index: passages", "index: Passages", r"books.yaml:8 ingest.index: .* Did you mean 'passages'\?"),

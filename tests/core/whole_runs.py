@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.staged_ingest import StagedIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
@@ -78,10 +79,25 @@ class MortalObjects(MemoryObjects):
         super().write(uri, content)
         self._life.step()
 
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object if it is absent."""
+        self._life.step()
+        is_new = super().create(uri, content)
+        self._life.step()
+        return is_new
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object if it still has this ETag."""
+        self._life.step()
+        is_replaced = super().replace(uri, content, etag=etag)
+        self._life.step()
+        return is_replaced
+
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
         self._life.step()
         super().delete(uri)
+        self._life.step()
 
     def open(self, uri: str, **how: Any) -> Any:
         """Open an object."""
@@ -151,7 +167,8 @@ class AiService:
         self._life.step()
         assert record.name not in self._jobs, "the service takes a name once"
         stored = self._objects.read(record.input)
-        assert stored is not None
+        if stored is None:
+            raise FatalError(f"{record.input}: no such object")
         rows = [self._row(json.loads(line)) for line in stored.content.splitlines()]
         # Each names its record.
         rows.reverse()
@@ -200,6 +217,7 @@ class Pipeline:
         self.adapter = adapter_of(service)
         self.parameters = {**self.adapter.example_parameters}
         self.layout = Layout("s3://lake/work", "p")
+        self.predictions = self.layout.predictions()
         self.request = IngestRequest(INDEX, dict(FIELD_MAP), on_unmatched="dead_letter", max_in_flight=1)
         self.options = {"max_records": 3, "max_bytes": 10_000, "repair_at_most": "100%", **options}
         self.index, self.in_place, self.source_prefix = INDEX, False, "s3://lake/in/"
@@ -218,14 +236,14 @@ class Pipeline:
 
     def put_content(self, name: str, content: bytes) -> None:
         """Write an object of the source."""
-        uri = f"s3://lake/in/{name}"
+        uri = f"{self.source_prefix}{name}"
         MemoryObjects.write(self.objects, uri, content)
         self.clock += 1
         self._modified[uri] = self.clock
 
     def remove(self, name: str) -> None:
         """Delete an object of the source."""
-        MemoryObjects.delete(self.objects, f"s3://lake/in/{name}")
+        MemoryObjects.delete(self.objects, f"{self.source_prefix}{name}")
 
     def listing(self, prefix: str) -> Listing:
         """Return the objects of a source."""
@@ -300,7 +318,7 @@ class Run:
     def _prepare(self, store: Objects, listing: Listing) -> None:
         pipeline, layout = self._pipeline, self._pipeline.layout
         draft = Manifest(
-            pipeline="p",
+            pipeline=layout.pipeline,
             run_key=self.key,
             run_id=self.run_id,
             started_at=first_start(pipeline.objects, layout, self.key, now=pipeline.clock),
@@ -323,7 +341,7 @@ class Run:
             vectors=[VECTOR],
             parameters=pipeline.parameters,
             inputs=INPUTS,
-            predictions=layout.predictions(),
+            predictions=pipeline.predictions,
         )
         prepared = Preparation(
             store,
@@ -352,7 +370,7 @@ class Run:
         records = JobRecords(pipeline.objects, folder)
 
         def draft(number: int) -> JobRecord:
-            name = pipeline.adapter.job_name("p", folder, number)
+            name = pipeline.adapter.job_name(pipeline.layout.pipeline, folder, number)
             output = f"{folder}/output/{number}/"
             return JobRecord(shard.job, name, pipeline.adapter.name, "m", shard.input, output, self._time(), number)
 

@@ -116,6 +116,27 @@ def test_a_file_takes_no_dag_of_another(make: Make, tmp_path: Path, monkeypatch:
     assert f"{folder}/replay.yaml:1 replay: dags/replay.py already uses" in refused
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "read"), [("books", ["books"]), ("other", ["other", "books", "other"]), (None, ["books", "other"])]
+)
+def test_a_task_reads_only_the_file_of_its_dag(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dag_id: str | None, read: list[str]
+) -> None:
+    """Unless that file defines no DAG of this name; then a file of another name may."""
+    make()
+    folder, built = tmp_path / "pipelines", list[str]()
+    (folder / "other.yaml").write_text("source: [")
+
+    def dags(path: Path) -> list[DAG]:
+        built.append(path.stem)
+        return [pipeline_dag(path)]
+
+    monkeypatch.setattr(pipelines_module, "_dags", dags)
+    monkeypatch.setattr(pipelines_module, "get_parsing_context", lambda: SimpleNamespace(dag_id=dag_id))
+    found = pipelines_module.dags_of_folder(folder)
+    assert (built, [dag.dag_id for dag in found.dags]) == (read, ["books"])
+
+
 def test_owner_tags_and_description_come_from_the_file(make: Make) -> None:
     """Owner, tags and description are shown by Airflow."""
     dag = make(owner="search-team", tags=["books"], description="All books.")

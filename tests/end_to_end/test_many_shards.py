@@ -20,10 +20,10 @@ def test_more_shards_than_airflow_maps_over(lab: Lab) -> None:
     name = own.new_name()
     own.put(f"{name}/a.jsonl", 0, SHARDS * RECORDS)
     # The node allows at most 500 jobs in flight, so the tasks of this run wait for slots, too.
-    spec = own.spec(name, batch_predict={"max_jobs_in_flight": 40})
+    spec = own.spec(name, batch_predict={"max_jobs_in_flight": 200})
     own.write(name, {**spec, "shard": {"max_records": RECORDS}})
     limit = "plugins.ml_commons.max_batch_inference_tasks"
-    lab.node("PUT", "_cluster/settings", {"persistent": {limit: 100}})
+    lab.node("PUT", "_cluster/settings", {"persistent": {limit: 500}})
     jobs = lab.jobs()
     try:
         own.airflow.wait_for_dag(name)

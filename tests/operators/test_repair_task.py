@@ -106,7 +106,7 @@ def test_a_slot_is_awaited(stage: Stage) -> None:
     """The trigger is that of batch_predict."""
     stage.run.ingest("a")
     stage.result = SubmissionTrigger(
-        jobs=[], holder="h", service="openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None,
+        jobs=[], holders=["h"], service="openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None,
         poll_every_s=1, poll_at_most_s=2, deadline_s=None,
     )  # fmt: skip
     assert stage.deferred() is stage.result

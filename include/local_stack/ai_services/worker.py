@@ -22,7 +22,7 @@ from include.local_stack.ai_services import bedrock_job, cohere_job, openai_job,
 from include.local_stack.ai_services.aws import REGION
 from include.local_stack.ai_services.computing import JobFailedError, JobStoppedError, Outcome, S3Client, Tools
 from include.local_stack.ai_services.jobs import TEXTS, Job, JobStore, State
-from include.local_stack.ai_services.model import MiniLM
+from include.local_stack.ai_services.model import MiniLM, vector_cache
 from include.local_stack.ai_services.service import datasets_of, files_of
 
 POLL_EVERY_S = 0.2
@@ -122,9 +122,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     config = Config(s3={"addressing_style": "path"})
     s3 = boto3.client("s3", endpoint_url=arguments.s3_endpoint, region_name=REGION, config=config)
+    model = MiniLM(arguments.model, cache=vector_cache(arguments.model))
     with only_worker(arguments.state):
         shutil.rmtree(arguments.state / "work", ignore_errors=True)  # what a killed worker left
-        worker = Worker(state_dir=arguments.state, s3=s3, model=MiniLM(arguments.model))
+        worker = Worker(state_dir=arguments.state, s3=s3, model=model)
         while True:
             if not worker.run_once():
                 time.sleep(POLL_EVERY_S)

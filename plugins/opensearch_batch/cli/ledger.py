@@ -1,8 +1,9 @@
-"""ledger: shows the record ledger of a pipeline, compares it with store and index, and makes it again."""
+"""ledger: shows the record ledger of a pipeline, compares it with store and index, compacts it, or makes it again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Annotated
 
 import typer
@@ -12,14 +13,15 @@ from opensearch_batch.cli.clients import ClientCommand, ClientFactory
 from opensearch_batch.cli.command import DIFFERENT, Account, Command, typer_command
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.runs.ledger_check import LedgerCheck, ScopeState, StoreState, read_heads, store_folders
+from opensearch_batch.core.runs.housekeeping import compact_stores
+from opensearch_batch.core.runs.ledger_check import LedgerCheck, ScopeState, Size, StoreState, read_heads, store_folders
 from opensearch_batch.core.runs.ledger_rebuild import rebuild_scope, rebuild_stores
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
-from opensearch_batch.core.types.counts import DONE
+from opensearch_batch.core.types.counts import DONE, Savings
 
 ledger = typer.Typer(
-    help="Show the record ledger of a pipeline, compare it with the prediction store and the index, or make it again.",
+    help="Show the record ledger of a pipeline, compare it with store and index, compact it, or make it again.",
     no_args_is_help=True,
 )
 Location = Annotated[
@@ -30,11 +32,13 @@ Action = Callable[[Objects, Layout, Callable[[], Cluster]], Sequence[str]]
 
 
 class LedgerAccount(Account, frozen=True, kw_only=True):
-    """Result of a ledger command."""
+    """Result of a ledger command; `files` is the size of the ledger, `savings` the sum over its scopes."""
 
     location: str | None = None
     scopes: Sequence[ScopeState] = ()
     stores: Sequence[StoreState] = ()
+    files: Size = Size()
+    savings: Savings = Savings()
     differences: Sequence[str] = ()
 
 
@@ -57,6 +61,8 @@ class LedgerCommand(ClientCommand[LedgerAccount]):
         self.update(differences=differences)
         heads, _ = read_heads(objects, layout)
         self.update(scopes=[ScopeState.of(scope, head) for scope, head in heads.items()])
+        savings = reduce(Savings.plus, (head.savings for head in heads.values()), Savings())
+        self.update(savings=savings, files=Size.of(objects, layout.scopes()))
         self.update(stores=[StoreState.of(objects, folder) for folder in store_folders(objects, layout)])
         self.update(state=DIFFERENT if differences else DONE)
 
@@ -71,9 +77,17 @@ class LedgerCommand(ClientCommand[LedgerAccount]):
                 f"scope {scope.scope}: {scope.objects:,} objects; {states}; index {scope.index}; run {scope.run}{end}"
             )
             console.print(text, soft_wrap=True)
+        saved, files = account.savings, account.files
+        console.print(
+            f"{saved.runs:,} runs paid for {saved.paid:,} predictions; {saved.spared:,} were not paid for, "
+            f"{saved.reused:,} of them for documents written from the store"
+        )
+        console.print(f"ledger: {files.objects:,} objects, {files.bytes:,} bytes")
         for store in account.stores:
-            size = f"{store.answers:,} answers in {store.segments:,} segments, {store.bytes:,} bytes"
-            console.print(f"{store.folder}: {size}", soft_wrap=True)
+            share = f"{store.needed / store.answers:.0%} of them needed" if store.answers else "none needed"
+            answers = f"{store.answers:,} answers in {store.segments:,} segments, {share}"
+            size = f"{store.size.objects:,} objects, {store.size.bytes:,} bytes, {store.garbage:,} files to delete"
+            console.print(f"{store.folder}: {answers}; {size}", soft_wrap=True)
             for job_key, records in store.open.items():
                 console.print(f"  open shard {job_key}: {records:,} records", soft_wrap=True)
         for difference in account.differences:
@@ -83,7 +97,7 @@ class LedgerCommand(ClientCommand[LedgerAccount]):
 @ledger.command("show")
 @typer_command
 def show_ledger(*, location: Location, clients: ClientFactory) -> Command[LedgerAccount]:
-    """Show scopes, objects, states, segments and open shards.
+    """Show scopes, objects, states, segments and open shards, the size of the stores, and what they saved.
 
     Example: opensearch-batch ledger show s3://bucket/work/books
     """
@@ -107,6 +121,23 @@ def verify_ledger(
         clients,
         lambda objects, layout, cluster: list(LedgerCheck(objects, layout, cluster(), samples=samples).differences()),
     )
+
+
+@ledger.command("compact")
+@typer_command
+def compact_ledger(*, location: Location, clients: ClientFactory) -> Command[LedgerAccount]:
+    """Write sparse and small segments of the prediction stores again, as fewer ones; runs do it a part at a time.
+
+    Runs may be in progress. Old segments are deleted by a later run, 14 days after it first finds them unused.
+
+    Example: opensearch-batch ledger compact s3://bucket/work/books
+    """
+
+    def compact(objects: Objects, layout: Layout, _: Callable[[], Cluster]) -> Sequence[str]:
+        compact_stores(objects, store_folders(objects, layout))
+        return []
+
+    return LedgerCommand(location, clients, compact)
 
 
 @ledger.command("rebuild")

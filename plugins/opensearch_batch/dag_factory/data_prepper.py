@@ -1,7 +1,7 @@
 """Builds a DAG from each pipeline of an unchanged Data Prepper file, with the schedule of its scan.
 
-Tasks: prepare; batch_predict, poll and ingest, mapped over the jobs; rows and ingest_rows, in parallel with them, for
-rows that need no job; reconcile; publish, if an index has a fixed name.
+Tasks: prepare; if the pipeline has ml_inference, batch_predict, poll and ingest, mapped over the jobs; in parallel with
+them, rows and ingest_rows, for objects with rows that need no job; reconcile; publish, if an index has a fixed name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenS
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 MAX_ACTIVE_RUNS = 16
-INGEST_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
+# For `ingest`, whose argument with the shards is `work_items`.
+INGEST_TASK_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
@@ -77,7 +78,7 @@ def _doc_md(compiled: CompiledPipeline) -> str:
     targets = ", ".join(
         f"`{sink.index}`" if isinstance(sink, OpenSearchSink) else f"`s3://{sink.bucket}/`" for sink in sinks
     )
-    files = f"File: `{compiled.file.path.name}`. Files of its runs: `{compiled.layout.root}/`."
+    files = f"Pipeline file: `{compiled.file.path.name}`. Its runs write below `{compiled.layout.root}/`."
     return f"From {prefixes}{service} into {targets}.\n\n{files}"
 
 
@@ -144,6 +145,6 @@ def _shard_stages(compiled: CompiledPipeline, shards: XComArg, pipeline_argument
         batch_predict
         >> poll
         >> OpenSearchScanIngestOperator(
-            task_id="ingest", work_items=shards, poll="poll", map_index_template=INGEST_NAME, **pipeline_arguments
+            task_id="ingest", work_items=shards, poll="poll", map_index_template=INGEST_TASK_NAME, **pipeline_arguments
         )
     )

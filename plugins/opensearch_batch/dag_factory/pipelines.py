@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from airflow.sdk import DAG, XComArg, task_group
+from airflow.sdk import DAG, XComArg, get_parsing_context, task_group
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
@@ -50,11 +50,20 @@ class FolderDags(NamedTuple):
 
 
 def dags_of_folder(folder: Path) -> FolderDags:
-    """Return the DAGs of all files in a folder; an error in one file does not affect the others."""
+    """Return the DAGs of all files in a folder; an error in one file does not affect the others.
+
+    A process that executes a task needs one DAG, so it reads only the file of the same name, if that defines the DAG.
+    """
+    files, dag_id = pipeline_files(folder), get_parsing_context().dag_id
+    own = _built([path for path in files if path.stem == dag_id], files)
+    return own if any(dag.dag_id == dag_id for dag in own.dags) else _built(files, files)
+
+
+def _built(chosen: Sequence[Path], files: Sequence[Path]) -> FolderDags:
+    """Return the DAGs of some of the files in a folder."""
     result = FolderDags([], [])
-    files = pipeline_files(folder)
     dags_by_id: dict[str, list[tuple[Path, DAG]]] = {}
-    for path in files:
+    for path in chosen:
         try:
             for dag in _dags(path):
                 dags_by_id.setdefault(dag.dag_id, []).append((path, dag))
@@ -142,7 +151,7 @@ def _doc(file: PipelineFile) -> str:
     lines = [
         spec.description,
         f"From `{spec.source_uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
-        f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
+        f"Pipeline file: `{file.path.name}`. Its runs write below `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
         # Airflow creates a new DAG version when doc_md changes, so every version shows the file that it was built from.
         f"~~~~yaml\n{file.path.read_text(encoding='utf-8').rstrip()}\n~~~~",
     ]

@@ -61,8 +61,10 @@ class OpenSearchBatchPredictOperator(JobOperator):
         if not shards:
             raise AirflowSkipException("no prediction to pay for")
         layout, since, submitted = layout_of(self.work_prefix, context), event.get("since"), list[SubmittedJob]()
-        for shard in shards:
-            decision, record = self.submit_or_defer(shard, layout, context, since=since, submitted=submitted)
+        for number, shard in enumerate(shards, 1):
+            decision, record = self.submit_or_defer(
+                shard, layout, context, since=since, submitted=submitted, following=shards[number:]
+            )
             if decision == "refuse":
                 raise FatalError(bad_end_message(record))
             if decision in PAID:

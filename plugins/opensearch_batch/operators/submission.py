@@ -1,16 +1,19 @@
 """Base of `batch_predict` and `repair`: submits the job of a shard. A task that has to wait is deferred.
 
-The task waits for a slot (`max_jobs_in_flight`), which the trigger acquires, so each freed slot wakes one task. While
-the service or ML Commons throttles, the task waits `retry_interval_s` before each retry, until `retry_time_window_s` is
+The task waits for slots (`max_jobs_in_flight`), which the trigger acquires, so each freed slot wakes at most one task.
+A task also takes slots for its next jobs, because to start it again takes longer than to submit a job. While the
+service or ML Commons throttles, the task waits `retry_interval_s` before each retry, until `retry_time_window_s` is
 over.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -20,7 +23,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import PAID, JobRecords, SubmitDecision, decide
 from opensearch_batch.core.jobs.realtime import MAX_TASKS, RealtimeSubmitter, in_real_time
-from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
+from opensearch_batch.core.jobs.slots import GRACE_S, STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.layout import Layout
@@ -36,6 +39,9 @@ from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.job_wait import SubmittedJob
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
+
+# A task takes at most this share of the slots at once. It renews them if they are older than `RENEW_S` when it submits.
+SLOTS_SHARE, RENEW_S = 0.25, GRACE_S / 3
 
 
 class JobOperator(PipelineOperator):
@@ -80,6 +86,8 @@ class JobOperator(PipelineOperator):
         self.poll_at_most_s = poll_at_most_s
         self.deadline_s = deadline_s
         self._store: S3Objects | None = None
+        # When slots were acquired for jobs (the folders of their records) that are not submitted yet.
+        self._acquired_at = dict[str, float]()
 
     def submit_or_defer(
         self,
@@ -89,9 +97,11 @@ class JobOperator(PipelineOperator):
         *,
         since: float | None,
         submitted: Sequence[SubmittedJob] = (),
+        following: Sequence[Shard] = (),
     ) -> tuple[SubmitDecision, JobRecord]:
         """Submit a shard's job as `submit` does, or defer the task, which then waits for its `submitted` jobs, too."""
-        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=since, submitted=submitted)
+        request = resubmit_request(context, self.retries)
+        result = self.submit(shard, layout, request, since=since, submitted=submitted, following=following)
         if isinstance(result, SubmissionTrigger):
             self.log.info("waiting: %s", result.reason)
             self.defer(trigger=result, method_name="execute_complete")
@@ -108,6 +118,7 @@ class JobOperator(PipelineOperator):
         *,
         since: float | None = None,
         submitted: Sequence[SubmittedJob] = (),
+        following: Sequence[Shard] = (),
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
         """Submit a shard's job, or return the job that was submitted before, or the trigger of the wait.
 
@@ -119,6 +130,7 @@ class JobOperator(PipelineOperator):
             request: which new submission a user requested.
             since: epoch seconds at which the service first throttled, from the trigger's event.
             submitted: the jobs that this task has submitted.
+            following: the shards whose jobs this task submits next.
 
         Raises:
             FatalError: the service throttled for the whole retry window.
@@ -130,8 +142,13 @@ class JobOperator(PipelineOperator):
         slots_folder, limit = self._slots(layout, is_realtime=is_realtime)
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         shared: dict[str, Any] = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
-        shared |= {"holder": folder, "jobs": msgspec.to_builtins(submitted)}
-        if decide(stored, request) in PAID and slots and not self._acquire(slots, folder):
+        holders = [folder]
+        has_slot = slots is None or decide(stored, request) not in PAID or self._has_slot(folder)
+        if slots and not has_slot:
+            holders += [] if is_realtime else self._next_holders(following, layout, request, limit or 0)
+            has_slot = self._acquire(slots, holders)
+        shared |= {"holders": holders, "jobs": msgspec.to_builtins(submitted)}
+        if not has_slot:
             return SubmissionTrigger(
                 slots=slots_folder,
                 max_slots=limit or 0,
@@ -139,25 +156,19 @@ class JobOperator(PipelineOperator):
                 reason=_in_flight(limit, is_realtime=is_realtime),
                 **shared,
             )
+        self._acquired_at.pop(folder, None)
         submission = self._submission(job_records, layout, folder, slots, is_realtime=is_realtime)
         try:
             return submission.run(lambda number: self._record(shard, layout, number, is_realtime=is_realtime), request)
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
-                pause_s = self.retry_interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
-                return SubmissionTrigger(pause_s=pause_s, since=since, reason=str(error), **shared)
-            if slots:
-                slots.release(folder)
-            raise FatalError(
-                f"{error}; throttled for {self.retry_time_window_s:.0f} s (retry_time_window_s). Raise the limit that "
-                "throttles (plugins.ml_commons.max_batch_inference_tasks, or the service's quota), set "
-                f"max_jobs_in_flight below it, and clear {self.task_id}"
-            ) from error
+                return SubmissionTrigger(pause_s=self._pause_s(), since=since, reason=str(error), **shared)
+            self._release(slots, folder)
+            raise FatalError(self._throttled_message(error)) from error
         except (ConfigError, FatalError):
             # The job was refused; after any other error it may be in flight and keeps its slot.
-            if slots:
-                slots.release(folder)
+            self._release(slots, folder)
             raise
 
     def _submission(
@@ -200,20 +211,53 @@ class JobOperator(PipelineOperator):
             return layout.slots(self.service, f"{self.model_id} in real time"), most
         return layout.slots(self.service, self.model_id), self.max_jobs_in_flight
 
-    def _acquire(self, slots: Slots, folder: str) -> bool:
-        """Acquire a slot; return False if the task must wait for one; raise FatalError if the slots are stalled."""
+    def _pause_s(self) -> float:
+        return self.retry_interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+
+    def _throttled_message(self, error: Throttled) -> str:
+        return (
+            f"{error}; throttled for {self.retry_time_window_s:.0f} s (retry_time_window_s). Raise the limit that "
+            "throttles (plugins.ml_commons.max_batch_inference_tasks, or the service's quota), set max_jobs_in_flight "
+            f"below it, and clear {self.task_id}"
+        )
+
+    def _next_holders(
+        self, shards: Sequence[Shard], layout: Layout, request: ResubmitRequest, limit: int
+    ) -> Iterator[str]:
+        """Yield the folders of the next jobs that have yet to be submitted, as many as may take slots in advance."""
+        store, folders = self._checked_store(layout), (layout.job(shard.job) for shard in shards)
+        unpaid = (folder for folder in folders if decide(JobRecords(store, folder).read(), request) in PAID)
+        return islice(unpaid, math.ceil(limit * SLOTS_SHARE) - 1)
+
+    def _has_slot(self, folder: str) -> bool:
+        return time.monotonic() < self._acquired_at.get(folder, -math.inf) + RENEW_S
+
+    def _acquire(self, slots: Slots, folders: Sequence[str]) -> bool:
+        """Acquire slots for jobs; return False if the task must wait for one; raise FatalError if they are stalled."""
         stalled_after_s = self.deadline_s + STALL_MARGIN_S
-        if slots.acquire(folder):
+        if self._acquire_once(slots, folders):
             return True
         if not slots.are_stalled(stalled_after_s):
             return False
         conclude_unattended(slots, {name: getattr(self, name) for name in HANDLE_ARGUMENTS})
-        if slots.acquire(folder):
+        if self._acquire_once(slots, folders):
             return True
         raise FatalError(
             f"no slot (max_jobs_in_flight) became free for {stalled_after_s / 3600:.0f} h; {slots.holders()}. Stop "
             f"these jobs at the service and delete their slots, then clear {self.task_id}"
         )
+
+    def _acquire_once(self, slots: Slots, folders: Sequence[str]) -> bool:
+        """Acquire slots; return whether the first job has one."""
+        acquired = slots.acquire(*folders)
+        self._acquired_at |= dict.fromkeys(acquired, time.monotonic())
+        return folders[0] in acquired
+
+    def _release(self, slots: Slots | None, folder: str) -> None:
+        """Release the slots of a job that is not submitted, and of those that this task would submit after it."""
+        if slots:
+            slots.release(folder, *self._acquired_at)
+        self._acquired_at.clear()
 
     @cached_property
     def _submitter(self) -> MLCommonsSubmitter:

@@ -1,7 +1,7 @@
 """Sensor that waits for batch jobs in the triggerer, without a worker.
 
-The task starts and ends in its trigger (`start_from_trigger`, tested with Airflow 3.3.2; each templated argument of the
-trigger is one scalar).
+The task starts and ends in its trigger (`start_from_trigger`, tested with Airflow 3.3.2). A trigger argument is at most
+one template, so `jobs` renders to JSON text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
     """Wait for the batch jobs that `batch_predict` submitted; always deferred, so no worker is occupied.
 
     Returns a list of ``{task_id, state, outputs, reason, counts}``, one for each job. Fails if a job ends badly; the
-    error names the task to clear for another, paid job. Marking the task failed or success, or the run's timeout,
+    error names the task to clear, which pays for a new job. Marking the task failed or success, or the run's timeout,
     cancels the jobs unless another run waits for them. Clearing the task reattaches to the running jobs.
 
     Args:
@@ -55,8 +55,8 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         # No retries: a TaskFailedEvent with retries left loses its XCom, and a retry would poll an ended job again; the
-        # trigger retries errors. At the execution_timeout Airflow fails the task without cancelling its job, so it is
-        # later than the job's deadline.
+        # trigger retries errors. At the execution_timeout Airflow fails the task without cancelling its jobs, so the
+        # timeout is later than the deadline of the jobs.
         timeout = timedelta(seconds=deadline_s) + GRACE
         super().__init__(**{**kwargs, "retries": 0, "execution_timeout": timeout})
         self.service = service
@@ -83,5 +83,5 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
-        """Return the trigger's event; only called if `execute` is."""
+        """Return the trigger's event; only called after `execute`."""
         return event

@@ -24,7 +24,7 @@ from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_input_number, need_inputs, texts_reader, with_member
 from opensearch_batch.services.parameters import need_parameters, nested_object
-from opensearch_batch.services.realtime import LineBodies
+from opensearch_batch.services.realtime import LineBodyForm
 from opensearch_batch.services.row_errors import ROW_ERRORS, prediction_row
 
 INPUT = b"<input>"
@@ -39,7 +39,7 @@ TITAN_ASSUMED: Mapping[str, Any] = MappingProxyType(
 )
 
 
-class BedrockRealtime(LineBodies):
+class BedrockRealtime(LineBodyForm):
     """Real-time requests: InvokeModel with the `modelInput` of a line."""
 
     body_member = "modelInput"
@@ -50,12 +50,12 @@ class BedrockRealtime(LineBodies):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         return TITAN_ASSUMED if _family(str(parameters["modelId"])) == TITAN_EMBED else {}
 
-    def body_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
+    def response_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
         is_cohere = _family(str(parameters["modelId"])) == COHERE_EMBED
         return {"embeddings": vectors} if is_cohere else {"embedding": vectors[0]}
 
-    def output_row(self, line: bytes, body: object) -> bytes:
-        return with_member(line, "modelOutput", msgspec.json.encode(body))
+    def output_row(self, line: bytes, response: object) -> bytes:
+        return with_member(line, "modelOutput", msgspec.json.encode(response))
 
     def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
         return with_member(line, "error", msgspec.json.encode({"errorCode": 400, "errorMessage": reason}))

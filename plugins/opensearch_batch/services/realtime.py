@@ -1,4 +1,4 @@
-"""Base class for the real-time forms of services whose lines contain the body of a request."""
+"""Base class of `RealtimeForm`s for services whose job lines contain the body of a real-time request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from opensearch_batch.core.jobs.contract import RealtimeForm
 from opensearch_batch.core.types.predict_response import PredictResponse
 
 
-class LineBodies(RealtimeForm):
-    """A `RealtimeForm` of lines of which one member is the body of the request."""
+class LineBodyForm(RealtimeForm):
+    """A `RealtimeForm` that sends the member `body_member` of a line as the body of the request."""
 
     body_member: ClassVar[str]
 
@@ -36,29 +36,29 @@ class LineBodies(RealtimeForm):
         parameters: Mapping[str, Any],
         inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
     ) -> bytes:
-        """Return the output row; vectors are put back into the form of a response of the model."""
-        has_vectors = bool(response.vectors)
-        return self.output_row(line, self.body_of(response.vectors, parameters) if has_vectors else response.response)
+        """Return the output row; if ML Commons returned only vectors, the model's response is made of them again."""
+        vectors = response.vectors
+        return self.output_row(line, self.response_of(vectors, parameters) if vectors else response.response)
 
     @abstractmethod
-    def body_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
-        """Return the response of the model that has these vectors."""
+    def response_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
+        """Return the model's response with these vectors, as a job writes it."""
 
     @abstractmethod
-    def output_row(self, line: bytes, body: object) -> bytes:
-        """Return the output row of a line with the response of the model."""
+    def output_row(self, line: bytes, response: object) -> bytes:
+        """Return the output row of a line with this response of the model."""
 
 
 def member(line: bytes, name: str) -> object:
     """Return a member of a line; raise RecordRejected if there is none."""
     try:
-        found: object = msgspec.json.decode(line)[name]
+        value: object = msgspec.json.decode(line)[name]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
         raise RecordRejected(f"the line has no {name} ({error!r})") from error
-    return found
+    return value
 
 
-def first(values: object) -> object:
+def first_prediction(values: object) -> object:
     """Return the first prediction of a response; raise RecordRejected if there is none."""
     if not isinstance(values, list) or not values:
         raise RecordRejected("the response of the model has no prediction")

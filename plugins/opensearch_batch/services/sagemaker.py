@@ -36,7 +36,7 @@ from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_input_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import need_parameters, nested, nested_object
-from opensearch_batch.services.realtime import first
+from opensearch_batch.services.realtime import first_prediction
 from opensearch_batch.services.row_errors import ROW_ERRORS, sagemaker_error
 
 MODEL_INPUTS = "model_inputs"
@@ -65,7 +65,7 @@ class SageMakerRealtime(RealtimeForm):
         """Return the line with `SageMakerOutput`, or only the output if rows are not joined with their records."""
         output = response.vectors or response.response
         if not isinstance(_selected(line, parameters, inputs), dict | list):
-            output = first(output)
+            output = first_prediction(output)
         encoded = msgspec.json.encode(output)
         return with_member(line, "SageMakerOutput", encoded) if _is_joined(parameters) else encoded
 

@@ -28,7 +28,7 @@ class JobsTrigger(BaseTrigger):
     """Base of the triggers that wait for jobs. `jobs` are `SubmittedJob`, or the JSON to which Airflow renders them."""
 
     def __init__(self, *, jobs: Sequence[Mapping[str, Any]] | str, **shared: Any) -> None:  # noqa: ANN401 - the fields of PollSettings
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
         # Airflow renders the attributes whose names are template fields of the operator.
         self.jobs = jobs
         self.service = str(shared["service"])

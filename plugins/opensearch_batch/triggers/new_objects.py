@@ -1,4 +1,6 @@
-"""Trigger that fires when objects of a source are added or changed: it lists the source, or reads its bucket's events.
+"""Trigger that fires when objects of a source are added, changed or deleted, unless the source is then empty.
+
+It lists the source at each poll or, with a queue of the bucket's events, after a message about the source.
 
 The trigger compares the listing with the objects that a run last prepared. While they differ, it fires again from time
 to time, so that no change is lost while the DAG is paused or if a process dies. The messages of a queue only cause a
@@ -37,8 +39,8 @@ MAX_RESPONSES = 100
 class NewObjectsTrigger(BaseEventTrigger):
     """Fires when the objects of a source differ from those that a run last prepared.
 
-    The event names the source. The run prepares all of its objects; objects that are done cost nothing. With `sqs`, the
-    URL of a queue that receives the bucket's events, the source is listed only after one.
+    The event names the source. The run prepares all of its objects; unchanged objects are not read again. With `sqs`,
+    the URL of a queue that receives the bucket's events, the source is listed only after one.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         poll_every_s: float = 60.0,
         sqs: str | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
         self.uri = uri
         self.work_prefix = work_prefix
         self.pipeline = pipeline
@@ -68,11 +70,11 @@ class NewObjectsTrigger(BaseEventTrigger):
         return TRIGGER, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll forever; an error is logged and retried at the next poll."""
+        """Poll forever; a BatchError is logged, and the next poll tries again."""
         fired_state, fired_at, is_first = "", 0.0, True
         while True:
             try:
-                change, state = await asyncio.to_thread(self._poll, always=is_first)
+                change, state = await asyncio.to_thread(self._poll, must_list=is_first)
             except BatchError as error:
                 self.log.warning("%s", error)
                 change, state = "unchanged", ""
@@ -82,18 +84,18 @@ class NewObjectsTrigger(BaseEventTrigger):
                 state != fired_state or time.monotonic() >= fired_at + REPEAT_AFTER_S[change]
             ):
                 fired_state, fired_at = state, time.monotonic()
-                yield TriggerEvent({"uri": self.uri})  # type: ignore[no-untyped-call] # Airflow's own
+                yield TriggerEvent({"uri": self.uri})  # type: ignore[no-untyped-call] # untyped in Airflow
             await asyncio.sleep(self.poll_every_s)
 
-    def _poll(self, *, always: bool) -> tuple[SourceChange, str]:
+    def _poll(self, *, must_list: bool) -> tuple[SourceChange, str]:
         """Compare the source with the state that a run last prepared; return the change, and a digest of the new state.
 
-        With a queue, the source is listed only if there are messages about it, or if `always` is set: objects that are
-        older than the queue have no message.
+        With a queue, the source is listed only if there are messages about it, or if `must_list` is set: objects that
+        are older than the queue have no message.
         """
         messages = self._receive() if self.sqs else []
         is_about_source = any(self._is_in_source(uri) for message in messages for uri in uris_of(message["Body"]))
-        if self.sqs and not is_about_source and not always:
+        if self.sqs and not is_about_source and not must_list:
             self._delete(messages)
             return "unchanged", ""
         store = shared_object_storage(self.aws_conn_id)
@@ -126,7 +128,7 @@ class NewObjectsTrigger(BaseEventTrigger):
 
 
 def uris_of(message: str) -> Iterator[str]:
-    """Yield the objects that an S3 event names, directly or through SNS or EventBridge.
+    """Yield the URIs of the objects that an S3 event names; the event may be wrapped by SNS or EventBridge.
 
     Source: Amazon S3, "Event message structure". Object keys are URL-encoded in S3 events, not in EventBridge events.
     """

@@ -26,7 +26,7 @@ class UnansweredTrigger(BaseTrigger):
     """
 
     def __init__(self, *, manifest: str, aws_conn_id: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
         self.manifest = manifest
         self.aws_conn_id = aws_conn_id
         accept_conn_ids(aws_conn_id)
@@ -37,7 +37,7 @@ class UnansweredTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look for files of unanswered records."""
         if await asyncio.to_thread(self._may_need_repair):
-            yield TriggerEvent({})  # type: ignore[no-untyped-call] # Airflow's own
+            yield TriggerEvent({})  # type: ignore[no-untyped-call] # untyped in Airflow
         else:
             self.log.info("every record has its prediction")
             yield TaskSkippedEvent()
@@ -65,5 +65,5 @@ class RepairTrigger(MLTaskTrigger):
         async for event in super().run():
             # A failure without an XCom is one of the wait, not of the job: for example, the cluster did not respond.
             given_up = isinstance(event, TaskFailedEvent) and not event.xcoms
-            yield TriggerEvent({"given_up": given_up})  # type: ignore[no-untyped-call] # Airflow's own
+            yield TriggerEvent({"given_up": given_up})  # type: ignore[no-untyped-call] # untyped in Airflow
             return

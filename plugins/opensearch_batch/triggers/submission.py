@@ -1,4 +1,4 @@
-"""Trigger that waits until a job may be submitted: it acquires a slot, or waits for a number of seconds.
+"""Trigger that waits until jobs may be submitted: it acquires slots, or waits for a number of seconds.
 
 Meanwhile it waits for the jobs that its task has submitted before, because no `poll` does yet. Otherwise these would
 keep the slots for which their own task waits.
@@ -25,6 +25,8 @@ from opensearch_batch.triggers.ml_task import JobsTrigger
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
 SLOT_INTERVAL_S = 10.0
+# After the first slot, the trigger waits so long for the others: to start a task takes longer than to submit a job.
+GATHER_S = 30.0
 # Interval at which the trigger polls the jobs that hold slots, and logs them.
 HOLDERS_INTERVAL_S = 600.0
 # If several tasks of a triggerer wait for the same slots, one polls the slots and the others queue.
@@ -47,17 +49,18 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
 
 
 class SubmissionTrigger(JobsTrigger):
-    """Acquires one of the slots for the job `holder` as soon as one is free; without `slots`, waits for `pause_s`.
+    """Acquires slots for the jobs `holders` as they become free; without `slots`, waits for `pause_s`.
 
-    The event carries `since`: epoch seconds at which the service first throttled. The wait ends when no job acquired a
-    slot for `stalled_after_s`; the task then fails. `jobs` are those that the task has submitted.
+    The wait ends when all of the jobs have a slot, or `GATHER_S` after the first one got one. It also ends when no job
+    acquired a slot for `stalled_after_s`; the task then fails. The event carries `since`: epoch seconds at which the
+    service first throttled. `jobs` are those that the task has submitted.
     """
 
     def __init__(
         self,
         *,
         jobs: Sequence[Mapping[str, Any]] | str,
-        holder: str,
+        holders: Sequence[str],
         slots: str | None = None,
         max_slots: int = 0,
         pause_s: float = 0.0,
@@ -67,7 +70,7 @@ class SubmissionTrigger(JobsTrigger):
         **shared: Any,  # noqa: ANN401 - the fields of PollSettings
     ) -> None:
         super().__init__(jobs=jobs, **shared)
-        self.holder = holder
+        self.holders = list(holders)
         self.slots = slots
         self.max_slots = max_slots
         self.pause_s = pause_s
@@ -77,7 +80,7 @@ class SubmissionTrigger(JobsTrigger):
         self._poll_holders_at = 0.0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        names = ("holder", "slots", "max_slots", "pause_s", "since", "stalled_after_s", "reason")
+        names = ("holders", "slots", "max_slots", "pause_s", "since", "stalled_after_s", "reason")
         return TRIGGER, {**super().serialize()[1], **{name: getattr(self, name) for name in names}}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -89,35 +92,39 @@ class SubmissionTrigger(JobsTrigger):
                 await asyncio.sleep(self.pause_s)
             else:
                 async with _queues[self.slots]:
-                    await self._acquire_slot()
+                    await self._acquire_slots()
         finally:
             for wait in waits:
                 wait.cancel()
-        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
+        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # untyped in Airflow
 
-    async def _acquire_slot(self) -> None:
-        """Wait for a slot; return early if the slots are stalled, or after an error that the task then reports."""
-        failing_since = None
+    async def _acquire_slots(self) -> None:
+        """Wait for slots; return early if the slots are stalled, or after an error that the task then reports."""
+        failing_since = gathering_since = None
         while True:
             try:
-                if await asyncio.to_thread(self._try_acquire):
-                    return
+                acquired, is_stalled = await asyncio.to_thread(self._try_acquire)
                 failing_since = None
+                gathering_since = gathering_since or (time.monotonic() if acquired else None)
+                if is_stalled or acquired == len(self.holders):
+                    return
             except BatchError as error:
                 self.log.warning("%s", error)
                 failing_since = failing_since or time.monotonic()
                 if not isinstance(error, RetriableError) or time.monotonic() >= failing_since + PATIENCE_S:
                     return
+            if gathering_since is not None and time.monotonic() >= gathering_since + GATHER_S:
+                return
             await asyncio.sleep(SLOT_INTERVAL_S)
 
-    def _try_acquire(self) -> bool:
-        """Try to acquire a slot; return whether the wait is over."""
+    def _try_acquire(self) -> tuple[int, bool]:
+        """Try to acquire slots; return how many of the jobs have one, and whether the slots are stalled."""
         slots = job_slots(shared_object_storage(self.settings.aws_conn_id), str(self.slots), self.max_slots)
-        if slots.acquire(self.holder):
-            return True
-        if time.monotonic() < self._poll_holders_at:
-            return False
+        acquired = len(slots.acquire(*self.holders))
+        if acquired or time.monotonic() < self._poll_holders_at:
+            return acquired, False
         self._poll_holders_at = time.monotonic() + HOLDERS_INTERVAL_S
         conclude_unattended(slots, {name: getattr(self.settings, name) for name in HANDLE_ARGUMENTS})
         self.log.info("still waiting: %s", slots.holders())
-        return slots.acquire(self.holder) or slots.are_stalled(self.stalled_after_s)
+        acquired = len(slots.acquire(*self.holders))
+        return acquired, not acquired and slots.are_stalled(self.stalled_after_s)

@@ -33,6 +33,7 @@ from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
+from tests.examples import examples
 
 GOLDEN = Path(__file__).with_name("converted")
 SINK = "        index: test-nlp-index\n"
@@ -146,7 +147,7 @@ def test_the_documents_are_equal_and_so_are_the_rows_that_are_none(tmp_path: Pat
     """Whatever is missing, null or nested."""
     both = Both(tmp_path, text)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
     @given(ROWS)
     def same(rows: list[Any]) -> None:
         original, ours = both.of(rows)
@@ -254,7 +255,7 @@ def test_two_roles_become_one_connection_that_is_told_to_need_both(tmp_path: Pat
 REFUSED = [
     ([(SINK, "        index: a-${kind}\n")], "index: a pipeline file writes to one index"),
     ([(SINK, "        index: a-%{yyyy}\n")], "index: a pipeline file writes to one index"),
-    ([(SINK, f"{SINK}        action: delete\n")], "action: a pipeline file does not delete documents"),
+    ([(SINK, f"{SINK}        action: delete\n")], "action: a pipeline file has no action 'delete'"),
     ([(SINK, f"{SINK}        actions: [{{type: index}}]\n")], "actions: a pipeline file has one action for all rows"),
     ([(SINK, f"{SINK}        include_keys: [a]\n")], "include_keys: the document is the row after"),
     ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: the document is the row after"),
@@ -283,7 +284,7 @@ REFUSED = [
     ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: the condition does not hold for bucket documents"),
     (
         [("  processor:\n", "  processor:\n    - drop_events: {drop_when: /a == 1}\n")],
-        "processor[0].drop_events: processors before ml_inference",
+        "processor[0].drop_events: a pipeline file runs processors on the outputs",
     ),
     (
         [(DELETE, ENRICH)],
@@ -298,7 +299,7 @@ REFUSED = [
         "buckets[1].bucket: a pipeline file ingests the outputs of its own jobs only",
     ),
     ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work_prefix"),
-    ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: globs match"),
+    ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: a suffix becomes a"),
     ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: a pipeline file selects"),
     ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: a pipeline file reads the outputs"),
     ([("compression: none", "compression: gzip")], "compression: a pipeline file reads the outputs of jobs without"),

@@ -23,6 +23,7 @@ from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.services.registry import adapter_of
 from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, option, read, with_options
 from tests.core.data_prepper.samples import SAMPLES
+from tests.examples import examples
 
 ROOT = Path(__file__).resolve().parents[3]
 ENRICH = """\
@@ -313,12 +314,12 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         (
             "    - s3_enrich:",
             "    - ml_inference: {host: a, model_id: b, output_path: s3://a/b, aws: {region: c}}\n    - s3_enrich:",
-            r":23 books.processor\[1\].ml_inference: a .* at most one ml_inference; the first is in line 17; write",
+            r":23 books.processor\[1\].ml_inference: a .* at most one ml_inference; the first is on line 17; write",
         ),
         (
             "  sink:\n",
             f"{ENRICH}  sink:\n",
-            r":32 books.processor\[2\].s3_enrich: a .* at most one s3_enrich; the first is in line 23; write all",
+            r":32 books.processor\[2\].s3_enrich: a .* at most one s3_enrich; the first is on line 23; write all",
         ),
         ("version: '2'", "version: two", r":1 version: not a version of Data Prepper; write version: '2'"),
         ("version: '2'", "version: '3'", r":1 version: 3 is later than 2.17, the latest .*; write version: '2'"),
@@ -360,7 +361,7 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         (SHORT, "books: \x01", r":1 not valid YAML: .*character"),
         (SHORT, "books: &a\n  source: *a", r":1 an alias \(\*name\) refers to this value; aliases are not"),
         (SHORT, "books: {? [a] : b}", r":1 books: a key must be a scalar, not a list or a mapping"),
-        ("  source:", "  sink: []\n  source:", r":33 books.sink: duplicate key, first defined in line 5; remove one"),
+        ("  source:", "  sink: []\n  source:", r":33 books.sink: duplicate key, first defined on line 5; remove one"),
         ("  # pipeline", "  procesor: []", r":4 books.procesor: unknown key. Did you mean 'processor'\?"),
         ("  # pipeline", "  route: []\n  routes: []", r":5 books.routes: route sets the same option; keep one of them"),
         ("  # pipeline", "  routes: {a: b}", r":4 books.routes: expected a YAML list"),
@@ -496,7 +497,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=VALUES)
 def test_any_file_is_read_or_refused(tmp_path: Path, value: Any) -> None:
     """Nothing else is raised."""
@@ -505,7 +506,7 @@ def test_any_file_is_read_or_refused(tmp_path: Path, value: Any) -> None:
     assert mistake_in(path) is None or re.match(rf"{path}:\d+ ", str(mistake_in(path)))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.sampled_from([*PARTS, "pipeline", "file"]),
     name=st.sampled_from(sorted(set(re.findall(r"([a-z_0-9]+):", SHORT)) | {"routes", "dlq", "entries", "range"})),

@@ -98,8 +98,8 @@ def test_reasons_say_what_is_wrong() -> None:
     read = entries(b'{\n  "a": "x\n  "b": 1\n}\nx\n[\n', Ndjson())
     assert [(entry.rows[0].line, entry.reason) for entry in read if isinstance(entry, Rejected)] == [
         (1, "not JSON: a string is not closed on its line"),
-        (2, "part of the invalid value that starts in line 1"),
-        (3, "part of the invalid value that starts in line 1"),
+        (2, "part of the invalid value that starts on line 1"),
+        (3, "part of the invalid value that starts on line 1"),
         (4, "neither a JSON object nor an array of objects"),
         (5, "neither a JSON object nor an array of objects"),
         (6, "the array that starts on this line is not closed; its objects were read"),

@@ -38,7 +38,7 @@ def holders(store: S3Objects, bucket: str) -> Holders:
 def test_so_many_jobs_have_a_slot_and_no_more(holders: Holders) -> None:
     """A job that has one finds it again."""
     holders.known = dict.fromkeys("abc", True)
-    assert [holders.slots().acquire(name) for name in "abcab"] == [True, True, False, True, True]
+    assert [bool(holders.slots().acquire(name)) for name in "abcab"] == [True, True, False, True, True]
 
 
 def test_of_racing_jobs_as_many_win_as_there_are_slots(holders: Holders) -> None:
@@ -62,9 +62,9 @@ def test_of_racing_jobs_as_many_win_as_there_are_slots(holders: Holders) -> None
 def test_a_slot_of_an_ended_job_is_taken_over(holders: Holders) -> None:
     """Nobody has to give it back: a killed run frees its slots by its jobs' ends."""
     holders.known = {"a": True, "b": True}
-    assert [holders.slots().acquire(name) for name in "ab"] == [True, True]
+    assert [bool(holders.slots().acquire(name)) for name in "ab"] == [True, True]
     holders.known["a"] = False
-    assert [holders.slots().acquire(name) for name in "cd"] == [True, False]
+    assert [bool(holders.slots().acquire(name)) for name in "cd"] == [True, False]
 
 
 def test_a_holder_that_never_submitted_loses_its_slot_after_a_while(holders: Holders) -> None:
@@ -94,3 +94,17 @@ def test_a_slot_that_is_found_again_is_held_anew(holders: Holders) -> None:
     assert holders.slots(1).acquire("a")
     holders.now += 2
     assert not holders.slots(1).acquire("b")
+
+
+def test_a_job_takes_slots_for_the_next_ones(holders: Holders) -> None:
+    """The first ones first; those that have a slot keep it, and the others get what is free."""
+    holders.known = dict.fromkeys("abcde", True)
+    slots = holders.slots(3)
+    assert slots.acquire("b") == {"b"}
+    assert slots.acquire("a", "b", "c", "d") == {"a", "b", "c"}
+    assert slots.acquire("e", "d") == set()
+    holders.known["b"] = False
+    assert slots.acquire("e", "d") == {"e"}
+    slots.release("e", "a")
+    assert slots.acquire("d", "b") == {"d", "b"}
+    assert {slot.holder for _, slot in slots.held()} == {"c", "d"}

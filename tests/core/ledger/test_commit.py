@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ledger import commit
+from opensearch_batch.core.ledger import needed_segments
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.commit import committed_entries, head_change
 from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, RunLedger, ScopeHead
@@ -134,7 +134,7 @@ def test_an_entry_counts_its_predictions_by_segment(
     runs: Runs, lookup_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the store keeps what the head names; keys without an answer have no segment."""
-    monkeypatch.setattr(commit, "LOOKUP_KEYS", lookup_keys)
+    monkeypatch.setattr(needed_segments, "LOOKUP_KEYS", lookup_keys)
     for job, names in {"j1": ("one", "two", "four"), "j2": ("three",)}.items():
         runs.store.add(job, 1, [(key(name), StoredAnswer(b"1")) for name in names])
     segments = list(runs.store.head().segments)

@@ -29,6 +29,7 @@ from opensearch_batch.core.ledger.rows import RecordState, RowsReader, with_verd
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.types.object_info import ObjectInfo
 from tests.core.ledger.model import Ledger, Model, Record, Source, deletions_of, table_of
+from tests.examples import examples
 
 records = st.builds(
     Record,
@@ -95,7 +96,7 @@ def source_after(source: dict[str, Source], step: Step, number: int) -> dict[str
     [Step({"a": []}), Step({"a": [], "b": [Record("1", "a")]})],
     {"part_rows": 1, "memory_bytes": 1, "pack_rows": 1},
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_the_ledger_is_what_the_model_says(mode: Mode, history: list[Step], limit: dict[str, int]) -> None:
     """Rows, counts of the classes and documents, after each run."""
     with pytest.MonkeyPatch.context() as patched:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, RetriableError
+from opensearch_batch.core.ledger.garbage import GRACE_S, LATE_S, new_name
 from opensearch_batch.core.ledger.head import ClaimLost, Entry, Head, ScopeHead
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
@@ -80,6 +81,43 @@ def test_only_the_last_claim_commits() -> None:
     assert head.load() == stored
     assert head.require(second) == stored
     assert head.commit(second, set_objects).objects == {"a": ENTRY}
+
+
+def test_a_process_that_paused_names_no_rows_that_may_be_deleted() -> None:
+    """Neither before its commit nor by it; rows that the head has named already stay."""
+    now, written = 1_700_000_000.0, f"rows/{new_name('0' * 32, now=1_700_000_000.0)}.parquet"
+    head = ScopeHead(MemoryObjects(), URI, clock=lambda: now)
+    claim = head.claim(AT_S, "run").claim
+
+    def change(head: Head) -> Head:
+        return msgspec.structs.replace(head, objects=with_entry("a", msgspec.structs.replace(ENTRY, rows=written)))
+
+    before = head.load()
+    now += LATE_S
+    for name in (head.amend, head.commit):
+        with pytest.raises(RetriableError, match=f"{written}: this process wrote the file so long ago"):
+            name(claim, change)
+    assert head.load() == before
+    now -= 1
+    head.amend(claim, change)
+    now += 2
+    assert head.commit(claim, change).files() == {written}
+
+
+def test_rows_are_marked_and_a_head_that_names_them_has_no_mark() -> None:
+    """They may be deleted when their grace period has passed."""
+    now = 1_700_000_000.0
+    rows = [f"rows/{new_name('0' * 32, now=now + number)}.parquet" for number in range(3)]
+    head = ScopeHead(MemoryObjects(), URI, clock=lambda: now)
+    claim = head.claim(AT_S, "run").claim
+    named = with_entry("a", msgspec.structs.replace(ENTRY, rows=rows[0]))
+    head.commit(claim, lambda head: msgspec.structs.replace(head, objects=named))
+    assert head.collect(rows, now=now) == []
+    assert head.load().garbage == dict.fromkeys(rows[1:], now)
+    more = named | with_entry("b", msgspec.structs.replace(ENTRY, rows=rows[1]))
+    head.commit(claim, lambda head: msgspec.structs.replace(head, objects=more))
+    assert head.load().garbage == {rows[2]: now}
+    assert head.collect(rows, now=now + GRACE_S) == rows[2:]
 
 
 def test_a_lost_response_is_recognized() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,19 +135,17 @@ def test_small_objects_share_a_file_and_large_ones_have_their_own() -> None:
     assert len({slices[uri].rows for uri in "abcd"}) == 3 == len(list(store.list("rows/")))
 
 
-def test_equal_rows_have_one_file(tmp_path: Path) -> None:
-    """So a repeated run writes nothing new, and leaves the file as it is."""
-    store = LocalFiles(tmp_path)
-    etags = []
-    for _ in range(2):
-        writer = RowsWriter(store, "rows")
+def test_equal_rows_have_files_of_their_own() -> None:
+    """So no process names a file that garbage collection is about to delete, because another one wrote it."""
+    store, parts = MemoryObjects(), []
+    for now in (1.0, 2.0):
+        writer = RowsWriter(store, "rows", clock=partial(float, now))
         writer.add("a", table_of(["x", "y"]))
-        part = writer.close()["a"]
-        etags += [item.etag for item in store.list("rows/")]
-    assert len(etags) == 2
-    assert etags[0] == etags[1]
-    assert part.rows.startswith("rows/")
-    assert read_all(RowsReader(store), part) == table_of(["x", "y"])
+        parts.append(writer.close()["a"])
+    assert [part.rows[:18] for part in parts] == ["rows/0000000003e8-", "rows/0000000007d0-"]
+    assert parts[0].rows[18:] == parts[1].rows[18:]
+    for part in parts:
+        assert read_all(RowsReader(store), part) == table_of(["x", "y"])
 
 
 def test_states_are_counted_exactly() -> None:

@@ -84,7 +84,7 @@ def test_deletions_are_read_as_they_were_written() -> None:
 def test_a_missing_or_damaged_file_is_an_error() -> None:
     """Wherever a byte changed, no record is read that was not written."""
     objects = MemoryObjects()
-    with pytest.raises(FatalError, match=r"0000\.parquet: the staged records are missing; clear prepare"):
+    with pytest.raises(FatalError, match=r"0000\.parquet: the staged file is missing; clear prepare"):
         list(read_staged(objects, URI))
     records = [StagedRecord("s3://lake/a", line, line, b"%d" % line * 50, KEYS[0]) for line in range(1, 40)]
     with StagedWriter(objects, URI) as writer:
@@ -102,7 +102,7 @@ def test_a_missing_or_damaged_file_is_an_error() -> None:
         except FatalError as error:
             errors.append(str(error))
     assert len(errors) > 50
-    assert all("the staged records are damaged" in error for error in errors)
+    assert all("the staged file is damaged" in error for error in errors)
 
 
 @settings(deadline=None)

@@ -69,6 +69,23 @@ def test_the_ledger_is_described(pipeline: Pipeline) -> None:
     assert described.bytes > 8 * 8
 
 
+def test_a_store_is_described_with_its_size_and_what_is_needed(pipeline: Pipeline) -> None:
+    """An answer that two records share counts twice; all count if nobody knows, because a head is damaged."""
+    pipeline.put("a.jsonl", record(1), {**record(1), "id": "same"}, record(4))
+    pipeline.run(on_removed="keep")
+    folder = pipeline.predictions
+    store(pipeline).register(pipeline.layout.scopes())
+    stored = [item.size_bytes for item in pipeline.objects.list(f"{folder}/")]
+    described = StoreState.of(pipeline.objects, folder)
+    assert (described.answers, described.needed, described.garbage) == (8, 6, 0)
+    assert (described.size.objects, described.size.bytes) == (len(stored), sum(stored))
+    # The keys of the shard that is closed.
+    store(pipeline).collect({}, retention_s=0)
+    assert StoreState.of(pipeline.objects, folder).garbage == 1
+    pipeline.objects.write(pipeline.layout.scope_head(SCOPE), b"{")
+    assert StoreState.of(pipeline.objects, folder).needed == 8
+
+
 def test_a_run_that_has_not_committed_is_named(pipeline: Pipeline) -> None:
     """Another run will do its work again."""
     pipeline.put("c.jsonl", record(9))

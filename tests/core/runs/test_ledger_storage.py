@@ -17,10 +17,10 @@ def test_the_storage_of_a_pipeline_is_that_of_its_files(monkeypatch: pytest.Monk
     for name in "ab":
         pipeline.put(f"{name}.jsonl", *({"id": f"{name}{number}", "text": name * (number + 1)} for number in range(4)))
     pipeline.run()
-    objects, layout = CountedObjects(pipeline.objects), pipeline.layout
+    objects, layout = CountedObjects.over(pipeline.objects), pipeline.layout
     ledger = [item.size_bytes for item in objects.list(layout.scopes())]
     segments = [item for item in objects.list(f"{layout.predictions()}/") if item.uri.endswith(".parquet")]
-    with objects.expect(list=1, read=1):
+    with objects.expect(LIST=1, GET=1):
         found = ledger_storage(CachedReader(objects), layout)
     assert found == LedgerStorage(
         answers=8,

@@ -24,6 +24,7 @@ from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import DELETIONS
 from tests.core.memory_objects import MemoryObjects
 from tests.core.runs.nights import SOURCE, Nights, record
+from tests.examples import examples
 from tests.stored import present
 
 DELETED = DeletedWhen("$.op", "delete")
@@ -110,7 +111,7 @@ class Model:
 
 
 @given(history=nights_of_history, deletes=st.booleans(), is_small=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_run_stages_what_differs_and_pays_once(history: list[Night], *, deletes: bool, is_small: bool) -> None:
     """Whatever happens to the source, wherever earlier runs stopped, and if nothing fits into memory."""
     nights = Nights(

@@ -10,6 +10,8 @@ import pytest
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords, decide, next_submission
 from opensearch_batch.core.ledger.answers import StoredAnswer
+from opensearch_batch.core.ledger.compaction import SMALL_SEGMENTS
+from opensearch_batch.core.ledger.garbage import GRACE_S, new_name
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, NewShard, PredictionStore
 from opensearch_batch.core.runs.retention import UNSUBMITTED_S, Retention
@@ -305,19 +307,79 @@ def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:
     assert work.names(folder) == needed
 
 
-def test_rows_that_no_head_names_go_unless_a_run_may_be_about_to_name_them(work: Work) -> None:
-    """Rows are named by their content, so a run does not write again what it has found."""
+def test_rows_that_no_head_names_go_after_their_grace_period(work: Work) -> None:
+    """A run that compares may read them still; what nobody named this way stays."""
+    old, named, new = (f"{new_name(f'{number:032x}', now=START)}.parquet" for number in range(3))
     rows = work.layout.scope_rows("one")
-    for name in ("old", "named"):
-        work.objects.write(f"{rows}/{name}.parquet", b"PAR1")
+    for name in (old, named, "notes.parquet"):
+        work.objects.write(f"{rows}/{name}", b"PAR1")
+    entry = Entry(f"{rows}/{named}", 0, 1, etag="e")
     document = JsonDocument(work.objects, work.layout.scope_head("one"), Head)
-    head = Head(
-        claim=ScopeClaim(2, "r2"), committed=1, objects={"s3://d/a": Entry(f"{rows}/named.parquet", 0, 1, etag="e")}
-    )
-    document.write(head)
-    work.clean(days=31)
-    assert work.names(rows) == {"old.parquet", "named.parquet"}
-    document.write(msgspec.structs.replace(head, committed=2))
-    work.objects.write(f"{rows}/new.parquet", b"PAR1")
+    document.write(Head(objects={"s3://d/a": entry}))
     work.clean()
-    assert work.names(rows) == {"named.parquet", "new.parquet"}
+    work.objects.write(f"{rows}/{new}", b"PAR1")
+    work.clean(days=GRACE_S / DAY_S - 0.001)
+    assert work.names(rows) == {named, new, old, "notes.parquet"}
+    assert set(present(document.read()).garbage) == {f"{rows}/{old}", f"{rows}/{new}"}
+    work.clean(days=0.002)
+    assert work.names(rows) == {named, new, "notes.parquet"}
+
+
+def test_rows_that_are_named_again_stay(work: Work) -> None:
+    """A head that was restored names them; their mark is gone, and so they are marked anew later."""
+    a, b = (f"{work.layout.scope_rows('one')}/{new_name(f'{number:032x}', now=START)}.parquet" for number in range(2))
+    work.objects.write(a, b"PAR1")
+    document = JsonDocument(work.objects, work.layout.scope_head("one"), Head)
+    document.write(Head())
+    work.clean()
+    marked = present(document.read())
+    assert marked.garbage == {a: START}
+    document.write(msgspec.structs.replace(marked, objects={"s3://d/a": Entry(a, 0, 1, etag="e")}))
+    work.objects.write(b, b"PAR1")
+    work.clean(days=GRACE_S / DAY_S)
+    assert present(work.objects.head(a))
+    assert set(present(document.read()).garbage) == {b}
+
+
+def test_heads_that_did_not_change_are_not_read_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many partitions there are; uses that are damaged are computed again."""
+    store, loaded = work.store(), list[str]()
+    for number in range(3):
+        store.add(f"job{number}", 1, [(KEYS[number], StoredAnswer(b"1"))])
+    for number, name in enumerate(store.head().segments):
+        work.head("p", f"scope{number}", name)
+    plain = JsonDocument.load
+
+    def load(document: Any) -> Any:
+        if "/ledger/" in document.uri:
+            loaded.append(document.uri)
+        return plain(document)
+
+    monkeypatch.setattr(JsonDocument, "load", load)
+    scopes = [work.layout.scope_head(f"scope{number}") for number in range(3)]
+    work.clean()
+    assert sorted(set(loaded)) == scopes
+    loaded.clear()
+    work.clean(days=31)
+    assert loaded == []
+    work.head("p", "scope1", *list(store.head().segments)[:1])
+    work.clean()
+    assert set(loaded) == {scopes[1]}
+    work.objects.write(f"{work.layout.predictions()}/scopes.json", b"{")
+    loaded.clear()
+    work.clean()
+    assert sorted(set(loaded)) == scopes
+    assert len(store.head().segments) == 3
+
+
+def test_a_compaction_that_fails_does_not_end_retention(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing depends on it; the reason is in the log, and other files go."""
+    store, segments = work.store(), list[str]()
+    for number in range(SMALL_SEGMENTS + 1):
+        store.add(f"job{number}", 1, [(number.to_bytes(16, "big"), StoredAnswer(b"1"))])
+        segments = list(store.head().segments)
+    work.head("p", "one", *segments)
+    work.job("a")
+    assert work.clean(days=31) == 1
+    assert "could not compact the prediction store" in caplog.text
+    assert list(store.head().segments) == segments

@@ -242,12 +242,12 @@ def test_a_run_of_many_shards_is_read_in_bounded_steps(running: ManyShards) -> N
     reader = CachedReader(running.objects, clock=lambda: now[0])
     unread = []
     for reads in [101, 101, 101, 101, 101]:
-        with running.objects.expect(list=1, read=1 + reads):
+        with running.objects.expect(LIST=1, GET=1 + reads):
             details = run_details(reader, LAYOUT, "r", first=500, limit=20)
         unread.append(details.unread)
     assert unread[:1] == [400 + 500]
     # All reports are remembered; now the jobs are read, the shown ones first.
-    with running.objects.expect(list=1, read=2 + 100):
+    with running.objects.expect(LIST=1, GET=2 + 100):
         details = run_details(reader, LAYOUT, "r", first=500, limit=20)
     assert details.shard_states == {"written": 500, "predicting": 10, "waiting": 80, "unknown": 410}
     assert (details.shards[0].job is not None, details.unread) == (True, 410)
@@ -258,16 +258,16 @@ def test_a_run_of_many_shards_is_read_whole_and_then_remembered(running: ManySha
     now = [0.0]
     reader = CachedReader(running.objects, clock=lambda: now[0])
     # Manifest and account, the reports, the jobs that are shown or not written yet, and the status of those in flight.
-    with running.objects.expect(list=1, read=2 + 500 + 50 + 500 + 10):
+    with running.objects.expect(LIST=1, GET=2 + 500 + 50 + 500 + 10):
         details = run_details(reader, LAYOUT, "r", max_reads=None)
     assert (details.unread, details.settled, details.indexed) == (0, 5_000, 5_000)
     assert details.shard_states == {"written": 500, "predicting": 10, "waiting": 490}
     assert details.job_states == {"COMPLETED": 500, "RUNNING": 10, "WAITING": 490}
     assert details.seconds_left is None
-    with running.objects.expect(list=1, read=2):
+    with running.objects.expect(LIST=1, GET=2):
         assert run_details(reader, LAYOUT, "r", max_reads=None) == details
     now[0] = 2.0
-    with running.objects.expect(list=1, read=2 + 500):
+    with running.objects.expect(LIST=1, GET=2 + 500):
         assert run_details(reader, LAYOUT, "r", max_reads=None) == details
 
 
@@ -288,11 +288,11 @@ def test_an_ended_run_of_many_shards_needs_three_reads_and_its_shown_jobs() -> N
     account = reconcile(run.objects, LAYOUT, run.manifest, run.manifest.shards, now=9.0)
     record_end(run.objects, LAYOUT, run.manifest, account)
     reader = CachedReader(run.objects)
-    with run.objects.expect(read=2 + 50):
+    with run.objects.expect(GET=2 + 50):
         details = run_details(reader, LAYOUT, "r")
     assert (details.shard_states, details.unread) == ({"written": SHARDS}, 0)
     assert (details.indexed, details.summary.ended_at) == (10 * SHARDS, 9.0)
     assert len(details.throughput.intervals) <= 120
     assert sum(each.documents for each in details.throughput.intervals) == 10 * SHARDS
-    with run.objects.expect(read=2):
+    with run.objects.expect(GET=2):
         run_details(reader, LAYOUT, "r")

@@ -62,25 +62,25 @@ def keys(runs: list[RunSummary]) -> list[str]:
 def test_the_newest_of_ten_thousand_runs_are_one_listing_and_one_read_each(history: CountedObjects) -> None:
     """They are read once, and an older page costs the same."""
     reader = CachedReader(history)
-    with history.expect(list=1, read=50):
+    with history.expect(LIST=1, GET=50):
         newest = recent_runs(reader, LAYOUT, limit=50)
     assert keys(newest) == [f"k{number}" for number in range(9_999, 9_949, -1)]
-    with history.expect(list=1):
+    with history.expect(LIST=1):
         assert recent_runs(reader, LAYOUT, limit=50) == newest
-    with history.expect(list=1, read=50):
+    with history.expect(LIST=1, GET=50):
         older = recent_runs(reader, LAYOUT, limit=50, before=newest[-1])
     assert keys(older) == [f"k{number}" for number in range(9_949, 9_899, -1)]
     oldest = RunSummary(pipeline="p", run_key="k20", started_at=NOW + 60 * 20)
-    with history.expect(list=1, read=20):
+    with history.expect(LIST=1, GET=20):
         assert len(recent_runs(reader, LAYOUT, limit=50, before=oldest)) == 20
 
 
 def test_jobs_in_flight_are_found_without_the_ended_runs(history: CountedObjects) -> None:
     """The newest summaries tell which runs may have some."""
     reader = CachedReader(history)
-    with history.expect(list=2, read=MAX_LISTED_RUNS):
+    with history.expect(LIST=2, GET=MAX_LISTED_RUNS):
         assert running_jobs(reader, LAYOUT).jobs == []
-    with history.expect(list=2):
+    with history.expect(LIST=2):
         running_jobs(reader, LAYOUT)
 
 
@@ -110,7 +110,7 @@ def test_a_run_writes_two_summaries_of_one_name() -> None:
     objects = CountedObjects()
     shards = [Shard(str(number), f"job{number}", documents=2) for number in range(1_000)]
     manifest = manifest_at(NOW, shards=shards, remarks=["r"] * 1_000)
-    with objects.expect():
+    with objects.expect(PUT=1):
         record_start(objects, LAYOUT, manifest)
     (first,) = objects.list(LAYOUT.summaries())
     counts = ShardRunCounts(read=2_000, indexed=1_999, dead_letters=1)
@@ -164,7 +164,7 @@ def test_summaries_go_after_the_age_of_the_history() -> None:
     objects = CountedObjects()
     for number in range(3):
         save_summary(objects, number)
-    with objects.expect(list=1):
+    with objects.expect(LIST=1, DELETE=2):
         assert delete_old_summaries(objects, LAYOUT, now=NOW + HISTORY_S + 90.0) == 2
     assert keys(recent_runs(CachedReader(objects), LAYOUT)) == ["k2"]
     assert delete_old_summaries(objects, LAYOUT, now=NOW + HISTORY_S + 900.0, keep_s=HISTORY_S + 900.0) == 0
@@ -216,7 +216,7 @@ def test_the_jobs_in_flight_are_those_of_slots_and_of_runs_that_have_not_ended(j
     """The oldest is the first."""
     reader = CachedReader(jobs.objects)
     # The slots, the summary, the manifest, the records of seven jobs, and what three of them reported.
-    with jobs.objects.expect(list=2, read=4 + 1 + 1 + 7 + 3):
+    with jobs.objects.expect(LIST=2, GET=4 + 1 + 1 + 7 + 3):
         found = running_jobs(reader, LAYOUT, now=NOW + 10)
     assert [(job.job_key, job.run_key, job.shard, job.records, job.state) for job in found.jobs] == [
         ("foreign", "", "", 0, "RUNNING"),

@@ -25,6 +25,7 @@ from opensearch_batch.core.types.rows import RowLimit
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
 from tests.core.whole_runs import Pipeline, Run, document_of
+from tests.examples import examples
 from tests.stored import present
 
 Record = dict[str, str]
@@ -248,7 +249,7 @@ def hashes_of(name: str, content: bytes) -> list[tuple[str, list[bytes]]]:
 
 
 @given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_same_rows_have_the_same_keys_in_any_format(rows: list[tuple[str, str]]) -> None:
     """Their values are strings, which all formats have."""
     records = [{"id": str(number), "text": text, "more": more} for number, (text, more) in enumerate(rows)]

@@ -20,6 +20,7 @@ from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.sharding.cut import ShardCut
 from tests.core import whole_runs
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
+from tests.examples import examples
 from tests.stored import present
 
 SERVICES = ["openai", "sagemaker"]
@@ -326,7 +327,7 @@ class History:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=st.lists(events, max_size=12), failing=st.sampled_from([(), (), ("text 1",), ("text 1", "text 2")]))
 def test_the_index_is_what_the_source_says_and_each_text_is_paid_once(
     service: str, history: list[Any], failing: tuple[str, ...]
@@ -564,7 +565,7 @@ class Days:
         return {each["id"]: document_of(each) for day in DAYS for rows in self.days[day].values() for each in rows}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=st.lists(st.one_of(arrivals, day_runs), max_size=12), order=st.permutations(DAYS))
 def test_the_newest_partition_wins_in_any_order_of_runs(history: list[Any], order: list[str]) -> None:
     """Partitions share the prediction store, so a text is paid for once in all of them."""

@@ -32,6 +32,7 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import RowLimit
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
+from tests.examples import examples
 
 URI = "s3://in/a.jsonl"
 DELETED = DeletedWhen("$.op", "delete")
@@ -105,7 +106,7 @@ def stored(content: bytes, uri: str = URI) -> tuple[MemoryObjects, ObjectInfo]:
     ids=st.sampled_from(IDS),
     block_bytes=st.sampled_from([30, 1 << 20]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_blocks_are_read_as_lines_are(
     service: str, inputs: int, *, content: list[bytes], end: bytes, ids: DocumentIds, block_bytes: int
 ) -> None:

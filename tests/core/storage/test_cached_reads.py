@@ -35,7 +35,7 @@ def test_a_version_is_read_once(objects: CountedObjects) -> None:
     """Another version is read again, and one that is not known is read each time."""
     reader = CachedReader(objects)
     for version, reads in (("a", 3), ("a", 0), ("b", 3), (None, 3), (None, 3)):
-        with objects.expect(read=reads):
+        with objects.expect(GET=reads):
             found = reader.read(uris(3, version), Number)
         assert found == {f"s3://w/{number}": Number(number) for number in range(3)}
 
@@ -51,7 +51,7 @@ def test_a_document_stays_fresh_for_as_long_as_its_value_says(objects: CountedOb
 
     for at, reads in ((0.0, 3), (0.5, 1), (1.5, 2), (11.0, 3)):
         now[0] = at
-        with objects.expect(read=reads):
+        with objects.expect(GET=reads):
             assert reader.read(wanted, Number, fresh_s=fresh_s)["s3://w/absent"] is None
 
 
@@ -78,7 +78,7 @@ def test_the_memory_of_a_reader_is_bounded(objects: CountedObjects) -> None:
     reader.read(uris(2, "a"), Number)
     reader.read(uris(1, "a"), Number)
     reader.read([Wanted("s3://w/2", "a")], Number)
-    with objects.expect(read=1):
+    with objects.expect(GET=1):
         reader.read(uris(2, "a"), Number)
 
 

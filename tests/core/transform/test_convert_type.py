@@ -216,7 +216,7 @@ def test_time_formats(pattern: str, text: str, expected: datetime) -> None:
     ("options", "part"),
     [
         ({}, "write key, keys or coerce_strings"),
-        ({"key": "a", "keys": ["b"]}, "set exactly one of key and keys"),
+        ({"key": "a", "keys": ["b"]}, "both key and keys are set; remove one"),
         ({"key": "ä"}, "key: 'ä' is not a valid key"),
         ({"keys": ["a", "ä"]}, "keys[1]: 'ä' is not a valid key"),
         ({"key": "a", "iterate_on": ""}, "iterate_on is empty"),

@@ -17,6 +17,7 @@ from include.local_stack.ai_services.model import (
     fetch,
     take_from_wheel,
 )
+from include.local_stack.ai_services.vector_cache import VectorCache
 
 TEXTS = ["a cat sleeps on the sofa", "the kitten naps on the couch", "interest rates rose by half a percent"]
 
@@ -51,6 +52,26 @@ def test_batching_keeps_vectors_and_order(ai_model: MiniLM) -> None:
     together = ai_model.encode(texts)
     for index in (0, 17, 39, 99):
         assert np.abs(together[index] - ai_model.encode([texts[index]])[0]).max() < 1e-5
+
+
+def test_a_text_is_computed_once(ai_model_dir: Path, tmp_path: Path) -> None:
+    """Another process finds the vectors of the first, bit for bit; each counts the texts that it was given."""
+    cache = VectorCache(tmp_path / "vectors.sqlite")
+    own = np.arange(DIMENSION, dtype=np.float32)
+    cache.write({"known": own.tobytes()})
+    first, second = (MiniLM(ai_model_dir, cache=cache) for _ in range(2))
+    vectors = first.encode([*TEXTS, "known", TEXTS[0]])
+    assert (vectors[3] == own).all()
+    assert cache.read([*TEXTS, "another"]) == {text: vectors[at].tobytes() for at, text in enumerate(TEXTS)}
+    assert (second.encode(["another", *TEXTS])[1:] == vectors[:3]).all()
+    assert (first.encoded, second.encoded) == (5, 4)
+
+
+def test_a_cache_that_is_damaged_has_no_vectors(ai_model_dir: Path, tmp_path: Path) -> None:
+    """Its texts are computed."""
+    path = tmp_path / "vectors.sqlite"
+    path.write_bytes(b"no database" * 100)
+    assert MiniLM(ai_model_dir, cache=VectorCache(path)).encode(TEXTS).shape == (3, DIMENSION)
 
 
 def test_no_texts_give_no_vectors(ai_model: MiniLM) -> None:

@@ -22,7 +22,7 @@ Node = Any
 # Airflow reads the file each time it parses DAG files, and a parse has a time limit.
 MAX_FILE_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100
 NULL = "tag:yaml.org,2002:null"
-_BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
+_BLOCK_START = "; the block starts on line {}: check its hyphens, indentation and quotes"
 _PATH_SUFFIX = re.compile(r" - at `(?P<path>[^`]+)`$")
 _PATH_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 # Error messages of msgspec.
@@ -35,7 +35,8 @@ class YamlFile:
     """A YAML file; `tree` is its root node, None if the file is empty, and `root` the name of the root in messages.
 
     ConfigError is raised if the file cannot be read, is not valid YAML, is too large or too deeply nested, or has a
-    duplicate key; with ``aliases=False`` also if it has an alias.
+    duplicate key, a key that is a list or a mapping, or a second document; with ``aliases=False`` also if it has an
+    alias.
     """
 
     def __init__(self, path: Path, *, root: str = "pipeline", aliases: bool = True) -> None:
@@ -75,7 +76,10 @@ class YamlFile:
         return node_at(self.tree, keys)
 
     def value(self) -> object:
-        """Return the content as Python values, as in YAML 1.1; raise ConfigError for an invalid tag or value."""
+        """Return the content as Python values, as in YAML 1.1, and ``{}`` for an empty file.
+
+        Raise ConfigError for an invalid tag or value.
+        """
         import yaml
 
         if self.tree is None:
@@ -101,7 +105,7 @@ class YamlFile:
         # libyaml is five times as fast, but PyYAML may be installed without it.
         loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            self._refuse_deep(yaml.parse(text, Loader=loader_class))
+            self._refuse_deep_nesting(yaml.parse(text, Loader=loader_class))
             loader = loader_class(text)
             try:
                 return self._document(loader)
@@ -113,7 +117,7 @@ class YamlFile:
             # The original error message quotes the file, which may contain a password.
             raise self._yaml_error(error) from None
 
-    def _refuse_deep(self, events: Iterator[yaml.Event]) -> None:
+    def _refuse_deep_nesting(self, events: Iterator[yaml.Event]) -> None:
         """Raise ConfigError if the nesting exceeds `MAX_DEPTH`; very deep nesting makes libyaml crash the process."""
         import yaml
 
@@ -170,7 +174,7 @@ class YamlFile:
                     cause = "a key must be a scalar, not a list or a mapping"
                     raise ConfigError(f"{self.path}:{line} {dotted(keys) or self._root}: {cause}")
                 if name.value in seen:
-                    cause = f"duplicate key, first defined in line {seen[name.value]}; remove one"
+                    cause = f"duplicate key, first defined on line {seen[name.value]}; remove one"
                     raise ConfigError(f"{self.path}:{line} {dotted((*keys, name.value))}: {cause}")
                 seen[name.value] = line
 
@@ -206,7 +210,7 @@ def _size(node: Node, sizes: dict[int, int]) -> int:
     stored = sizes.get(id(node))
     if stored is not None:
         return stored
-    # The size of an alias inside the node to which it refers.
+    # An alias inside this node that refers to it gets this size, so the total exceeds `MAX_VALUES`.
     sizes[id(node)] = MAX_VALUES + 1
     children = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
     size = 1 if node.id == "scalar" else 1 + sum(_size(child, sizes) for child in children)

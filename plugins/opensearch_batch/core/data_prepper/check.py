@@ -26,7 +26,10 @@ _NO_ID = (
 
 
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[CheckResult]:
-    """Check files. A pipeline name in a Data Prepper file must not be the name of a pipeline in another file."""
+    """Check files. A pipeline name in a Data Prepper file must not be the name of a pipeline in another file.
+
+    `listing` is the text of a listing of the source, from which the jobs of a pipeline file are estimated.
+    """
     results = list[CheckResult]()
     checked_by_name: dict[str, CheckResult] = {}
     for path in paths:
@@ -83,7 +86,7 @@ def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
 
 
 def _summary(compiled: CompiledPipeline) -> PipelineSummary:
-    """Return the summary of a pipeline. Its sources are the inputs of jobs, or the objects with rows if no job runs."""
+    """Return the summary of a pipeline. Its sources are the inputs of jobs, or all objects if no job runs."""
     buckets = [bucket for bucket in compiled.source.buckets if compiled.ml and bucket.selection == "metadata_only"]
     sources = [
         f"s3://{bucket.name}/{prefix}"

@@ -176,7 +176,7 @@ class CompiledPipeline:
             add_metadata=self._metadata_writer() if work_item.with_metadata else None,
             enrich=self.enrich(),
             records=records,
-            passes_arrays=isinstance(self.pipeline.sinks[number][1], OpenSearchSink),
+            unparsed_arrays=isinstance(self.pipeline.sinks[number][1], OpenSearchSink),
         )
         return EventDocumentFactory(self.flow, options, identity=self.sink_identity(number), reading=reading)
 

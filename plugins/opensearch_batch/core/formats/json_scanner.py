@@ -1,8 +1,8 @@
 """Finds JSON objects in lines: several objects on a line, one object on several lines, or elements of an array.
 
-If a value is invalid, only its first line is rejected, and the lines after it are scanned again. Hand-written, because
-a decoder does not distinguish an incomplete value from an invalid value, and `JSONDecoder.raw_decode` takes 1.2 to 20
-times as long for rows with vectors.
+If a value is invalid, its first line and the more indented lines after it are rejected, and the other lines are scanned
+again. Hand-written, because a decoder does not distinguish an incomplete value from an invalid value, and
+`JSONDecoder.raw_decode` takes 1.2 to 20 times as long for rows with vectors.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Scanner:
         # The array at the root that is not closed yet: its first line, and whether the last token was an element.
         self._array: tuple[Row | None, bool] = (None, False)
         self._array_before: tuple[Row | None, bool] = self._array
+        # The first line of an invalid value, until a line with the same or less indentation follows.
         self._invalid: Line | None = None
 
     @property
@@ -72,7 +73,7 @@ class Scanner:
         while waiting:
             line = waiting.popleft()
             if self._invalid is not None and _indent(line) > _indent(self._invalid):
-                reason = f"part of the invalid value that starts in line {self._invalid.number}"
+                reason = f"part of the invalid value that starts on line {self._invalid.number}"
                 yield Rejected((self._row(line),), reason)
                 continue
             self._invalid = None

@@ -3,8 +3,9 @@
 A line that looks like exactly one object becomes a row without being parsed; if it is not valid JSON, the code that
 later decodes the row rejects it. The reader recognizes such a line by its first and last characters, by a search for a
 second object, and by the start of the next line, because JSON continues after a complete value only with ``,``, ``]``
-or ``}``. All other lines are scanned. If a value is invalid, only its first line is rejected.
-Source: Data Prepper's NdjsonInputCodec, which stops reading the object at an invalid value.
+or ``}``. All other lines are scanned. If a value is invalid, its first line and the more indented lines after it are
+rejected.
+Source: Data Prepper's NdjsonInputCodec, which stops reading the S3 object at an invalid value.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ _MAX_SEARCHES = 8
 
 
 class Ndjson(Options, frozen=True, kw_only=True):
-    """Reads JSON objects in sequence or in arrays; without `include_empty_objects`, empty objects are blank."""
+    """Reads JSON objects in sequence or in arrays. Without `include_empty_objects`, empty ones count as blank lines."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "objects are read by the codec, whatever their extension"}
 
     include_empty_objects: bool = False
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the objects without line breaks."""
+        """Yield the objects, each on one line, and the blank and rejected lines."""
         scanner = Scanner(source, uri, limit, include_empty_objects=self.include_empty_objects)
         if ends_in_cr(stream):
             for line in lines(stream, max_line_bytes=limit.max_bytes):
@@ -67,8 +68,8 @@ class NdjsonFile(StreamedFile):
 def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_bytes: int) -> Iterator[SourceEntry]:
     """Yield a line that is one object as a row, and pass every other line to the scanner.
 
-    `pending` is such a row until the next line shows that the object ends with its line. The largest
-    sources are read here, so this function reads the stream itself and inlines function calls.
+    `pending` is the row of the previous line, until the start of this line shows that the object does not continue. The
+    largest sources are read here, so this function reads the stream itself and inlines function calls.
     """
     readline, in_value, pending, number, offset = stream.readline, False, None, 0, 0
     while raw := readline(max_bytes + len(b"\r\n")):

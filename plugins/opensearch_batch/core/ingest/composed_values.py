@@ -1,7 +1,7 @@
 """Reads the mapped values of composed rows from records and answers, without composing the rows.
 
-A vector is most of a row. Its text is made of the stored floats once, and goes to the document as it is: it is not
-searched in a row, and its length is known.
+Vectors are most of a row's bytes. The text of a vector is formatted once, from the stored floats, and copied to the
+document. With a composed row, the vector would also have to be found in the row, and its values counted.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from opensearch_batch.core.types.rows import Row
 _FLOAT_BYTES = 4
 # The bytes of 0.0 and -0.0.
 _ZEROS = (b"\0\0\0\0", b"\0\0\0\x80")
-# No vector of 32-bit floats fits a field of other numbers.
+# No vector has this size, so `FieldMap` checks every vector for a field that does not store 32-bit floats.
 _NO_SIZE = -1
-# In place of the number of a vector: the value is in the rest of the answer.
+# In place of the position of a vector: the value is in `StoredAnswer.rest`.
 _IN_REST = -1
 
 
 class _Output(NamedTuple):
-    """Where a value is: the number of its vector, or `_IN_REST`; and the size of the vectors of its vector field."""
+    """Where a value is in an answer: the position of its vector in `StoredAnswer.vectors`, or `_IN_REST`.
 
-    number: int
+    If a vector field gets the value, `size_bytes` is the size of a vector that fits the field, and `cosine` whether the
+    field refuses zero vectors.
+    """
+
+    position: int
     size_bytes: int = 0
     cosine: bool = False
 
@@ -37,8 +41,8 @@ class _Output(NamedTuple):
 class ComposedValues:
     """Reads the values of a field map over composed rows.
 
-    `output_members` are the members of an output row, if it contains its record; None if records and output rows are
-    members of the composed row.
+    `output_members` are the names of the members that the service adds to a record, if its output rows contain their
+    records; None if a composed row is ``{"record": …, "output": …}``.
     """
 
     def __init__(
@@ -56,12 +60,12 @@ class ComposedValues:
             part = path if output_members is not None or is_output else _inside(RECORD, path)
             order.append((is_output, len(outputs if is_output else records)))
             (outputs if is_output else records).append((name, part))
-        # A wildcard in front of a member finds members of the record and of the output row.
+        # A path that does not start with a name may match members of the record and of the service's output.
         self._is_separable = bool(records) and all(
             path != "$" and (output_members is None or first_name(path) not in {None, "*"}) for _, path in records
         )
         self._order = [len(records) * is_output + at for is_output, at in order]
-        # The last path; its value is the record itself.
+        # `WHOLE_RECORD` is the last path, and `read` appends its value, the record, after all others.
         self._order += [len(records) + len(outputs)] * has_whole
         self._read_record, self._read_rest = RowReader(records).values, RowReader(outputs).values
         self._rest_format = b"%b" if output_members is not None else b'{"%b":%%b}' % OUTPUT.encode()
@@ -85,7 +89,7 @@ class ComposedValues:
                     values = self._read_record(row.content)
                     is_checked = self._add_outputs(values, answer, plan)
                 except RecordRejected:
-                    # The composed row is rejected for the reason that a user sees in the dead letter.
+                    # Reading the composed row raises the error whose text is the reason in the dead letter.
                     return self._field_map.read(0, self._compose(row))
                 values.append(row.content)
                 in_order = [values[at] for at in self._order]
@@ -93,15 +97,15 @@ class ComposedValues:
         return self._field_map.read(0, self._compose(row))
 
     def _add_outputs(self, values: Values, answer: StoredAnswer, plan: list[_Output]) -> bool:
-        """Append the values of an answer; return whether the vectors of all vector fields surely fit them."""
+        """Append the values of an answer; return whether the values of all vector fields are known to fit."""
         rest, is_checked = list[Text | None](), self._has_all_vectors
-        for at, (number, size_bytes, cosine) in enumerate(plan):
-            if number == _IN_REST:
+        for at, (position, size_bytes, cosine) in enumerate(plan):
+            if position == _IN_REST:
                 rest = rest or self._read_rest(self._rest_format % answer.rest)
                 values.append(rest[at])
                 is_checked = is_checked and not size_bytes
                 continue
-            vector = answer.vectors[number]
+            vector = answer.vectors[position]
             values.append(self._vector_text(vector))
             # A vector that starts with a zero may be a zero vector.
             if size_bytes and (len(vector) != size_bytes or (cosine and vector[:_FLOAT_BYTES] in _ZEROS)):
@@ -109,18 +113,21 @@ class ComposedValues:
         return is_checked
 
     def _plan(self, answer: StoredAnswer) -> list[_Output] | None:
-        """Return where the values of the paths are; None if a path leads to a record id, or to a part of a vector."""
+        """Return where the values of the paths are in an answer.
+
+        None if a path leads to a record id, to a part of a vector, or to a value that contains one of them.
+        """
         plan, cut = list[_Output](), answer.paths
         for path, field in zip(self._paths, self._fields, strict=True):
             is_vector = path in cut and answer.vectors[cut.index(path)] != b""
             if not is_vector and any(overlap(path, other) for other in cut):
                 return None
-            number = cut.index(path) if is_vector else _IN_REST
+            position = cut.index(path) if is_vector else _IN_REST
             if field is None:
-                plan.append(_Output(number))
+                plan.append(_Output(position))
             else:
                 size_bytes = _FLOAT_BYTES * field.dimension if field.data_type == "float" else _NO_SIZE
-                plan.append(_Output(number, size_bytes, field.cosine))
+                plan.append(_Output(position, size_bytes, field.cosine))
         return plan
 
 

@@ -37,7 +37,7 @@ class EventOptions(msgspec.Struct, frozen=True):
         sink: the position of the sink in the flow.
         add_metadata: adds the bucket and key of a row's object to its event; None to add nothing.
         records: maps the URI of each output object to the URI of its job's input object.
-        passes_arrays: leave the validation of long arrays of numbers to the index.
+        unparsed_arrays: do not parse long arrays of numbers; the index validates them.
     """
 
     items: ItemFactory
@@ -45,7 +45,7 @@ class EventOptions(msgspec.Struct, frozen=True):
     add_metadata: MetadataWriter | None = None
     enrich: Enrich | None = None
     records: Mapping[str, str] = {}
-    passes_arrays: bool = False
+    unparsed_arrays: bool = False
 
 
 class EventDocuments(SourceRows):
@@ -61,7 +61,7 @@ class EventDocuments(SourceRows):
         self._records = options.records
         # Different input objects may have the same keys, so a key includes the number of its object.
         self._numbers = {uri: str(number) for number, uri in enumerate(dict.fromkeys(options.records.values()))}
-        self._parse = Event.with_unparsed_array if options.passes_arrays else Event.of
+        self._parse = Event.with_unparsed_array if options.unparsed_arrays else Event.of
         self._composer = reading.composer
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 

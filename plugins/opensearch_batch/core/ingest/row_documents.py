@@ -67,15 +67,15 @@ def _options(location: str, configured: Mapping[str, Any]) -> tuple[str, Process
 
 
 def vector_fields_of(processors: Processors, members: Container[str]) -> list[str]:
-    """Return the fields to which processors copy predictions; `members` contain the predictions of a row."""
+    """Return the fields to which processors copy predictions; `members` are the row's members with predictions."""
     return prediction_fields(options_of(processors), members)
 
 
 def member_at(path: str, option: str) -> EventFormatter:
-    """Return a function that reads the string at a path of an event, or ``""`` if it is absent or null.
+    """Return a function that reads the string or number at a path of an event as text, ``""`` if it is absent or null.
 
-    The function raises RecordRejected, naming the `option`, for an array or object. A path that names no member of an
-    event is a ConfigError.
+    The function raises RecordRejected, naming the `option`, for an array, an object or a text that is too long. A path
+    that names no member of an event is a ConfigError.
     """
     key = _key(path, option)
 
@@ -103,7 +103,7 @@ def row_flow(request: IngestRequest) -> Flow:
     return Flow(steps, [(WHEN, compile_condition(request.when))], [(WHEN,)])
 
 
-def _event_options(request: IngestRequest, reading: Reading, *, passes_arrays: bool) -> EventOptions:
+def _event_options(request: IngestRequest, reading: Reading, *, unparsed_arrays: bool) -> EventOptions:
     id_path = request.field_map.get(ID_FIELD)
     items = IndexItemFactory(
         id_of=None if id_path is None else member_at(id_path, "id"),
@@ -112,19 +112,19 @@ def _event_options(request: IngestRequest, reading: Reading, *, passes_arrays: b
         origin_of=reading.origin_of,
         version=request.version,
     )
-    return EventOptions(items, passes_arrays=passes_arrays)
+    return EventOptions(items, unparsed_arrays=unparsed_arrays)
 
 
 def row_documents(request: IngestRequest, sources: Sequence[Source], reading: Reading) -> EventDocuments:
     """Return the documents of sources for a test of a pipeline file or a replay, which do not use the ingest engine."""
-    return EventDocuments(row_flow(request), _event_options(request, reading, passes_arrays=False), sources, reading)
+    return EventDocuments(row_flow(request), _event_options(request, reading, unparsed_arrays=False), sources, reading)
 
 
 def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocumentFactory:
     """Return the factory that makes the documents of an ingest."""
     return EventDocumentFactory(
         lambda: row_flow(request),
-        _event_options(request, reading, passes_arrays=True),
+        _event_options(request, reading, unparsed_arrays=True),
         identity=[
             request.processors,
             request.when,

@@ -1,6 +1,6 @@
 """Checks that a job's input, if it is the user's own object, has not changed since prepare read it.
 
-The job key is a digest of the content that prepare read, but the service reads the object when the job starts. So the
+The job key is derived from the content that prepare read, but the service reads the object when the job starts. So the
 ETag is compared before the paid call and at the job's end: predictions for another version must not be stored under
 the key.
 """
@@ -25,7 +25,10 @@ def check_input(objects: Objects, record: JobRecord) -> None:
 
 
 def checked_end(objects: Objects, record: JobRecord, end: End) -> End:
-    """Return the end of a job: UNUSABLE instead of COMPLETED if its input changed (not: was deleted) while it ran."""
+    """Return the end of a job, or UNUSABLE for a completed job whose input changed while it ran.
+
+    A deletion is accepted: the completed job has read its input.
+    """
     if end.state != "COMPLETED" or not record.input_etag:
         return end
     current = objects.head(record.input)

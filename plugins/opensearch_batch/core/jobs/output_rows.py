@@ -65,7 +65,7 @@ class OutputRows(msgspec.Struct, frozen=True):
     row_matching: RowMatching
 
     def read(self, job_output: JobOutput) -> Iterator[OutputRow]:
-        """Yield the rows; one that cannot be decoded has an error. Raise OutputUnusable if an object was deleted."""
+        """Yield the rows; one that cannot be decoded has an error. Raise OutputUnusable if an output was deleted."""
         listed = [list_output(self.objects, uri) for uri in job_output.uris]
         if not all(listed):
             raise job_output.unusable(f"{', '.join(job_output.uris)}: the job's output was deleted")
@@ -86,7 +86,7 @@ class OutputRows(msgspec.Struct, frozen=True):
         """Raise OutputUnusable if rows have no ids, and their number differs from the job's number of records."""
         if self.row_matching != "by_id" and rows != records:
             uris = ", ".join(job_output.uris)
-            raise job_output.unusable(f"{uris}: {rows} rows for {records} records, and no row names its record")
+            raise job_output.unusable(f"{uris}: {rows} rows for {records} records, and the rows have no record ids")
 
     def _position(self, prediction: PredictionRow, index: int) -> int | None:
         return position_of(prediction.record_id) if self.row_matching == "by_id" else index

@@ -44,26 +44,29 @@ class Slots:
         self._is_in_flight = is_in_flight
         self._clock = clock
 
-    def acquire(self, holder: str) -> bool:
-        """Acquire a slot for a job, or renew the slot that it holds; return False if other jobs hold all slots."""
+    def acquire(self, *holders: str) -> set[str]:
+        """Acquire slots for jobs, the first ones first, or renew those that they hold; return the jobs with a slot."""
         slots = [(slot, slot.load()) for slot in self._slots]
-        acquired = Slot(holder, self._clock())
+        acquired = set[str]()
         for slot, stored in slots:
             # Renew the slot, so that no other job takes it over while this job is about to be submitted.
-            if stored and stored.value.holder == holder and slot.swap(acquired, etag=stored.etag):
-                return True
+            if stored and stored.value.holder in holders and self._take(slot, stored.value.holder, stored.etag):
+                acquired.add(stored.value.holder)
+        lacking = [holder for holder in holders if holder not in acquired]
         for slot, stored in slots:
-            if stored and self._is_held(stored.value):
+            if not lacking:
+                break
+            if stored and (stored.value.holder in acquired or self._is_held(stored.value)):
                 continue
-            if slot.swap(acquired, etag=stored and stored.etag):
-                return True
-        return False
+            if self._take(slot, lacking[0], stored and stored.etag):
+                acquired.add(lacking.pop(0))
+        return acquired
 
-    def release(self, holder: str) -> None:
-        """Release the slot of a job, if it holds one."""
+    def release(self, *holders: str) -> None:
+        """Release the slots of jobs, if they hold some."""
         for slot in self._slots:
             stored = slot.load()
-            if stored and stored.value.holder == holder:
+            if stored and stored.value.holder in holders:
                 slot.swap(Slot(), etag=stored.etag)
 
     def held(self) -> list[tuple[str, Slot]]:
@@ -79,6 +82,9 @@ class Slots:
     def holders(self) -> str:
         """Return the held slots and their holders as a text for messages."""
         return "; ".join(f"{uri} is held by {slot.holder}" for uri, slot in self.held())
+
+    def _take(self, slot: JsonDocument[Slot], holder: str, etag: str | None) -> bool:
+        return slot.swap(Slot(holder, self._clock()), etag=etag)
 
     def _is_held(self, slot: Slot) -> bool:
         if slot.holder == FREE:

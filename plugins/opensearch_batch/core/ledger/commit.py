@@ -6,32 +6,31 @@ that lost its claim, leaves files that nothing names, and the next run repeats i
 
 from __future__ import annotations
 
+import logging
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.errors import BatchError, FatalError
 from opensearch_batch.core.ledger.head import Entry, Head, RunLedger, ScopeHead, in_file_order
-from opensearch_batch.core.ledger.key_index import row_keys
+from opensearch_batch.core.ledger.needed_segments import NeededSegments
 from opensearch_batch.core.ledger.predictions import PredictionStore
+from opensearch_batch.core.ledger.repacking import Moved, moved, repack, to_repack
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, RowsSlice, RowsWriter, decided
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from opensearch_batch.core.ledger.key_index import Keys
-
-# Keys of several objects are looked up together until there are so many.
-LOOKUP_KEYS = 1 << 20
+log = logging.getLogger(__name__)
 
 
 def announce(objects: Objects, layout: Layout, manifest: Manifest, ledger: RunLedger) -> None:
@@ -73,8 +72,36 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
         # In place, the index counts the versions.
         version=1 if manifest.in_place else manifest.version,
     )
-    head = ScopeHead(objects, layout.scope_head(manifest.scope))
-    return head.commit(manifest.claim, head_change(ledger, entries, manifest))
+    document, claim = ScopeHead(objects, layout.scope_head(manifest.scope)), manifest.claim
+    change = head_change(ledger, entries, manifest)
+    files = _repacked(objects, layout, manifest, change(document.load()), ledger)
+
+    def committed(head: Head) -> Head:
+        new = change(head)
+        new = msgspec.structs.replace(new, objects=new.objects | moved(new, files))
+        # A task may be repeated after its commit.
+        return new if head.committed == claim.version else with_savings(new, manifest)
+
+    return document.commit(claim, committed)
+
+
+def with_savings(head: Head, manifest: Manifest) -> Head:
+    """Return a head with the objects of a run, with what the run paid and what it did not have to pay."""
+    paid = manifest.counts.paid
+    documents = sum(shard.documents for shard in manifest.shards if shard.id != DELETIONS)
+    needed = sum(count for entry in head.objects.values() for count in entry.segments.values())
+    savings = Savings(1, paid, max(documents - paid, 0), max(needed - paid, 0))
+    return msgspec.structs.replace(head, savings=head.savings.plus(savings))
+
+
+def _repacked(objects: Objects, layout: Layout, manifest: Manifest, head: Head, ledger: RunLedger) -> Moved:
+    """Write rows of objects that the run did not read to fewer files, if there are many; rows in doubt stay."""
+    entries = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.entries}
+    try:
+        return repack(objects, layout.scope_rows(manifest.scope), to_repack(entries))
+    except BatchError as error:
+        log.warning("could not write rows to fewer files: %s", error)
+        return {}
 
 
 def with_unfinished_run(objects: Objects, layout: Layout, head: Head, *, index_uuid: str) -> Head:
@@ -102,7 +129,9 @@ def with_unfinished_run(objects: Objects, layout: Layout, head: Head, *, index_u
         for uri, entry in ledger.entries.items()
     }
     deletions = next((shard.staged for shard in manifest.shards if shard.id == DELETIONS), head.deletions)
-    return msgspec.structs.replace(head_change(ledger, entries, manifest)(head), deletions=deletions)
+    changed = head_change(ledger, entries, manifest)(head)
+    savings = head.savings.plus(Savings(paid=manifest.counts.paid))
+    return msgspec.structs.replace(changed, deletions=deletions, savings=savings)
 
 
 def _run_ledger(objects: Objects, layout: Layout, run_key: str) -> RunLedger:
@@ -132,7 +161,7 @@ def committed_entries(
     """
     waiting = ((uri, line, RecordState.PENDING) for uri, line in ledger.waiting)
     verdicts, unread = _Exceptions(chain(exceptions, waiting)), set(ledger.unread)
-    reader, writer, needed = RowsReader(objects), RowsWriter(objects, folder), _NeededSegments(store)
+    reader, writer, needed = RowsReader(objects), RowsWriter(objects, folder), NeededSegments[str](store)
     for uri, entry in in_file_order(ledger.entries):
         for rows in reader.read(entry):
             committed = rows if uri in unread else verdicts.applied(uri, rows, version)
@@ -157,7 +186,7 @@ def head_change(ledger: RunLedger, entries: dict[str, Entry], manifest: Manifest
     def change(head: Head) -> Head:
         head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)
         kept = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.removed}
-        return msgspec.structs.replace(head, objects=kept | entries, deletions="")
+        return msgspec.structs.replace(head, objects=kept | entries, deletions="", predictions=manifest.predictions)
 
     return change
 
@@ -181,36 +210,3 @@ class _Exceptions:
         lines, states = self._lines.get(uri, ()), self._states.get(uri, ())
         verdicts = zip(lines, states, strict=True)
         return decided(rows, RecordState.PENDING, verdicts, otherwise=RecordState.INDEXED, version=version)
-
-
-class _NeededSegments:
-    """Counts the predictions of each object by segment of the prediction store."""
-
-    def __init__(self, store: PredictionStore) -> None:
-        self._store = store
-        self._counts: dict[str, Counter[str]] = {}
-        self._waiting: list[tuple[str, Keys]] = []
-        self._waiting_keys = 0
-
-    def add(self, uri: str, rows: pa.Table) -> None:
-        """Add the keys of rows."""
-        keys = row_keys(rows)
-        self._waiting.append((uri, keys))
-        self._waiting_keys += len(keys)
-        if self._waiting_keys >= LOOKUP_KEYS:
-            self._count()
-
-    def close(self) -> dict[str, Counter[str]]:
-        """Return the counts."""
-        self._count()
-        return self._counts
-
-    def _count(self) -> None:
-        if not self._waiting_keys:
-            return
-        located, end = self._store.lookup(keys.tobytes() for _, keys in self._waiting), 0
-        for uri, keys in self._waiting:
-            start, end = end, end + len(keys)
-            self._counts.setdefault(uri, Counter()).update(located.used_segments(start, end))
-        self._waiting.clear()
-        self._waiting_keys = 0

@@ -6,14 +6,17 @@ that claimed last commits, and the ledger is never ahead of the index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.garbage import MarkedHead
 from opensearch_batch.core.ledger.rows import RowsSlice
-from opensearch_batch.core.storage.head_document import HeadDocument, NumberedHead
+from opensearch_batch.core.storage.head_document import HeadDocument
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Savings
 from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.versions import next_version
 
@@ -52,13 +55,14 @@ class RunLedger(msgspec.Struct, frozen=True):
     waiting: list[tuple[str, int]] = []
 
 
-class Head(NumberedHead, frozen=True, omit_defaults=True):
+class Head(MarkedHead, frozen=True, omit_defaults=True):
     """The state of a scope.
 
     `committed` is the version of the run that committed last, `announced` that of the run that last announced what it
     is going to write. `index_uuid` identifies the index that has the documents, `fingerprint` the settings by which
     records became documents. `objects` are the source objects by URI. `deletions` is the file of the documents that
-    runs deleted, or did not delete, before they failed.
+    runs deleted, or did not delete, before they failed. `predictions` is the folder of the prediction store that the
+    last run used.
     """
 
     claim: ScopeClaim = NO_CLAIM
@@ -69,6 +73,12 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
     fingerprint: str = ""
     objects: dict[str, Entry] = msgspec.field(default_factory=dict)
     deletions: str = ""
+    predictions: str = ""
+    savings: Savings = Savings()
+
+    def files(self) -> set[str]:
+        """Return the files of rows and deletions that the head names."""
+        return {entry.rows for entry in self.objects.values()} | {self.deletions} - {""}
 
     @property
     def documents(self) -> int:
@@ -92,6 +102,11 @@ class Head(NumberedHead, frozen=True, omit_defaults=True):
         objects = {uri: msgspec.structs.replace(entry, etag="", stale=True) for uri, entry in self.objects.items()}
         return msgspec.structs.replace(self, objects=objects)
 
+    def compared(self) -> tuple[dict[str, Entry], str]:
+        """Return what a run compares its source with: two heads may differ in where predictions are stored."""
+        objects = {uri: msgspec.structs.replace(entry, segments={}) for uri, entry in self.objects.items()}
+        return objects, self.deletions
+
 
 def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
     """Return objects in the order of their rows: those of small objects share files, each of which is read once."""
@@ -101,7 +116,8 @@ def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
 class ScopeHead:
     """The head of one scope on object storage: who claimed it last may commit."""
 
-    def __init__(self, objects: Objects, uri: str) -> None:
+    def __init__(self, objects: Objects, uri: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         remedy = "restore its previous version, or run `opensearch-batch ledger rebuild`"
         self._document = HeadDocument(objects, uri, Head, remedy=remedy)
 
@@ -141,7 +157,7 @@ class ScopeHead:
         def amended(head: Head) -> Head:
             if head.claim != claim:
                 raise self._lost(claim, head)
-            return change(head)
+            return change(head).after(head, now=self._clock())
 
         return self._document.change(amended)
 
@@ -157,12 +173,30 @@ class ScopeHead:
 
         def committed(head: Head) -> Head:
             if head.claim == claim:
-                return msgspec.structs.replace(change(head), claim=claim, committed=claim.version)
+                new = msgspec.structs.replace(change(head), claim=claim, committed=claim.version)
+                return new.after(head, now=self._clock())
             if head.committed == claim.version:
                 return head
             raise self._lost(claim, head)
 
         return self._document.change(committed)
+
+    def recount(self, counted: Mapping[str, Entry], segments: Mapping[str, Mapping[str, int]]) -> None:
+        """Replace the segments of the objects that were counted, unless another run has replaced an object."""
+
+        def recounted(head: Head) -> Head:
+            new = {
+                uri: msgspec.structs.replace(entry, segments=dict(segments[uri]))
+                for uri, entry in counted.items()
+                if head.objects.get(uri) == entry
+            }
+            return msgspec.structs.replace(head, objects=head.objects | new)
+
+        self._document.change(recounted)
+
+    def collect(self, files: Iterable[str], *, now: float) -> list[str]:
+        """Mark the existing files of rows that the head does not name; return those that may be deleted."""
+        return self._document.change(lambda head: head.with_garbage(files, now=now)).expired(now=now)
 
     def _lost(self, claim: ScopeClaim, head: Head) -> ClaimLost:
         return ClaimLost(

@@ -1,7 +1,8 @@
 """The prediction store: the answer of each content key that was paid for, in immutable segments named by one head.
 
-The head is replaced by compare-and-swap. A file is written before the head names it, and deleted after the head no
-longer names it, so a process that is killed anywhere leaves unnamed files, but never a missing answer.
+The head is replaced by compare-and-swap. A file is written before the head names it, and deleted long after the head no
+longer names it (`ledger/garbage.py`), so a process that is killed anywhere leaves unnamed files, but never a missing
+answer.
 
 A key belongs to a segment (its answer is stored), to an open shard (its job has or may have been submitted), or to
 none. A run reserves keys as open shards under the same head in which it did not find them, so that of several runs
@@ -11,12 +12,14 @@ that need the same prediction one pays for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable, FatalError
+from opensearch_batch.core.ledger.compaction import AreNeeded, rewrite
+from opensearch_batch.core.ledger.garbage import GRACE_S, LATE_S
 from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
 from opensearch_batch.core.ledger.segments import SEGMENT_ROWS, AnswerReader, KeyedAnswers, StoreFiles
 from opensearch_batch.core.ledger.store_head import (
@@ -31,7 +34,6 @@ from opensearch_batch.core.ledger.store_head import (
 )
 from opensearch_batch.core.storage.head_document import HeadDocument
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.job import DEADLINE_S
 
 if TYPE_CHECKING:
     from opensearch_batch.core.ledger.key_index import Keys
@@ -41,7 +43,7 @@ NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
 # An index that is made again has the keys of at most so many segments.
 REBUILT_SEGMENTS = MERGED_KEYS // SEGMENT_ROWS
 # A run may need an answer so long after it reserved it: until its jobs, and then their repair, have ended.
-MIN_RETENTION_S = 2 * DEADLINE_S
+MIN_RETENTION_S = GRACE_S
 _REMEDY = "restore its previous version, or make it again with opensearch-batch ledger rebuild"
 
 Cut = Callable[[Located], "Iterable[NewShard]"]
@@ -58,8 +60,9 @@ class PredictionStore:
     """The prediction store below a folder."""
 
     def __init__(self, objects: Objects, folder: str, *, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder.rstrip("/")
         self._files = StoreFiles(objects, folder, clock)
-        self._head = HeadDocument(objects, f"{folder.rstrip('/')}/head.json", StoreHead, remedy=_REMEDY)
+        self._head = HeadDocument(objects, f"{self.folder}/head.json", StoreHead, remedy=_REMEDY)
         self._clock = clock
 
     def head(self) -> StoreHead:
@@ -112,7 +115,7 @@ class PredictionStore:
                 opened, is_cut = self._open_shards(shards), True
             return msgspec.structs.replace(head.used(located.used_segments()), open=head.open | opened)
 
-        self._head.change(reserved)
+        self._change(reserved)
         return located, shards
 
     def shard_keys(self, job_key: str) -> list[bytes] | None:
@@ -145,7 +148,7 @@ class PredictionStore:
             replace = msgspec.structs.replace
             return replace(head, segments=head.segments | segments, indexes=[*head.indexes, *indexes])
 
-        self._merge_indexes(self._head.change(closed))
+        self._merge_indexes(self._change(closed))
 
     def drop(self, name: str) -> None:
         """Make keys absent: those of an open shard, by its job key, or of the file that an `AnswersUnusable` names."""
@@ -161,22 +164,47 @@ class PredictionStore:
         replace = msgspec.structs.replace
         return self._head.change(lambda head: replace(head, ledgers=sorted({*head.ledgers, ledger})))
 
-    def collect(self, live: Container[str], *, retention_s: float) -> list[str]:
-        """Delete the files that no run can need; return their URIs.
+    def collect(self, live: Mapping[str, int], *, retention_s: float) -> list[str]:
+        """Mark the files that no run can need, and delete those that are marked long enough; return their URIs.
 
         Args:
-            live: the segments that the heads of all `ledgers` name.
+            live: how many predictions the heads of all `ledgers` count in each segment; 0 if that is not known.
             retention_s: how long an answer stays after a run has needed it last, at least `MIN_RETENTION_S`.
         """
         now, retention_s = self._clock(), max(retention_s, MIN_RETENTION_S)
-        head = self._head.change(lambda head: head.marked(live, now=now, retention_s=retention_s))
-        return self._files.delete_unnamed(head.files(), before=now - retention_s)
+        uris = self._files.uris()
+
+        def marked(head: StoreHead) -> StoreHead:
+            return head.marked(live, now=now, retention_s=retention_s).with_garbage(uris, now=now)
+
+        gone = [uris[name] for name in self._head.change(marked).expired(now=now)]
+        self._files.delete(gone)
+        return gone
+
+    def compact(self, names: Collection[str], are_needed: AreNeeded) -> bool:
+        """Write the answers of segments to fewer ones; return False if another process changed the store meanwhile.
+
+        Args:
+            names: segments that the head has.
+            are_needed: returns which keys the records of the ledgers have.
+
+        Raises:
+            AnswersUnusable: a segment is missing or damaged.
+        """
+        head = self.head()
+        if not head.segments.keys() >= set(names):
+            return False
+        done = rewrite(self._files, head, sorted(names), are_needed)
+        published = self._change(lambda head: done.publish(head, now=self._clock()))
+        self._merge_indexes(published)
+        segments = published.segments.keys()
+        return segments.isdisjoint(names) and done.new.keys() <= segments
 
     def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
         """Make the head again from the segments that exist; return the reasons why some are left out.
 
-        Of a readable head, those shards stay open for whose job key `is_open` returns true. Without it, running jobs
-        are found again by their job keys only.
+        Of a readable head, those shards stay open for whose job key `is_open` returns true, and the files stay garbage
+        that a collection may delete. Without it, running jobs are found again by their job keys only.
         """
         try:
             old = self.head()
@@ -184,7 +212,10 @@ class PredictionStore:
             old = StoreHead()
         segments, damaged = dict[str, Segment](), list[str]()
         keys: list[Keys] = []
+        dying = set(old.expired(now=self._clock(), grace_s=LATE_S))
         for name, size_bytes in self._files.segments():
+            if name in dying:
+                continue
             try:
                 keys.append(self._files.segment_keys(name))
             except AnswersUnusable as error:
@@ -199,6 +230,10 @@ class PredictionStore:
         shards = {job_key: shard for job_key, shard in old.open.items() if is_open(job_key)}
         self._head.write(StoreHead(segments=segments, indexes=indexes, open=shards, ledgers=old.ledgers), after=old)
         return damaged
+
+    def _change(self, change: Callable[[StoreHead], StoreHead]) -> StoreHead:
+        """Change the head to name new files; raise RetriableError if one was written too long ago."""
+        return self._head.change(lambda head: change(head).after(head, now=self._clock()))
 
     def _open_shards(self, shards: list[NewShard]) -> dict[str, OpenShard]:
         """Write the keys of shards; return the shards by job key."""
@@ -237,4 +272,4 @@ class PredictionStore:
             indexes = [*head.indexes[:at], new, *head.indexes[at + len(newest) :]]
             return msgspec.structs.replace(head, indexes=indexes)
 
-        self._head.change(replaced)
+        self._change(replaced)

@@ -1,19 +1,23 @@
-"""Rows of the record ledger: one for each record of a source object, in immutable files named by their content.
+"""Rows of the record ledger: one for each record of a source object, in immutable files.
 
-A file holds the rows of one object, or of several small ones, so that a source of many small objects has few files.
+A file is named by the time when it was written and the digest of its content. So damage is noticed, and no process
+names a file that another one may delete. A file holds the rows of one object, or of several small ones, so that a
+source of many small objects has few files.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ledger.garbage import new_name
 from opensearch_batch.core.ledger.parquet_files import DIGEST_BYTES, NewParquetFile, StoredParquetFile
 from opensearch_batch.core.storage.objects import Objects
 
@@ -151,11 +155,19 @@ def state_counts(states: npt.NDArray[np.uint8]) -> dict[str, int]:
 class RowsWriter:
     """Writes rows to files in a folder. A file ends at the end of an object, when it has `pack_rows` rows or more.
 
-    The files are named by the digest of their content: a repeated write creates nothing new.
+    A repeated write makes new files; garbage collection deletes those that no head names.
     """
 
-    def __init__(self, objects: Objects, folder: str, *, pack_rows: int = PACK_ROWS) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        folder: str,
+        *,
+        pack_rows: int = PACK_ROWS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._objects = objects
+        self._clock = clock
         self._folder = folder.rstrip("/")
         self._pack_rows = pack_rows
         self._count = 0
@@ -196,9 +208,8 @@ class RowsWriter:
 
     def _finish(self) -> None:
         file = self._write()
-        uri = f"{self._folder}/{file.digest()}.parquet"
-        if self._objects.head(uri) is None:
-            file.upload(self._objects, uri)
+        uri = f"{self._folder}/{new_name(file.digest(), now=self._clock())}.parquet"
+        file.upload(self._objects, uri)
         for name, part in self._pack.items():
             self._written[name] = msgspec.structs.replace(part, rows=uri)
         self._pack.clear()

@@ -21,6 +21,7 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
+from opensearch_batch.core.ledger.garbage import new_name
 from opensearch_batch.core.ledger.key_index import KeyIndex, column_keys, keys_of
 from opensearch_batch.core.storage.objects import Objects
 
@@ -95,17 +96,17 @@ class StoreFiles:
 
         return KeyIndex(np.load(io.BytesIO(self._read(self._indexes, name)), allow_pickle=False))
 
-    def delete_unnamed(self, named: set[str], *, before: float) -> list[str]:
-        """Delete files that were made before a time and have none of these names; return their URIs."""
-        deleted = []
-        for item in [item for folder in self._folders for item in self._objects.list(folder)]:
-            if _stem(item.uri) not in named and _made_at(_stem(item.uri)) <= before:
-                self._objects.delete(item.uri)
-                deleted.append(item.uri)
-        return deleted
+    def uris(self) -> dict[str, str]:
+        """Return the URI of each file that exists, by name."""
+        return {_stem(item.uri): item.uri for folder in self._folders for item in self._objects.list(folder)}
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """Delete files."""
+        for uri in uris:
+            self._objects.delete(uri)
 
     def _write(self, path: str, file: io.BytesIO) -> str:
-        name = f"{int(self._clock() * 1000):012x}-{_digest(file.getvalue())}"
+        name = new_name(_digest(file.getvalue()), now=self._clock())
         file.seek(0)
         self._objects.upload(path.format(name), file)
         return name
@@ -195,12 +196,3 @@ def _digest(content: bytes) -> str:
 
 def _stem(uri: str) -> str:
     return uri.rpartition("/")[2].partition(".")[0]
-
-
-def _made_at(name: str) -> float:
-    """Return when a file was made; infinity if its name is not one that `StoreFiles` gives."""
-    stamp, _, digest = name.partition("-")
-    try:
-        return int(stamp, 16) / 1000 if len(digest) == DIGEST_DIGITS else float("inf")
-    except ValueError:
-        return float("inf")

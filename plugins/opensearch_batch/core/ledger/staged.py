@@ -18,6 +18,7 @@ from opensearch_batch.core.storage.objects import Objects
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# A row group is written when its records have this size or number.
 GROUP_BYTES, GROUP_ROWS = 4 << 20, 1 << 16
 # Maximum size of the records that `StagedShards` keeps in memory.
 MEMORY_BYTES = 32 << 20
@@ -27,7 +28,10 @@ _DELETION_COLUMNS = ("id", "routing", "version")
 
 
 class StagedRecord(NamedTuple):
-    """A record with its origin; `content_key` is None if it needs no prediction; `reason` is why it has none."""
+    """A record with its origin. `content_key` is None if the record needs no prediction.
+
+    `reason` is why `ingest` found no prediction for the record, empty before that.
+    """
 
     uri: str
     line: int
@@ -38,7 +42,7 @@ class StagedRecord(NamedTuple):
 
 
 class StagedDeletion(NamedTuple):
-    """A document to delete; `version` is the version that the ledger has of it."""
+    """A document to delete; `version` is its version in the ledger."""
 
     id: str
     routing: str | None
@@ -78,7 +82,7 @@ class StagedWriter:
         return self._file.rows
 
     def add_table(self, records: pa.Table) -> None:
-        """Add records as a table with the columns of a file."""
+        """Add the records in a table that has the columns of the file."""
         self._write()
         self._file.write(records)
 
@@ -212,6 +216,6 @@ def _staged_deletions_schema() -> pa.Schema:
 
 def _row_groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
     """Yield columns of a file, row group by row group."""
-    file = StoredParquetFile(objects, uri, "the staged records are {}; clear prepare to stage them again")
+    file = StoredParquetFile(objects, uri, "the staged file is {}; clear prepare to stage it again")
     for group in range(len(file.group_rows)):
         yield file.read(*columns, group=group)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from opensearch_batch.core.errors import AnswersUnusable
+from opensearch_batch.core.ledger.garbage import MarkedHead
 from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, keys_of
 from opensearch_batch.core.ledger.segments import Location, StoreFiles
-from opensearch_batch.core.storage.head_document import NumberedHead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,20 +51,32 @@ class OpenShard(msgspec.Struct, frozen=True):
     records: int
 
 
-class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
+class RewrittenJob(msgspec.Struct, frozen=True):
+    """The last submission of a job whose answers were written to segments of several jobs, and when (epoch seconds)."""
+
+    submission: int
+    at: float
+
+
+class StoreHead(MarkedHead, frozen=True, omit_defaults=True):
     """The head of a prediction store.
 
     `indexes` are in the order of time: if several segments have an answer for a key, that of the last one counts.
     `open` has the open shards by job key. `ledgers` are the folders of the record ledgers whose heads name segments.
+    `rewritten` are the jobs whose segments were compacted lately, by job key.
     """
 
     segments: dict[str, Segment] = msgspec.field(default_factory=dict)
     indexes: list[SegmentIndex] = msgspec.field(default_factory=list)
     open: dict[str, OpenShard] = msgspec.field(default_factory=dict)
     ledgers: list[str] = msgspec.field(default_factory=list)
+    rewritten: dict[str, RewrittenJob] = msgspec.field(default_factory=dict)
 
     def has(self, job_key: str, submission: int) -> bool:
         """Return whether there are answers of a job's submission, or of a later one."""
+        rewritten = self.rewritten.get(job_key)
+        if rewritten is not None and rewritten.submission >= submission:
+            return True
         return any(each.job == job_key and each.submission >= submission for each in self.segments.values())
 
     def files(self) -> set[str]:
@@ -76,14 +88,32 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
         segments = {name: msgspec.structs.replace(self.segments[name], unused_since=None) for name in names}
         return msgspec.structs.replace(self, segments=self.segments | segments)
 
-    def marked(self, live: Container[str], *, now: float, retention_s: float) -> StoreHead:
-        """Return the head without the segments that were not in use for `retention_s`; others are marked as unused."""
-        segments = dict[str, Segment]()
+    def lacks(self, counts: Mapping[str, int]) -> bool:
+        """Return whether predictions are counted in a segment that the store does not have, because it was rewritten.
+
+        Until they are counted again, nobody knows in which segments they are needed.
+        """
+        return any(count and name not in self.segments for name, count in counts.items())
+
+    def marked(self, live: Mapping[str, int], *, now: float, retention_s: float) -> StoreHead:
+        """Return the head without the segments that were not in use for `retention_s`; others are marked as unused.
+
+        Nothing changes while it lacks a segment of `live`.
+        """
+        if self.lacks(live):
+            return self
+        segments, unused = dict[str, Segment](), dict[str, float]()
         for name, segment in self.segments.items():
             since = None if name in live else segment.unused_since or now
             if since is None or now - since < retention_s:
                 segments[name] = msgspec.structs.replace(segment, unused_since=since)
-        return self._with_segments(segments)
+            else:
+                unused[name] = since
+        rewritten = {job: each for job, each in self.rewritten.items() if now - each.at < retention_s}
+        head = msgspec.structs.replace(self.with_segments(segments), rewritten=rewritten)
+        # An index has been of no use for as long as all of its segments.
+        indexes = {index.file for index in self.indexes} - {index.file for index in head.indexes}
+        return msgspec.structs.replace(head, garbage=self.garbage | unused | dict.fromkeys(indexes, now - retention_s))
 
     def without(self, name: str) -> StoreHead:
         """Return the head without a segment, the open shard of a job key, or the open shards with keys in this file.
@@ -91,15 +121,17 @@ class StoreHead(NumberedHead, frozen=True, omit_defaults=True):
         The answers of a segment's job are not complete any more, so they are added again if its output is read again.
         """
         shards = {job: shard for job, shard in self.open.items() if name not in {job, shard.file}}
-        segments = dict(self.segments)
+        segments, rewritten = dict(self.segments), self.rewritten
         if (lost := segments.pop(name, None)) is not None:
+            # It may be one of several that have the answers of a rewritten job.
+            rewritten = {}
             for each, segment in segments.items():
                 if segment.job == lost.job:
                     segments[each] = msgspec.structs.replace(segment, job="")
-        head = self._with_segments(segments)
-        return msgspec.structs.replace(head, open=shards)
+        head = self.with_segments(segments)
+        return msgspec.structs.replace(head, open=shards, rewritten=rewritten)
 
-    def _with_segments(self, segments: dict[str, Segment]) -> StoreHead:
+    def with_segments(self, segments: dict[str, Segment]) -> StoreHead:
         """Return the head with other segments; an index stays as long as one of its segments does."""
         indexes = [index for index in self.indexes if any(name in segments for name in index.segments)]
         return msgspec.structs.replace(self, segments=segments, indexes=indexes)

@@ -197,9 +197,10 @@ class MLCommons:
                     self._cluster.call("POST", f"{ML}/models/{model['id']}/_undeploy")
                 try:
                     self._cluster.call("PUT", f"{ML}/connectors/{connector_id}", change)
-                except ConfigError:
+                except ConfigError as error:
                     if attempt == UPDATE_ATTEMPTS:
-                        raise
+                        states = [f"{model['id']} {model['model_state']}" for model in self._models(connector_id)]
+                        raise ConfigError(f"{error}; its models are {', '.join(states) or 'not found'}") from error
                     time.sleep(UPDATE_PAUSE_S * random.random())  # noqa: S311 - jitter, no secret
                 else:
                     return

@@ -42,7 +42,8 @@ def pipeline_files(folder: Path) -> list[Path]:
 class PipelineFile:
     """A YAML file of ``include/pipelines/``, read and checked.
 
-    ConfigError is raised if the file cannot be read, violates the schema or a rule, or its name is no valid DAG id.
+    ConfigError is raised if the file cannot be read, violates the schema or a rule, or has a name that is not a
+    valid DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
@@ -65,9 +66,9 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the JSON document that the option at `keys` names, None if it is not set.
+        """Return the JSON document in the file that a `connector` or `index_body` option names, None if it is not set.
 
-        Raise ConfigError if the file is missing or is not valid JSON.
+        `keys` is the path of the option. Raise ConfigError if the file is missing or is not valid JSON.
         """
         kind = keys[-1]
         folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
@@ -121,7 +122,10 @@ class PipelineFile:
                 return spec
 
     def _located(self, message: str) -> tuple[Keys, ConfigError]:
-        """Convert msgspec's message to the keys of the invalid or missing value, and an error with its line."""
+        """Convert msgspec's message to the keys of the invalid or missing value, and an error.
+
+        The error has the location of the value or, if the value is missing, of the mapping that lacks it.
+        """
         cause, keys = split_message(message)
         field = field_at(PipelineSpec, keys)
         located_keys = keys

@@ -18,10 +18,12 @@ from opensearch_batch.core.ledger.head import Head, in_file_order
 from opensearch_batch.core.ledger.key_index import row_keys
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.rows import RecordState, RowsReader, state_counts
+from opensearch_batch.core.ledger.scope_use import needed_segments, scopes_of
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
+from opensearch_batch.core.types.counts import Savings
 
 # Content keys are looked up together until they have so many bytes; so many documents are fetched at once.
 LOOKUP_BYTES, FETCHED = 16 << 20, 500
@@ -31,7 +33,7 @@ _WRITTEN_AGAIN = "a run with rebuild writes them again from the prediction store
 class ScopeState(msgspec.Struct, frozen=True):
     """A scope of the ledger: counts of its objects, and of their records by state.
 
-    `run` has claimed it last; `is_committed`: that run has ended well.
+    `run` has claimed it last; `is_committed`: that run has ended well. `savings` are those of all its runs.
     """
 
     scope: str
@@ -40,30 +42,67 @@ class ScopeState(msgspec.Struct, frozen=True):
     is_committed: bool
     objects: int
     states: dict[str, int]
+    savings: Savings
 
     @classmethod
     def of(cls, scope: str, head: Head) -> ScopeState:
         """Describe a scope."""
         states = sum((Counter(entry.states) for entry in head.objects.values()), Counter[str]())
         is_committed = head.claim.version == head.committed
-        return cls(scope, head.index, head.claim.run_key, is_committed, len(head.objects), dict(states))
+        return cls(scope, head.index, head.claim.run_key, is_committed, len(head.objects), dict(states), head.savings)
+
+
+class Size(msgspec.Struct, frozen=True):
+    """The number and the bytes of the objects in a folder."""
+
+    objects: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, objects: Objects, folder: str) -> Size:
+        """Return the size of a folder."""
+        sizes = [item.size_bytes for item in objects.list(f"{folder.rstrip('/')}/")]
+        return cls(len(sizes), sum(sizes))
 
 
 class StoreState(msgspec.Struct, frozen=True):
-    """A prediction store: counts and bytes of its answers, and the records of each open shard by job key."""
+    """A prediction store: counts and bytes of its answers, and the records of each open shard by job key.
+
+    At most so many answers are `needed` by records of a ledger, because records that share one count each; the others
+    stay until their retention ends. `garbage` counts files that are deleted when their grace period ends. `size` is
+    that of all files.
+    """
 
     folder: str
     segments: int
     answers: int
     bytes: int
     open: dict[str, int]
+    needed: int
+    garbage: int
+    size: Size
 
     @classmethod
     def of(cls, objects: Objects, folder: str) -> StoreState:
         """Describe a prediction store."""
         head = PredictionStore(objects, folder).head()
-        rows, sizes = ([getattr(each, name) for each in head.segments.values()] for name in ("rows", "bytes"))
-        return cls(folder, len(rows), sum(rows), sum(sizes), {job: shard.records for job, shard in head.open.items()})
+        segments = head.segments
+        try:
+            scopes = scopes_of(objects, head.ledgers, f"{folder}/scopes.json", writes=False)
+            counts = needed_segments(scopes, folder)
+        except FatalError:
+            # A head is damaged, so nobody knows what it needs.
+            counts = dict.fromkeys(segments, 0)
+        return cls(
+            folder,
+            len(segments),
+            sum(each.rows for each in segments.values()),
+            sum(each.bytes for each in segments.values()),
+            {job: shard.records for job, shard in head.open.items()},
+            sum(min(counts[name] or each.rows, each.rows) for name, each in segments.items() if name in counts),
+            len(head.garbage),
+            Size.of(objects, folder),
+        )
 
 
 Heads: TypeAlias = Mapping[str, Head]

@@ -84,6 +84,8 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
         index_uuid=found.uuid,
         objects=entries,
         deletions=before.deletions,
+        predictions=before.predictions,
+        savings=before.savings,
     )
     ScopeHead(objects, layout.scope_head(scope)).write(head, after=before)
     return head.documents

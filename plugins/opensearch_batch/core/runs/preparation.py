@@ -107,7 +107,7 @@ class Preparation:
         """Prepare the run; return None if nothing changed since the last one.
 
         Raises:
-            ConfigError: too many documents would be deleted, an object is no valid job input, or the records are too
+            ConfigError: too many documents would be deleted, an object is not a valid job input, or the records are too
                 few for a job.
             FatalError: too many records are dead letters, or an object is damaged.
             RetriableError: another run changed the ledger meanwhile.
@@ -245,7 +245,7 @@ class Preparation:
         if self._options.is_trial or self._options.dry_run:
             return None
         head = self._scope.claim(self._at_s, self._manifest.run_key, change=self._with_unfinished)
-        if (head.objects, head.deletions) != (loaded.objects, loaded.deletions):
+        if head.compared() != loaded.compared():
             raise RetriableError(
                 f"{self._layout.scope_head(self._manifest.scope)}: another run committed while this one compared the "
                 "source with the ledger; the retry compares it again"

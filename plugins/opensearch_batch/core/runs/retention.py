@@ -1,5 +1,7 @@
 """Retention: deletes answers and rows that no ledger names, and old files of jobs and runs: they contain users' data.
 
+It compacts the prediction store first. An error of that is logged, and nothing depends on it.
+
 Answers are in the prediction store, so the input and the output of a job are not needed any more when the store has
 closed the job's shard. The job's record is kept: a later submission of the same records has another number, and so
 another name at the service. Of a run, the manifest, the account and the dead letters are kept; its summary is kept for
@@ -11,15 +13,16 @@ A pipeline deletes the files of the jobs that it submitted, and only objects tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.ledger.head import Head, ScopeHead
+from opensearch_batch.core.ledger.head import ScopeHead
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
+from opensearch_batch.core.ledger.scope_use import Scope, needed_segments
+from opensearch_batch.core.runs.housekeeping import Housekeeper
 from opensearch_batch.core.runs.run_summary import delete_old_summaries
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
@@ -53,11 +56,17 @@ class Retention(msgspec.Struct, frozen=True):
         if keep_s is None:
             return 0
         unread_before = now - max(keep_s, MIN_RETENTION_S)
-        scopes = {ledger: scopes_of(self.objects, ledger) for ledger in head.ledgers}
-        self.store.collect(live_segments(chain.from_iterable(scopes.values())), retention_s=keep_s)
-        own = scopes[self.layout.scopes()]
+        keeper = Housekeeper(self.objects, self.store)
+        try:
+            if count := keeper.compact():
+                log.info("compacted %d segments of the prediction store", count)
+        except BatchError as error:
+            log.warning("could not compact the prediction store: %s", error)
+        scopes = keeper.scopes()
+        self.store.collect(needed_segments(scopes, self.store.folder), retention_s=keep_s)
+        own = [scope for scope in scopes if scope.ledger == self.layout.scopes()]
         delete_old_summaries(self.objects, self.layout, now=now, keep_s=keep_s)
-        self._delete_rows(own, unread_before)
+        self._delete_rows(own, now)
         self._delete_run_files(own, now - keep_s, unfinished_before=unread_before)
         removed = 0
         for folder, items in list_folders(self.objects, self.layout.job("")):
@@ -102,21 +111,20 @@ class Retention(msgspec.Struct, frozen=True):
                 uris = self.outputs(record, response)
                 yield from (uri for uri in uris if not uri.endswith("/") and not uri.startswith(f"{folder}/"))
 
-    def _delete_rows(self, scopes: Sequence[Scope], before: float) -> None:
-        """Delete old rows that no head names."""
+    def _delete_rows(self, scopes: Sequence[Scope], now: float) -> None:
+        """Mark rows that no head names, and delete those that are marked long enough."""
         for scope in scopes:
-            # A run that has claimed the scope may be about to name files that it has found.
-            if scope.head.claim.version == scope.head.committed:
-                named = {scope.head_uri, *(entry.rows for entry in scope.head.objects.values())}
-                for item in scope.items:
-                    if item.uri not in named and item.modified <= before:
-                        self.objects.delete(item.uri)
+            named, folder = {scope.head_uri, *scope.use.files}, scope.head_uri.rpartition("/")[0]
+            # Nothing is read of a scope without such files.
+            if any(item.uri not in named for item in scope.items):
+                files = [item.uri for item in scope.items if item.uri.startswith(f"{folder}/rows/")]
+                for uri in ScopeHead(self.objects, scope.head_uri).collect(files, now=now):
+                    self.objects.delete(uri)
 
     def _delete_run_files(self, scopes: Sequence[Scope], before: float, *, unfinished_before: float) -> None:
-        heads = [scope.head for scope in scopes]
         # The next run needs what a run has left that failed.
-        named = {entry.rows for head in heads for entry in head.objects.values()} | {head.deletions for head in heads}
-        unfinished = {self.layout.run(head.claim.run_key) for head in heads if head.claim.version != head.committed}
+        named = {file for scope in scopes for file in scope.use.files}
+        unfinished = {self.layout.run(scope.use.unfinished) for scope in scopes if scope.use.unfinished}
         for folder, items in list_folders(self.objects, self.layout.run("")):
             names = {item.uri.removeprefix(f"{folder}/") for item in items}
             if "manifest.json" not in names or folder in unfinished:
@@ -125,28 +133,6 @@ class Retention(msgspec.Struct, frozen=True):
                 for name in names:
                     if not name.startswith(KEPT_OF_RUN) and f"{folder}/{name}" not in named:
                         self.objects.delete(f"{folder}/{name}")
-
-
-class Scope(NamedTuple):
-    """A scope of a record ledger: its head, and all objects in its folder."""
-
-    head_uri: str
-    head: Head
-    items: Sequence[ObjectInfo]
-
-
-def scopes_of(objects: Objects, ledger: str) -> list[Scope]:
-    """Return the scopes in the folder of a record ledger."""
-    scopes = []
-    for folder, items in list_folders(objects, ledger):
-        uri = f"{folder}/head.json"
-        scopes.append(Scope(uri, ScopeHead(objects, uri).load(), items))
-    return scopes
-
-
-def live_segments(scopes: Iterable[Scope]) -> set[str]:
-    """Return the segments that the heads of scopes name."""
-    return {name for scope in scopes for entry in scope.head.objects.values() for name in entry.segments}
 
 
 def _is_removable(record: JobRecord, pipeline: str, before: float) -> bool:

@@ -16,7 +16,7 @@ from opensearch_batch.core.types.shard_limits import ShardLimits
 
 
 def check_input_names(listed: Iterable[ObjectInfo]) -> None:
-    """Raise ConfigError if a service would read another object together with an object."""
+    """Raise ConfigError if an object's URI starts with that of another; a service would read both as one input."""
     for shorter, longer in pairwise(sorted(item.uri for item in listed)):
         if longer.startswith(shorter):
             cause = f"{longer} starts with this URI, and services read all objects with this prefix; rename one of them"
@@ -26,7 +26,7 @@ def check_input_names(listed: Iterable[ObjectInfo]) -> None:
 def check_input_object(
     item: ObjectInfo, reader: RecordReader, dead: DeadLetters, *, records: int, limits: ShardLimits
 ) -> None:
-    """Raise ConfigError if the object that was read last is not a valid job input."""
+    """Raise ConfigError if the object that `reader` has just read, with `records` records, is not a valid job input."""
     for letter in dead.unwritten():
         raise ConfigError(f"{item.uri} line {letter.line}: {letter.reason}; correct the line, or use prepare: true")
     if reader.blank:

@@ -103,3 +103,21 @@ class IngestReport(msgspec.Struct, frozen=True):
     throughput: Throughput = Throughput()
     started_at: float = 0.0
     ended_at: float = 0.0
+
+
+class Savings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the runs of a scope paid, and what they did not have to pay: counts of predictions.
+
+    `reused` is the number of documents that were written with a stored prediction. `spared` is what runs without ledger
+    and store would have paid in addition, because they predict all records of the source each time.
+    """
+
+    runs: int = 0
+    paid: int = 0
+    reused: int = 0
+    spared: int = 0
+
+    def plus(self, other: Savings) -> Savings:
+        """Return the sum."""
+        names = self.__struct_fields__
+        return Savings(*(getattr(self, name) + getattr(other, name) for name in names))

@@ -25,7 +25,7 @@ from opensearch_batch.core.types.record_ids import RECORD_ID
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_input_number, need_inputs, with_member
 from opensearch_batch.services.parameters import need_parameters, nested
-from opensearch_batch.services.realtime import first, member
+from opensearch_batch.services.realtime import first_prediction, member
 
 DATASET = "dataset_id"
 SCHEME = "cohere"
@@ -74,7 +74,7 @@ class CohereRealtime(RealtimeForm):
         kind, body = _embedding_type(parameters), response.response
         embeddings = body.get("embeddings") if isinstance(body, dict) else response.vectors
         values = embeddings.get(kind) if isinstance(embeddings, dict) else embeddings
-        return with_member(line, "embeddings", msgspec.json.encode({kind: first(values)}))
+        return with_member(line, "embeddings", msgspec.json.encode({kind: first_prediction(values)}))
 
     def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
         return with_member(line, "error", msgspec.json.encode(reason))

@@ -23,7 +23,7 @@ from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_input_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested_object
-from opensearch_batch.services.realtime import LineBodies, member
+from opensearch_batch.services.realtime import LineBodyForm, member
 from opensearch_batch.services.row_errors import prediction_row
 
 EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
@@ -32,7 +32,7 @@ FILE = "input_file_id"
 SCHEME = "openai"
 
 
-class OpenAIRealtime(LineBodies):
+class OpenAIRealtime(LineBodyForm):
     """Real-time requests: the body of a line, sent to the line's own endpoint."""
 
     body_member = "body"
@@ -43,12 +43,12 @@ class OpenAIRealtime(LineBodies):
     def assumed(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         return ASSUMED if _endpoint(parameters) == EMBEDDINGS else {}
 
-    def body_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
+    def response_of(self, vectors: list[Any], parameters: Mapping[str, Any]) -> object:
         data = [{"object": "embedding", "index": n, "embedding": each} for n, each in enumerate(vectors)]
         return {"object": "list", "data": data, "model": parameters["model"]}
 
-    def output_row(self, line: bytes, body: object) -> bytes:
-        return _row(line, 200, body)
+    def output_row(self, line: bytes, response: object) -> bytes:
+        return _row(line, 200, response)
 
     def error_row(self, line: bytes, reason: str, parameters: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - always the same form
         return _row(line, 400, {"error": {"message": reason}})

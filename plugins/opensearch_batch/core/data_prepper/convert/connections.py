@@ -27,9 +27,9 @@ def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterat
     """Yield comments with the commands that create the connections."""
     conn_id = compiled.file.settings.connections.opensearch
     if conn_id:
-        yield f"Airflow connections provide hosts and roles; the file names {conn_id}. Create the other connection:"
+        yield f"Hosts and roles come from Airflow connections. The file names {conn_id}; create the other connection:"
     else:
-        yield "Airflow connections provide hosts, users and roles. Create them once:"
+        yield "Hosts, users and roles come from Airflow connections. Create these once:"
     aws = connections_of(compiled)["aws"]
     bucket = input_bucket(compiled).name
     owner = compiled.source.owner_of(bucket)
@@ -63,7 +63,7 @@ def _cluster_commands(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str
 
 
 def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
-    """Return the connection that signs requests to the cluster, and comments on it."""
+    """Return the id of the AWS connection that signs requests to the cluster, and the comments on how to create it."""
     model_aws = compiled.ml.aws if compiled.ml else None
     roles = {each.sts_role_arn: each for each in (model_aws, sink.aws) if each is not None and each.sts_role_arn}
     if not roles or set(roles) == {compiled.source.aws.sts_role_arn}:

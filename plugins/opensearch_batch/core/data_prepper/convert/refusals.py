@@ -36,7 +36,7 @@ def input_bucket(compiled: CompiledPipeline) -> Bucket:
 
 
 def input_uri(compiled: CompiledPipeline) -> str:
-    """Return the URI of the inputs of jobs. Data Prepper's prefixes may end within a name, so ``**`` is appended."""
+    """Return the URI of the inputs of jobs; ``**`` is appended to a prefix that may end within a name."""
     bucket = input_bucket(compiled)
     uri = f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
     return uri if uri.endswith("/") else f"{uri}**"
@@ -62,14 +62,14 @@ def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     processors = [(keys[1:], options) for keys, _, options in compiled.pipeline.processors]
     jobs = [(keys, options) for keys, options in processors if isinstance(options, MlInference)]
     if not jobs:
-        yield (), "there is no ml_inference, and a pipeline file ingests the outputs of jobs"
+        yield (), "there is no ml_inference, but a pipeline file ingests the outputs of jobs"
         return
     (keys, ml), before = jobs[0], processors[: processors.index(jobs[0])]
     for inner, options in processors:
         if isinstance(options, S3Enrich):
             yield inner, "the output rows of a job contain their records, so no join is needed; remove it"
     if ml.action_type == "predict":
-        yield (*keys, "action_type"), "a pipeline file with prepare: false submits its inputs as jobs"
+        yield (*keys, "action_type"), "a pipeline file with prepare: false submits jobs, not real-time requests"
     if ml.service_name != "sagemaker":
         yield (
             (*keys, "service_name"),
@@ -78,7 +78,7 @@ def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     if before:
         yield (
             before[0][0],
-            "processors before ml_inference select the inputs of jobs; move this processor after ml_inference",
+            "a pipeline file runs processors on the outputs of jobs only; move this processor after ml_inference",
         )
     if ml.input_key not in (None, "key", "/key"):
         yield (*keys, "input_key"), "a pipeline file submits the listed objects themselves; remove input_key"
@@ -132,7 +132,7 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
         if "/" in suffix:
             yield (
                 (*keys, "filter", "exclude_suffix", number),
-                f"globs match the names of objects, and {suffix!r} contains a folder",
+                f"a suffix becomes a glob that matches names without folders, but {suffix!r} contains a /",
             )
     uri, own_root = input_uri(compiled), compiled.layout.root
     if SourceUri(uri).overlaps(own_root):
@@ -156,11 +156,11 @@ def _output_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
 
 def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refusal]:
     if "${" in sink.index or "%{" in sink.index:
-        yield ("index",), "a pipeline file writes to one index; its name contains no key and no date"
+        yield ("index",), "a pipeline file writes to one index; write a name without keys and dates"
     if sink.actions:
-        yield ("actions",), "a pipeline file has one action for all rows; write action"
+        yield ("actions",), "a pipeline file has one action for all rows; write action instead of actions"
     elif sink.action not in _OP_TYPES:
-        yield ("action",), f"a pipeline file does not {sink.action} documents; op_type is {', '.join(_OP_TYPES)}"
+        yield ("action",), f"a pipeline file has no action {sink.action!r}; write one of {', '.join(_OP_TYPES)}"
     for name in ("document_root_key", "include_keys", "exclude_keys", "tags_target_key"):
         if getattr(sink, name):
             yield (name,), "the document is the row after the processors; use select_entries or delete_entries"
@@ -176,7 +176,7 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
     if not _is_one_cluster(compiled, sink):
         yield (
             ("hosts", 0),
-            "a pipeline file uses the model of the sink's cluster, and host of ml_inference is another cluster",
+            "a pipeline file uses the model of the sink's cluster, but host of ml_inference names another cluster",
         )
 
 

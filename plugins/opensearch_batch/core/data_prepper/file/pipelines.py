@@ -223,7 +223,7 @@ class DataPrepperFile:
             if kind in _AT_MOST_ONE and kind in first:
                 line = self.line(first[kind])
                 raise self.error(
-                    keys, f"a pipeline has at most one {kind}; the first is in line {line}; {_AT_MOST_ONE[kind]}"
+                    keys, f"a pipeline has at most one {kind}; the first is on line {line}; {_AT_MOST_ONE[kind]}"
                 )
             first[kind] = keys
         route_names = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]

@@ -47,9 +47,7 @@ class ObjectKey(Options, frozen=True, kw_only=True):
 class Threshold(Options, frozen=True, kw_only=True):
     """The maximum number of events (0 for no limit) and bytes of an object."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "event_collect_timeout": "a run ends, so it does not wait for more events"
-    }
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"event_collect_timeout": "a run does not wait for more events"}
 
     event_count: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     maximum_size: ByteCount = ByteCount(50 << 20)
@@ -57,7 +55,7 @@ class Threshold(Options, frozen=True, kw_only=True):
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the s3 sink. Bucket names are stored without ``s3://``; only `bucket` may contain event keys."""
+    """Options of the s3 sink. Bucket names have no ``s3://``. Of them, only `bucket` may contain event keys."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "buffer_type": "an object is held in memory while it is small, then on disk",

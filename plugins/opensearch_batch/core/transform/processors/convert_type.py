@@ -1,5 +1,6 @@
-"""The convert_type processor: converts values to a type; if that fails, the value is kept and the event is tagged.
+"""The convert_type processor: converts values to a type. A value that cannot be converted is kept.
 
+The event then gets `tags_on_failure`, but not for elements of `iterate_on` and strings of `coerce_strings`.
 Source: Data Prepper's ConvertEntryTypeProcessor and ConvertEntryTypeProcessorConfig (2.17).
 """
 
@@ -62,7 +63,7 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
 
     def compile(self) -> base.Processor:
         if self.key is not None and self.keys is not None:
-            raise ConfigError("set exactly one of key and keys")
+            raise ConfigError("both key and keys are set; remove one")
         if not self._keys and self.coerce_strings is UNSET:
             raise ConfigError("there is nothing to convert; write key, keys or coerce_strings")
         convert = converter(self.type, self.scale)
@@ -98,7 +99,10 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
 
 
 def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str]) -> None:
-    """Convert a value, or every element of a list; if one element fails, the list remains unchanged."""
+    """Convert a value, or every element of a list; if one element fails, the list remains unchanged.
+
+    A value whose text is one of `nulls` is deleted.
+    """
     value = base.decoded(event.find(key))
     if value is None:
         return
