@@ -65,6 +65,7 @@ class DeadLetterList(ClientCommand[DeadLettersAccount]):
             reason=self._reason,
             limit=self._limit,
             max_letters=self._search,
+            max_parts=None,
         )
         self.update(state=DONE, found=found)
 

@@ -15,7 +15,7 @@ from opensearch_batch.cli.command import Account
 from opensearch_batch.cli.pipeline_argument import LayoutArgument, RunArgument, layout_of
 from opensearch_batch.cli.progress_display import is_terminal
 from opensearch_batch.cli.run_tables import run_lines
-from opensearch_batch.core.runs.run_details import SHOWN_SHARDS, RunDetails, run_details
+from opensearch_batch.core.runs.run_details import SHOWN_SHARDS, RunDetails, ShardPhase, run_details
 from opensearch_batch.core.runs.run_lists import find_run
 from opensearch_batch.core.types.counts import DONE, DONE_WITH_DEAD_LETTERS
 
@@ -45,20 +45,23 @@ class Status(ClientCommand[StatusAccount]):
             bool, typer.Option("--watch", help="Show it again every two seconds, until it has ended.")
         ] = False,
         shards: Annotated[int, typer.Option(min=0, help="Number of shards to show.")] = SHOWN_SHARDS,
+        state: Annotated[
+            ShardPhase | None, typer.Option(help="State of the shards to show, like failed. Default: all.")
+        ] = None,
         clients: ClientFactory,
     ) -> None:
         super().__init__(StatusAccount(), clients)
         self._pipeline = pipeline
         self._run = run
         self._watch = watch
-        self._shards = shards
+        self._shards, self._state = shards, state
 
     def execute(self) -> None:
         layout, reader = layout_of(self._pipeline), self._reader()
         run_key = find_run(reader, layout, self._run)
         with _screen(shown=self._watch) as show:
             while True:
-                details = run_details(reader, layout, run_key, limit=self._shards, max_reads=None)
+                details = run_details(reader, layout, run_key, state=self._state, limit=self._shards, max_reads=None)
                 has_dead_letters = details.summary.has_ended and details.dead_letters
                 self.update(state=DONE_WITH_DEAD_LETTERS if has_dead_letters else DONE, run=details)
                 if details.summary.has_ended or not self._watch:

@@ -12,7 +12,7 @@ from tests.core.whole_runs import Pipeline
 
 
 def test_the_storage_of_a_pipeline_is_that_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes of heads and rows by listing, of answers by the head of the store; one listing is not complete."""
+    """Sizes of heads and rows by listing, of answers by the head of the store; counted once a minute, up to a bound."""
     pipeline = Pipeline()
     for name in "ab":
         pipeline.put(f"{name}.jsonl", *({"id": f"{name}{number}", "text": name * (number + 1)} for number in range(4)))
@@ -20,8 +20,16 @@ def test_the_storage_of_a_pipeline_is_that_of_its_files(monkeypatch: pytest.Monk
     objects, layout = CountedObjects.over(pipeline.objects), pipeline.layout
     ledger = [item.size_bytes for item in objects.list(layout.scopes())]
     segments = [item for item in objects.list(f"{layout.predictions()}/") if item.uri.endswith(".parquet")]
+    now = [0.0]
+    reader = CachedReader(objects, clock=lambda: now[0])
     with objects.expect(LIST=1, GET=1):
-        found = ledger_storage(CachedReader(objects), layout)
+        found = ledger_storage(reader, layout)
+    now[0] = 59.0
+    with objects.expect():
+        assert ledger_storage(reader, layout) == found
+    now[0] = 60.0
+    with objects.expect(LIST=1, GET=1):
+        ledger_storage(reader, layout)
     assert found == LedgerStorage(
         answers=8,
         answers_bytes=found.answers_bytes,

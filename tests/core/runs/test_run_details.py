@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from opensearch_batch.core.runs.run_details import RunDetails, run_details
 from opensearch_batch.core.runs.run_lists import recent_runs
 from opensearch_batch.core.runs.run_summary import record_end
 from opensearch_batch.core.storage.cached_reads import CachedReader
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestCounts
@@ -125,13 +127,47 @@ def test_dead_letters_are_sampled_by_reason(pipeline: Pipeline) -> None:
     reader = CachedReader(pipeline.objects)
     found = dead_letters_of_run(reader, pipeline.layout, run.key)
     assert (found.count, found.read, found.is_complete) == (2, 2, True)
-    assert [letter.stage for letter in found.samples] == ["prepare", "ingest"]
+    assert [letter.stage for letter in found.samples] == ["ingest", "prepare"]
     assert found.locations == details.dead_letter_locations
-    assert [reason.reason for reason in found.reasons] == [letter.reason for letter in found.samples]
+    assert [reason.reason for reason in reversed(found.reasons)] == [letter.reason for letter in found.samples]
     assert found.reasons[0].record == "{oops"
-    only = dead_letters_of_run(reader, pipeline.layout, run.key, reason=found.samples[1].reason)
-    assert only.samples == found.samples[1:]
+    for reason in (found.samples[1].reason, "not JSON", re.sub(r"\d", "7", found.samples[1].reason)):
+        only = dead_letters_of_run(reader, pipeline.layout, run.key, reason=reason)
+        assert only.samples == found.samples[1:]
     assert not dead_letters_of_run(reader, pipeline.layout, run.key, max_letters=1).is_complete
+
+
+def test_few_files_of_many_dead_letters_are_read() -> None:
+    """One listing finds them, wherever the ingests of a thousand shards have left them; another prefix has its own."""
+    run = ManyShards()
+    elsewhere = "s3://work/dead/"
+    for number, shard in enumerate(run.manifest.shards):
+        location = LAYOUT.dead_letters("r", "ingest", shard.id) if number else elsewhere
+        with DeadLetters(run.objects, location) as letters:
+            for line in range(2):
+                letters.add(dead_letter(b"x", stage="ingest", reason=f"no {line} of {number}", source="s", line=line))
+            letters.write()
+        verdicts = Verdicts(run.manifest.shard_digest(shard))
+        counts = IngestCounts(read=10, indexed=8, dead_letters=2)
+        report = ShardReport("i", "DONE", counts, letters.location, verdicts=verdicts, reasons=letters.reasons)
+        save(run.objects, LAYOUT.ingest_report("r", shard.id), report)
+    account = reconcile(run.objects, LAYOUT, run.manifest, run.manifest.shards, now=9.0)
+    record_end(run.objects, LAYOUT, run.manifest, account)
+    save(run.objects, f"{LAYOUT.all_dead_letters('r')}ingest-of-an-earlier-attempt/00001.jsonl", Letterless())
+    reader = CachedReader(run.objects)
+    with run.objects.expect(LIST=1, GET=2 + 20):
+        found = dead_letters_of_run(reader, LAYOUT, "r")
+    assert (found.count, found.read, found.is_complete) == (2_000, 40, False)
+    assert [(reason.reason, reason.count) for reason in found.reasons] == [("no 0 of 0", 2_000)]
+    assert len(found.samples) == 1
+    whole = dead_letters_of_run(reader, LAYOUT, "r", max_letters=None, max_parts=None)
+    assert (whole.read, whole.is_complete) == (2_000, True)
+    with run.objects.expect(GET=2):
+        assert not dead_letters_of_run(reader, LAYOUT, "r", limit=0).is_complete
+
+
+class Letterless(msgspec.Struct):
+    """No dead letter."""
 
 
 def test_a_cleared_prepare_begins_again(pipeline: Pipeline) -> None:
@@ -269,6 +305,27 @@ def test_a_run_of_many_shards_is_read_whole_and_then_remembered(running: ManySha
     now[0] = 2.0
     with running.objects.expect(LIST=1, GET=2 + 500):
         assert run_details(reader, LAYOUT, "r", max_reads=None) == details
+
+
+def test_the_shards_in_a_state_are_shown(running: ManyShards) -> None:
+    """So many of them as there are, whatever comes before them."""
+    reader = CachedReader(running.objects)
+    details = run_details(reader, LAYOUT, "r", state="predicting", limit=4, max_reads=None)
+    assert [shard.id for shard in details.shards] == ["0500", "0501", "0502", "0503"]
+    assert (details.shards_found, set(states_of(details))) == (10, {"predicting"})
+    last = run_details(reader, LAYOUT, "r", state="written", first=498, max_reads=None)
+    assert [(shard.id, present(shard.job).state) for shard in last.shards] == [
+        ("0498", "COMPLETED"),
+        ("0499", "COMPLETED"),
+    ]
+    assert run_details(reader, LAYOUT, "r", state="failed", max_reads=None).shards_found == 0
+    assert run_details(reader, LAYOUT, "r").shards_found == SHARDS
+
+
+def test_a_job_that_was_not_read_is_needed_nevertheless(running: ManyShards) -> None:
+    """A page tells it from a shard without a job."""
+    (shard,) = run_details(CachedReader(running.objects), LAYOUT, "r", first=900, limit=1, max_reads=0).shards
+    assert (shard.needs_job, shard.job, shard.state) == (True, None, "unknown")
 
 
 def test_the_counts_of_the_service_are_those_of_the_last_poll(running: ManyShards) -> None:

@@ -10,7 +10,7 @@ from opensearch_batch.core.ledger.store_head import StoreHead
 from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.layout import Layout
 
-MAX_LISTED_OBJECTS = 5_000
+MAX_LISTED_OBJECTS, FRESH_S = 5_000, 60.0
 
 
 class LedgerStorage(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,15 @@ class LedgerStorage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ledger_storage(reader: CachedReader, layout: Layout, *, shared: bool = False) -> LedgerStorage:
-    """Return what ledger and prediction store of a pipeline take; `shared` as in `Layout.predictions`."""
+    """Return what ledger and prediction store of a pipeline take, counted in the last minute.
+
+    `shared` is that of `Layout.predictions`.
+    """
+    key = layout.predictions(shared=shared)
+    return reader.value(f"{layout.scopes()} {key}", lambda: _counted(reader, layout, shared=shared), fresh_s=FRESH_S)
+
+
+def _counted(reader: CachedReader, layout: Layout, *, shared: bool) -> LedgerStorage:
     scopes = layout.scopes()
     items = list(islice(reader.objects.list(scopes), MAX_LISTED_OBJECTS + 1))
     listed = items[:MAX_LISTED_OBJECTS]

@@ -49,9 +49,9 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         records: the number of records in its job; 0 without a job.
+        needs_job: whether it has a job; then `job` is None if that was not read.
         documents: the number of its staged records; 0 for a work item.
         settled: how many of its records have a verdict so far.
-        job: None if it needs no job.
         started_at, ended_at: of its ingest, epoch seconds; None before.
     """
 
@@ -65,6 +65,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     dead_letters: int = 0
     unanswered: int = 0
+    needs_job: bool = False
     job: JobState | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -78,7 +79,8 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
         stages: the stages in their order.
         shard_states: the number of shards by state, and
         job_states: that of jobs by state; of all shards, also those that are not in `shards`.
-        shards: the shards that were asked for.
+        shards: the shards that were asked for, of
+        shards_found: so many, which may be more than were shown.
         documents: how many records have to get a verdict; 0 for a scan.
         settled: how many have one.
         indexed, deleted, unchanged, dead_letters, unanswered: what became of these so far. `dead_letters` has those of
@@ -98,6 +100,7 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
     shard_states: dict[ShardPhase, int]
     job_states: dict[str, int]
     shards: list[ShardState]
+    shards_found: int = 0
     documents: int = 0
     settled: int = 0
     indexed: int = 0
@@ -119,11 +122,12 @@ def run_details(
     layout: Layout,
     run_key: str,
     *,
+    state: ShardPhase | None = None,
     first: int = 0,
     limit: int | None = SHOWN_SHARDS,
     max_reads: int | None = MAX_READS,
 ) -> RunDetails:
-    """Return a run with its shards from number `first` on, at most `limit`.
+    """Return a run with its shards, or those in a state, from number `first` on, at most `limit`.
 
     Of a run in progress, at most `max_reads` documents are read beyond its manifest.
 
@@ -132,9 +136,15 @@ def run_details(
     """
     budget = ReadBudget(max_reads)
     run = read_run(reader, layout, run_key, budget)
-    shown = run.shards[first:] if limit is None else run.shards[first : first + limit]
-    jobs = _jobs(reader, layout, run, shown, budget)
+    found, page = run.shards, slice(first, None if limit is None else first + limit)
+    first_read = found[page] if state is None else []
+    known = {shard.id for shard in first_read} | run.written.keys() | run.unread
+    jobs = _jobs(reader, layout, run, first_read, budget)
+    jobs |= _jobs(reader, layout, run, [shard for shard in run.shards if shard.id not in known], budget)
     phases = {shard.id: _phase(shard, run, jobs) for shard in run.shards}
+    if state is not None:
+        found = [shard for shard in run.shards if phases[shard.id] == state]
+        jobs |= _jobs(reader, layout, run, [shard for shard in found[page] if shard.id in run.written], budget)
     job_states = Counter(_job_phase(shard, run, jobs) for shard in run.shards if shard.job)
     settled = sum(outcome.read for outcome in run.outcomes.values())
     summary, outcomes = summary_of(run.manifest, run.account), run.outcomes.values()
@@ -145,7 +155,8 @@ def run_details(
         stages=_stages(run, summary, settled, job_states),
         shard_states=dict(Counter(phases.values())),
         job_states=dict(job_states),
-        shards=[_shard_state(shard, phases[shard.id], run.outcomes.get(shard.id), jobs) for shard in shown],
+        shards=[_shard_state(shard, phases[shard.id], run.outcomes.get(shard.id), jobs) for shard in found[page]],
+        shards_found=len(found),
         documents=summary.documents,
         settled=settled,
         indexed=sum(outcome.indexed for outcome in outcomes if outcome.id != DELETIONS),
@@ -164,20 +175,15 @@ def run_details(
 
 
 def _jobs(
-    reader: CachedReader, layout: Layout, run: StoredRun, shown: Sequence[Shard], budget: ReadBudget
+    reader: CachedReader, layout: Layout, run: StoredRun, shards: Sequence[Shard], budget: ReadBudget
 ) -> dict[str, JobState]:
-    """Return the jobs of the shards that are shown, and of those that are not written yet."""
-    first = {shard.id for shard in shown}
-    others = [shard for shard in run.shards if shard.id not in first | run.written.keys() | run.unread]
-    jobs = dict[str, JobState]()
-    for shards in (shown, others):
-        needed = [
-            NeededJob(shard.job, run.manifest.run_key, shard.id, shard.records, run.written.get(shard.id))
-            for shard in shards
-            if shard.job
-        ]
-        jobs |= read_jobs(reader, layout, needed, budget)
-    return jobs
+    """Return the jobs of shards by job key."""
+    needed = [
+        NeededJob(shard.job, run.manifest.run_key, shard.id, shard.records, run.written.get(shard.id))
+        for shard in shards
+        if shard.job
+    ]
+    return read_jobs(reader, layout, needed, budget)
 
 
 def _phase(shard: Shard, run: StoredRun, jobs: Mapping[str, JobState]) -> ShardPhase:
@@ -215,6 +221,7 @@ def _shard_state(
         unchanged=outcome.unchanged,
         dead_letters=outcome.dead_letters,
         unanswered=outcome.unanswered,
+        needs_job=bool(shard.job),
         job=jobs.get(shard.job),
         started_at=outcome.started_at or None,
         ended_at=outcome.ended_at or None,

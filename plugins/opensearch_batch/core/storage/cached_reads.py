@@ -137,6 +137,17 @@ class CachedReader:
         """Return one document, None if it is absent."""
         return self.read([Wanted(uri, version)], kind)[uri]
 
+    def value(self, key: str, make: Callable[[], W], *, fresh_s: float) -> W:
+        """Return what `make` returned for a key at most `fresh_s` seconds ago, else what it returns now."""
+        now = self._clock()
+        with self._lock:
+            entry = self._entries.get((object, key))
+        if entry is None or now >= entry.read_at + fresh_s:
+            entry = _Entry(None, make(), MIN_ENTRY_BYTES, now)
+            self._remember((object, key), entry)
+        value: W = entry.value
+        return value
+
     def _known(self, wanted: Sequence[Wanted], kind: type) -> dict[str, _Entry]:
         with self._lock:
             known = [(each.uri, (kind, each.uri)) for each in wanted if (kind, each.uri) in self._entries]

@@ -291,4 +291,9 @@ def write_summary(objects: Objects, prefix: str) -> str:
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
     """Return the URIs of the parts below a prefix, in order; the prefix may also be the URI of one part."""
-    return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART_SUFFIX)]
+    return list(iter_parts(objects, prefix))
+
+
+def iter_parts(objects: Objects, prefix: str) -> Iterator[str]:
+    """Yield the URIs of the parts below a prefix, in order, as they are listed."""
+    return (item.uri for item in objects.list(prefix) if item.uri.endswith(PART_SUFFIX))

@@ -102,10 +102,14 @@ class Layout:
         """Return the path of the staged records of one shard for which its job returned no prediction."""
         return f"{unanswered_beside(self.manifest(run_key))}{shard_id}.parquet"
 
+    def all_dead_letters(self, run_key: str) -> str:
+        """Return the folder of the dead letters of a run, unless those of `ingest` have a prefix of their own."""
+        return f"{self.run(run_key)}/dead_letters/"
+
     def dead_letters(self, run_key: str, stage: str, shard_id: str | None = None) -> str:
         """Return the folder of a stage's dead letters."""
         name = stage if shard_id is None else f"{stage}-{shard_id}"
-        return f"{self.run(run_key)}/dead_letters/{name}/"
+        return f"{self.all_dead_letters(run_key)}{name}/"
 
     def is_prepare_dead_letters(self, source: str) -> bool:
         """Return whether a source is the folder of dead letters that `prepare` wrote in a run of this pipeline."""
