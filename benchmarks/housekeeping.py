@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from benchmarks import night_source
-from benchmarks.counted_objects import CountedObjects
 from benchmarks.night_ours import DAY_S, FIRST_S, SOURCE, Nights
 from benchmarks.report import Case, Outcome
 from opensearch_batch.core.ledger.head import Head, ScopeHead
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.resolve import Mode
+from tests.core.counted_objects import CountedObjects
 
 NAME = "housekeeping"
 RECORDS, QUICK_RECORDS, OBJECTS = 10_000, 1_000, 20

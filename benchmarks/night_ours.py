@@ -92,7 +92,7 @@ class Nights:
                 self.objects.delete(uri)
         with self._phase("commit"):
             shards = written_shards(self.objects, self.layout, manifest)
-            account = reconcile(self.objects, self.layout, manifest, shards)
+            account = reconcile(self.objects, self.layout, manifest, shards, now=time.time())
             reports = shard_reports(self.objects, self.layout, manifest, shards)
             exceptions = (each for _, report in reports for each in report.verdicts.exceptions)
             commit(self.objects, self.layout, manifest, exceptions)

@@ -26,7 +26,10 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
-COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger", "predictions")
+COMMANDS = (
+    *("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger", "predictions"),
+    *("runs", "status", "jobs", "dead-letters"),
+)
 SUBCOMMANDS = {"ledger": ("show", "verify", "compact", "rebuild"), "predictions": ("export",)}
 PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
@@ -128,7 +131,7 @@ def test_every_command_in_a_document_has_its_options() -> None:
             assert name in helps[group]
             helps[group] += help_of(group, name)
     for document in DOCUMENTS:
-        for name, arguments in re.findall(rf"{PROGRAM} (\w+)([^`\n]*)", document.read_text()):
+        for name, arguments in re.findall(rf"{PROGRAM} (\w[\w-]*)([^`\n]*)", document.read_text()):
             assert name in helps, (document, name)
             for option in re.findall(r"--[a-z0-9-]+", arguments):
                 assert option in helps[name], (document, name, option)

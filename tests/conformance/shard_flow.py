@@ -293,7 +293,7 @@ class ShardFlow:
         """Add up the counts of the run, and commit it."""
         store, layout, manifest = self.lab.objects, self.work_prefix, self.manifest
         shards = written_shards(store, layout, manifest, repaired)
-        account = reconcile(store, layout, manifest, shards)
+        account = reconcile(store, layout, manifest, shards, now=1.0)
         reports = shard_reports(store, layout, manifest, shards)
         commit(store, layout, manifest, (each for _, report in reports for each in report.verdicts.exceptions))
         return account

@@ -26,11 +26,14 @@ class MemoryObjects:
         self._modified: dict[str, float] = {}
         self.clock = clock
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+    ) -> Iterator[ObjectInfo]:
         """Yield the objects with a prefix in key order."""
         below = uri.rfind("/") + 1
         for key in sorted(self._stored):
-            if key.startswith(uri) and is_selected(key[below:], include, exclude) and (found := self._info(key)):
+            is_listed = key.startswith(uri) and key > after and is_selected(key[below:], include, exclude)
+            if is_listed and (found := self._info(key)):
                 yield found
 
     def head(self, uri: str) -> ObjectInfo | None:

@@ -28,6 +28,7 @@ from opensearch_batch.core.runs.preparation import Preparation
 from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
 from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
+from opensearch_batch.core.runs.run_summary import first_start, record_end, record_start
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -281,7 +282,7 @@ class Run:
     """One run: its next stages. A stage that was killed is done again."""
 
     def __init__(self, pipeline: Pipeline, key: str, source: str, at_s: float, options: Mapping[str, Any]) -> None:
-        self.key, self.source = key, source
+        self.run_id, self.key, self.source = f"manual {key}", key, source
         self.stages: list[Callable[[], None]] = [self.prepare]
         self.manifest: Manifest | None = None
         self.account: ShardRunAccount | None = None
@@ -319,6 +320,8 @@ class Run:
         draft = Manifest(
             pipeline=layout.pipeline,
             run_key=self.key,
+            run_id=self.run_id,
+            started_at=first_start(pipeline.objects, layout, self.key, now=pipeline.clock),
             source=self.source,
             scope=scope_of(self.source, (), ()),
             service=pipeline.adapter.name,
@@ -354,6 +357,7 @@ class Run:
             return
         self.manifest = prepared.manifest
         announce(pipeline.objects, layout, prepared.manifest, prepared.ledger)
+        record_start(pipeline.objects, layout, prepared.manifest)
         for shard in prepared.manifest.shards:
             if shard.job:
                 self.stages.append(partial(self._predict, shard))
@@ -415,6 +419,7 @@ class Run:
         store, layout, manifest = pipeline.objects, pipeline.layout, self.manifest
         assert manifest is not None
         shards = written_shards(store, layout, manifest, self._repaired)
-        self.account = reconcile(store, layout, manifest, shards)
+        self.account = reconcile(store, layout, manifest, shards, now=pipeline.clock)
         reports = shard_reports(store, layout, manifest, shards)
         commit(store, layout, manifest, (each for _, report in reports for each in report.verdicts.exceptions))
+        record_end(store, layout, manifest, self.account)

@@ -14,6 +14,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
 from opensearch_batch.core.jobs import status_poller
+from opensearch_batch.core.jobs.job_records import PolledStatus
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts, read_letters
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
@@ -86,7 +87,7 @@ def test_counts_are_a_short_table(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a job runs, its state, its age and the service's counts are logged again and again."""
+    """While a job runs, its state, age and counts are logged again and again; a status that stays is saved once."""
     statuses = iter([{"status": "in_progress", "request_counts": {"completed": 2, "failed": 0, "total": 5}}] * 30)
     done = {"status": "completed", "output_file_id": "f"}
     record = JobRecord("k", "books-1", "openai", "m", "in", "out", 0.0, ml_task_id="t")
@@ -94,6 +95,8 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JobHandle, "task_status", lambda *_: next(statuses, done))
     monkeypatch.setattr(JobHandle, "conclude", lambda _, __, end, **___: end)
     monkeypatch.setattr(JobHandle, "result", lambda *_: SimpleNamespace(state="COMPLETED"))
+    saved: list[PolledStatus] = []
+    monkeypatch.setattr(JobHandle, "save_status", lambda _, status: saved.append(status))
     monkeypatch.setattr("msgspec.to_builtins", lambda _: {})
     monkeypatch.setattr(status_poller, "POLLS_PER_S", 1000.0)
     monkeypatch.setattr(status_poller, "LOG_EVERY_S", 0.01)
@@ -118,6 +121,7 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress
     assert progress[-1].startswith("job books-1 (ML Commons task t): RUNNING (in_progress), submitted ")
     assert progress[-1].endswith("; 2 completed, 0 failed, 5 total")
+    assert saved.count(PolledStatus(1, "in_progress", {"completed": 2, "failed": 0, "total": 5})) == 1
 
 
 def test_the_link_to_dead_letters_opens_a_text() -> None:

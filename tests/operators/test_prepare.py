@@ -18,7 +18,9 @@ from opensearch_batch.core.ledger.head import RunLedger, ScopeHead
 from opensearch_batch.core.ledger.staged import read_staged
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.prepare_options import scope_of
+from opensearch_batch.core.runs.run_lists import recent_runs
 from opensearch_batch.core.sharding.listing import list_source, source_change
+from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.dead_letters import list_parts
 from opensearch_batch.core.storage.json_document import JsonDocument, load_manifest
 from opensearch_batch.core.storage.layout import Layout
@@ -183,6 +185,9 @@ def test_a_run_has_a_manifest_and_what_it_will_commit(bucket: str, store: S3Obje
     later = context_of("2026-11-02")
     assert prepares(bucket, watched=True).execute(later) == []
     assert later["ti"].pushed == {}
+    (listed,) = recent_runs(CachedReader(store), layout(bucket))
+    assert (listed.run_id, listed.run_key) == (context["dag_run"].run_id, manifest.run_key)
+    assert (listed.started_at, listed.prepared, listed.has_ended) == (manifest.started_at, manifest.counts, False)
 
 
 @pytest.mark.parametrize(("source", "is_interval"), [("in/", True), ("other/", False)])

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
+from opensearch_batch.core.runs.run_details import run_details
+from opensearch_batch.core.runs.run_lists import recent_runs
+from opensearch_batch.core.storage.cached_reads import CachedReader
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.operators import scan
 from opensearch_batch.operators.ingest import OpenSearchScanIngestOperator
 from opensearch_batch.operators.reconcile import OpenSearchScanReconcileOperator
@@ -120,11 +125,22 @@ def test_a_scan_is_committed_by_the_end_of_its_run(runs: Runs) -> None:
     assert runs.store.head(uri) is not None
     again = runs.begin("next")
     assert runs.contents("out/") == written
+    reader, layout = CachedReader(runs.store), Layout(f"s3://{runs.bucket}/work", "books")
+    details = run_details(reader, layout, run_key("books", "next"))
+    assert (details.shard_states, details.settled, details.indexed + details.unchanged) == ({"written": 1}, 2, 2)
     counts = runs.end(again)
+    ended = run_details(reader, layout, run_key("books", "next"))
+    assert (ended.shard_states, ended.settled, ended.summary.has_ended) == ({"written": 1}, 2, True)
     assert (counts["read"], counts["indexed"] + counts["unchanged"]) == (2, 2)
     assert (runs.store.head(uri) is None) == ("true" in runs.file.read_text().split("on_read:")[1][:6])
     assert runs.end(again) == counts
+    listed = recent_runs(reader, layout)
+    assert [(run.run_id, run.is_scan, run.shards, run.has_ended) for run in listed] == [
+        ("next", True, 1, True),
+        ("killed", True, 1, False),
+    ]
     last = runs.begin("last")
+    assert recent_runs(reader, layout) == listed
     assert last["ti"].pushed["run"]["rows"] == []
     with pytest.raises(AirflowSkipException, match=r"all 3 scans of scheduling\.count are done"):
         runs.begin("one too many")

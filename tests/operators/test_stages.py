@@ -18,6 +18,8 @@ from opensearch_batch.core.jobs.job_records import JobRecords, consumed_requests
 from opensearch_batch.core.ledger.head import RunLedger, ScopeHead
 from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
+from opensearch_batch.core.runs.run_lists import recent_runs
+from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
@@ -160,6 +162,8 @@ def test_too_many_dead_letters_fail_the_run(
     assert store.read(work_prefix.run_account(run_key_of(context_of()))) is not None
     head = ScopeHead(store, work_prefix.scope_head("scope")).load()
     assert head.committed == head.claim.version > 0
+    (listed,) = recent_runs(CachedReader(store), work_prefix)
+    assert (listed.dead_letters, listed.has_ended) == (dead, True)
 
 
 @pytest.mark.parametrize(("dead", "is_green"), [(5, True), (6, False)])

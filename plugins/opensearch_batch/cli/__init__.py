@@ -14,13 +14,17 @@ from opensearch_batch import __version__
 from opensearch_batch.cli.check import Check, CheckAccount
 from opensearch_batch.cli.command import Account, Command, typer_command, usage_error
 from opensearch_batch.cli.convert import Convert, ConvertAccount
+from opensearch_batch.cli.dead_letters import DeadLetterList, DeadLettersAccount
 from opensearch_batch.cli.ingest import IngestAccount, ingest
 from opensearch_batch.cli.init import Init, InitAccount
+from opensearch_batch.cli.jobs import Jobs, JobsAccount
 from opensearch_batch.cli.ledger import LedgerAccount, ledger
 from opensearch_batch.cli.predictions import ExportAccount, predictions
 from opensearch_batch.cli.replay import Replay, ReplayAccount
+from opensearch_batch.cli.runs import Runs, RunsAccount
 from opensearch_batch.cli.schema import schema
 from opensearch_batch.cli.search import Search, SearchAccount
+from opensearch_batch.cli.status import Status, StatusAccount
 
 PROGRAM = "opensearch-batch"
 # The account type of each command; an account of this type is also printed after invalid arguments.
@@ -31,6 +35,10 @@ ACCOUNTS: dict[str, type[Account]] = {
     "convert": ConvertAccount,
     "init": InitAccount,
     "search": SearchAccount,
+    "runs": RunsAccount,
+    "status": StatusAccount,
+    "jobs": JobsAccount,
+    "dead-letters": DeadLettersAccount,
     "ledger": LedgerAccount,
     "predictions": ExportAccount,
 }
@@ -45,6 +53,10 @@ COMMANDS: dict[str, Callable[..., Command[Any]]] = {
     "init": Init,
     "check": Check,
     "search": Search,
+    "runs": Runs,
+    "status": Status,
+    "jobs": Jobs,
+    "dead-letters": DeadLetterList,
     "ingest": ingest,
     "replay": Replay,
     "convert": Convert,

@@ -22,6 +22,7 @@ from opensearch_batch.core.opensearch import client as clients
 from opensearch_batch.core.opensearch.client import Signing, Tls, address_of
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.by_uri import LOCAL, Scheme, Stores
+from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3_client import s3_client
 from opensearch_batch.services.openai import openai_api
@@ -141,6 +142,9 @@ class ClientCommand(Command[A]):
     def _stores(self, credential: Credential | None) -> Stores:
         self.secrets.keep_credential(credential)
         return self._clients.stores(credential)
+
+    def _reader(self) -> CachedReader:
+        return CachedReader(self._stores(None))
 
     def _cluster(self) -> Cluster:
         return self._clients.cluster(self.secrets)

@@ -20,6 +20,7 @@ from opensearch_batch.core.types.counts import DONE, DONE_WITH_DEAD_LETTERS
 REFUSED, FAILED, DRY_RUN, DIFFERENT = "REFUSED", "FAILED", "DRY_RUN", "DIFFERENT"
 EXIT_CODES = {DONE: 0, DRY_RUN: 0, DONE_WITH_DEAD_LETTERS: 1, DIFFERENT: 1, REFUSED: 2, FAILED: 3}
 INTERRUPTED = 130
+FILE_WIDTH = 1_000
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +139,9 @@ def _print(command: Command[Any], *, as_json: bool) -> None:
     elif account.error is not msgspec.UNSET:
         sys.stderr.write(f"{account.state.lower()}: {account.error}\n")
     else:
-        command.show(Console(highlight=False, markup=False, emoji=False, soft_wrap=True))
+        # Tables in a file or a pipe are as wide as they need to be.
+        width = None if sys.stdout.isatty() else FILE_WIDTH
+        command.show(Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width))
 
 
 def _write_json(account: Account) -> None:

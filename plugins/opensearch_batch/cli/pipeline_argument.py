@@ -1,4 +1,4 @@
-"""The argument of a command that names a pipeline."""
+"""The arguments of commands that name a pipeline, or the location of its files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,44 @@ from typing import Annotated
 import typer
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.services.registry import adapter_of
 
 FOLDER = Path("include/pipelines")
 PipelineArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")]
+_LOCATION = (
+    f"Pipeline file, or its name in {FOLDER}/, or the folder of a pipeline in its work prefix, s3://bucket/prefix/name."
+)
+LayoutArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help=_LOCATION)]
+LayoutsArgument = Annotated[
+    str | None, typer.Argument(metavar="PIPELINE", help=f"{_LOCATION} Default: all files in {FOLDER}/.")
+]
+RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="Run id, or run key. Default: the newest run.")]
+
+
+def layout_of(pipeline: str) -> Layout:
+    """Return the layout of the files of a pipeline that an argument names."""
+    if "://" in pipeline:
+        work_prefix, _, name = pipeline.rstrip("/").rpartition("/")
+        return Layout(work_prefix, name)
+    file = pipeline_file(pipeline)
+    return Layout(file.spec.work_prefix, file.name)
+
+
+def layouts_of(pipeline: str | None) -> tuple[list[Layout], list[str]]:
+    """Return the layout of a pipeline, else those of all files, and why other files have none."""
+    if pipeline is not None:
+        return [layout_of(pipeline)], []
+    layouts, remarks = list[Layout](), list[str]()
+    for path in pipeline_files(FOLDER):
+        try:
+            layouts.append(layout_of(str(path)))
+        except ConfigError as error:
+            remarks.append(str(error))
+    if not layouts:
+        raise ConfigError("; ".join(remarks) or f"{FOLDER}/: no pipeline files; name a pipeline")
+    return layouts, remarks
 
 
 def pipeline_file(pipeline: str) -> PipelineFile:

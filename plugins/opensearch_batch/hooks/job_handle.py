@@ -17,12 +17,13 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.contract import ServiceClient, output_uris
 from opensearch_batch.core.jobs.input_check import checked_end
-from opensearch_batch.core.jobs.job_records import JobRecords, service_counts
+from opensearch_batch.core.jobs.job_records import JobRecords, PolledStatus, polled_status_uri, service_counts
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.slots import GRACE_S, Slots
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
 from opensearch_batch.hooks.ai_services import client_of
@@ -178,6 +179,13 @@ class JobHandle(msgspec.Struct, frozen=True):
             self._waiters().register(waiter)
         except BatchError as error:
             log.warning("could not refresh the waiter heartbeat; another run may cancel this job: %s", error)
+
+    def save_status(self, status: PolledStatus) -> None:
+        """Save what the service reports of the job while it runs."""
+        try:
+            save(self._objects(), polled_status_uri(self.folder), status)
+        except BatchError as error:
+            log.warning("could not save the job's status, which only lists of jobs show: %s", error)
 
     def remove_and_list_remaining(self, waiter: Waiter) -> list[Waiter]:
         """Remove a waiter; return the remaining ones."""

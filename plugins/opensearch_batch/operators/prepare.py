@@ -20,6 +20,7 @@ from opensearch_batch.core.runs.index_check import check_index, create_missing_i
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions, fingerprint_of, scope_of
+from opensearch_batch.core.runs.run_summary import first_start, record_start
 from opensearch_batch.core.runs.shard_groups import group_count, grouped, with_empty_groups
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
@@ -166,12 +167,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     def _prepare(self, context: Context) -> Sequence[ShardGroup]:
         store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
-        self._groups_before = 0
+        # Taken before the listing, so that a run with a later time lists at least the objects that this run lists.
+        listed_at = time.time()
+        self._groups_before, self._started_at = 0, listed_at
         if not is_dry_run(context):
             require_conditional_writes(store, layout.conditional_writes())
             self._groups_before = group_count(store, layout.manifest(run_key_of(context)))
-        # Taken before the listing, so that a run with a later time lists at least the objects that this run lists.
-        listed_at = time.time()
+            self._started_at = first_start(store, layout, run_key_of(context), now=listed_at)
         settings, inputs = self.source_index, self.inputs
         with source_objects(store, settings, self.source, index=self.index, inputs=inputs) as self._source:
             groups = self._prepare_source(store, layout, context, listed_at)
@@ -232,6 +234,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         groups = grouped(manifest.shards, at_most=max_groups())
         manifest = msgspec.structs.replace(manifest, mapped=max(len(groups), self._groups_before))
         announce(store, layout, manifest, prepared.ledger)
+        record_start(store, layout, manifest)
         self._push(context, uri, manifest)
         self.log.info("%d shards in %d tasks; manifest %s", len(manifest.shards), len(groups), uri)
         return groups
@@ -266,6 +269,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         manifest = Manifest(
             pipeline=layout.pipeline,
             run_key=run_key_of(context),
+            run_id=context["dag_run"].run_id,
+            started_at=self._started_at,
             source=listing.source,
             scope=scope_of(self.source, self.include, self.exclude),
             service=adapter.name,

@@ -16,9 +16,10 @@ from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.pipeline.spec_parts import Alerts
 from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile, shard_reports, written_shards
+from opensearch_batch.core.runs.run_summary import delete_old_summaries, record_end
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.dead_letters import SUMMARY, refuse_dead_letters
-from opensearch_batch.core.storage.json_document import load_manifest, save
+from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -32,7 +33,7 @@ from opensearch_batch.hooks.file_conn_ids import MODEL
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.notifications.alerts import Alert, send
-from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
+from opensearch_batch.operators.base import layout_of, translate_errors
 from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
@@ -80,9 +81,11 @@ class ReconcileOperator(BaseOperator):
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
         raise NotImplementedError
 
-    def _report(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
-        """Write the account, log it, link the first dead letters, and send the alerts."""
-        save(store, layout.run_account(run_key_of(context)), account)
+    def _report(
+        self, account: RunAccount, manifest: Manifest | ScanManifest, store: S3Objects, layout: Layout, context: Context
+    ) -> None:
+        """Write the account and the summary, log it, link the first dead letters, and send the alerts."""
+        record_end(store, layout, manifest, account)
         log_counts(self.log, account.pipeline, account.counts, store, *account.dead_letters)
         if account.dead_letters:
             self.dead_letters_url = store.browse_url(f"{account.dead_letters[0].rstrip('/')}/{SUMMARY}")
@@ -152,13 +155,13 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         groups = msgspec.convert(context["ti"].xcom_pull(task_ids=self.repair) or [], list[ShardGroup])
         repaired = [shard for group in groups for shard in group.shards]
         shards = written_shards(store, layout, manifest, repaired)
-        account = reconcile(store, layout, manifest, shards)
+        account = reconcile(store, layout, manifest, shards, now=time.time())
         reports = shard_reports(store, layout, manifest, shards)
         verdicts = (verdict for _, report in reports for verdict in report.verdicts.exceptions)
         head = commit(store, layout, manifest, verdicts)
         if self.index:
             self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
-        self._report(account, object_storage(self.aws_conn_id), layout, context)
+        self._report(account, manifest, object_storage(self.aws_conn_id), layout, context)
         if head is not None:
             self.log.info("committed: %d documents of %d objects", head.documents, len(head.objects))
         self._clean_up(store, layout, manifest)
@@ -215,8 +218,9 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         compiled, store = self._compiled(), self._store()
         manifest = load_manifest(store, prepared["manifest"], ScanManifest)
         committed = scan_account.commit(store, compiled.layout, manifest)
-        account = scan_account.account_of(store, compiled.layout, manifest, committed)
-        self._report(account, store, compiled.layout, context)
+        account = scan_account.account_of(store, compiled.layout, manifest, committed, now=time.time())
+        self._report(account, manifest, store, compiled.layout, context)
+        delete_old_summaries(store, compiled.layout, now=time.time())
         self._export_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
             deleted = scan_account.delete_read(store, manifest, committed)

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.jobs.predict_action import check_realtime
 from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.runs.run_summary import first_start, record_start
 from opensearch_batch.core.runs.shard_groups import chunks, grouped
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.json_document import save
@@ -134,10 +135,20 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         for job in ended_badly:
             self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
         manifest = ScanManifest(
-            compiled.pipeline.name, run_key, scanned_at, counts, work_items, shards, model_id, ended_badly
+            compiled.pipeline.name,
+            run_key,
+            scanned_at,
+            counts,
+            work_items,
+            shards,
+            model_id,
+            ended_badly,
+            context["dag_run"].run_id,
+            first_start(store, compiled.layout, run_key, now=scanned_at.timestamp()),
         )
         uri = compiled.layout.manifest(run_key)
         save(store, uri, manifest)
+        record_start(store, compiled.layout, manifest)
         self._push(context, uri, manifest, rows=chunks(rows, at_most=max_groups()))
         self.log.info("%d jobs, %d work items without a job; manifest %s", len(shards), len(rows), uri)
         return grouped(shards, at_most=max_groups())

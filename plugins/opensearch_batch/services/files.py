@@ -37,6 +37,13 @@ class ServiceFiles(ReadOnlyObjects):
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes
         return decompressed(self.stream(uri), uri, compression)
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - ids have no folders
-        if self.id_of(uri) and (info := self.head(uri)):
+    def list(
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),  # noqa: ARG002 - ids have no folders
+        exclude: Sequence[str] = (),  # noqa: ARG002 - as above
+        after: str = "",
+    ) -> Iterator[ObjectInfo]:
+        if self.id_of(uri) and uri > after and (info := self.head(uri)):
             yield info

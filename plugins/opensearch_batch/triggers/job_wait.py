@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job_records import bad_end_message, progress_message
+from opensearch_batch.core.jobs.job_records import PolledStatus, bad_end_message, progress_message
 from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
@@ -220,12 +220,16 @@ class JobWait:
         return step
 
     async def _log_progress(self, record: JobRecord) -> None:
-        """Log the job's progress once a minute until cancelled."""
+        """Log the job's progress once a minute until cancelled; save the service's status when it has changed."""
+        saved: PolledStatus | None = None
         while True:
             await status_poller(self._settings.opensearch_conn_id).log_turn()
             record = self._polled or record
             state = adapter_of(self._settings.service).job_status(record.remote_job).state
             self._log.info(progress_message(record, state, now=time.time()))
+            if self._polled is not None and (status := PolledStatus.of(record)) != saved:
+                saved = status
+                await asyncio.to_thread(self._handle().save_status, status)
 
     async def _refresh(self, waiter: Waiter | None) -> None:
         """Refresh the waiter's registration until cancelled."""

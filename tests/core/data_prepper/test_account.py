@@ -82,7 +82,8 @@ class Runs:
 
     def account(self, *work_items: WorkItem) -> ScanAccount:
         """Commit the run and return its account."""
-        return account_of(self.store, self.work_prefix, self.manifest(*work_items), self.commit(*work_items))
+        manifest, committed = self.manifest(*work_items), self.commit(*work_items)
+        return account_of(self.store, self.work_prefix, manifest, committed, now=1.0)
 
     def delete(self, *work_items: WorkItem) -> int:
         """Commit the run and delete what was read."""

@@ -167,7 +167,7 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: PipelineLab
     with pytest.raises(RetriableError, match="sink 0 is away"):
         work_items.ingest(away).run(work_item)
     objects, manifest, committed = work_items.lab.objects, present(work_items.manifest), work_items.commit()
-    assert len(account_of(objects, work_items.compiled().layout, manifest, committed).unfinished) == 1
+    assert len(account_of(objects, work_items.compiled().layout, manifest, committed, now=1.0).unfinished) == 1
     assert delete_read(objects, manifest, committed) == 0
     assert work_items.lab.objects.head(uri) is not None
     assert [report.counts.indexed for report in work_items.run()] == [1]
@@ -246,9 +246,8 @@ def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: Pipe
         work_items.lab.objects.delete(item.uri)
     assert work_items.work_items() == [work_item]
     assert work_items.ingest().run(work_item, answered).remarks == [GONE]
-    account = account_of(
-        work_items.lab.objects, work_items.compiled().layout, present(work_items.manifest), work_items.commit()
-    )
+    layout, manifest = work_items.compiled().layout, present(work_items.manifest)
+    account = account_of(work_items.lab.objects, layout, manifest, work_items.commit(), now=1.0)
     assert account.gone == 1
     assert work_items.work_items() == []
 

@@ -166,6 +166,16 @@ def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
         list(writer.write([item(0)]))
 
 
+def test_each_request_is_measured(scripted: Scripted) -> None:
+    """Also one that failed: it takes 3 s, and the next one 1 s."""
+    scripted.answers = [(429, {"error": {"reason": "queue full"}})]
+    # The first, and those between the requests, are compared with the retry window.
+    ticks = iter([0.0, 0.0, 3.0, 4.0, 4.0, 5.0, 6.0])
+    writer = BulkWriter(scripted.cluster, REQUEST, clock=lambda: next(ticks), sleep=lambda _: None)
+    (written,) = writer.write([item(0)])
+    assert (written.requests, written.request_s, written.slowest_s) == (2, 4.0, 3.0)
+
+
 def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) -> None:
     """A body that is too large is halved, later bodies are smaller, and a single document is refused."""
     most = 4 * len(item(0).content)

@@ -15,6 +15,7 @@ from opensearch_batch.core.ledger.garbage import GRACE_S, new_name
 from opensearch_batch.core.ledger.head import Entry, Head
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, NewShard, PredictionStore
 from opensearch_batch.core.runs.retention import UNSUBMITTED_S, Retention
+from opensearch_batch.core.runs.run_summary import HISTORY_S, RunSummary, summary_uri
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
@@ -269,6 +270,20 @@ def test_the_files_of_a_run_go_but_not_its_account_and_its_dead_letters(work: Wo
     work.clean(days=MIN_RETENTION_S / DAY_S, keep_s=2 * DAY_S)
     assert work.names(work.layout.run("failed")) == kept
     assert work.objects.head(f"{work.layout.outbox()}event.json") is not None
+
+
+def test_summaries_of_runs_go_after_the_history_or_the_retention(work: Work) -> None:
+    """The longer one of both; nothing goes without a retention."""
+    folder, summary = work.layout.summaries().rstrip("/"), RunSummary(pipeline="p", run_key="r")
+    for days in (0, 800):
+        save(work.objects, summary_uri(work.layout, f"r{days}", START + days * DAY_S), summary)
+    names = work.names(folder)
+    work.clean(days=HISTORY_S / DAY_S - 1)
+    work.clean(days=10, keep_s=900 * DAY_S)
+    work.clean(keep_s=None)
+    assert work.names(folder) == names
+    work.clean()
+    assert [name.split("-")[1] for name in work.names(folder)] == ["r800.json"]
 
 
 def test_what_the_next_run_needs_of_a_failed_run_stays(work: Work) -> None:

@@ -14,7 +14,7 @@ from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.run_account import (
     ShardRunAccount,
     ShardRunCounts,
-    add_up,
+    Total,
     reconcile,
     written_shards,
 )
@@ -75,7 +75,7 @@ class Shards:
     ) -> ShardRunAccount:
         """Reconcile the run."""
         run = manifest(prepared, *(shard for shard in self.shards if shard not in repaired), letters=letters)
-        return reconcile(self.objects, LAYOUT, run, written_shards(self.objects, LAYOUT, run, repaired))
+        return reconcile(self.objects, LAYOUT, run, written_shards(self.objects, LAYOUT, run, repaired), now=1.0)
 
 
 @pytest.fixture
@@ -196,8 +196,10 @@ def test_a_record_of_several_sinks_is_read_once_and_written_to_each() -> None:
     """What was read, routed or dropped is taken from the first sink."""
     first = row_report(read=5, indexed=3, unchanged=1, dead_letters="s3://w/one/", unrouted=1)
     second = row_report(read=4, indexed=1, dropped=1, superseded=2)
-    total, letters = add_up([[first, second], [second]])
-    assert {name: count for name, count in total.items() if count} == {
+    total = Total()
+    total.add("a", [first, second])
+    total.add("b", [second])
+    assert {name: count for name, count in total.counts.items() if count} == {
         "read": 12 + 11,
         "indexed": 5,
         "unchanged": 1,
@@ -205,7 +207,8 @@ def test_a_record_of_several_sinks_is_read_once_and_written_to_each() -> None:
         "dropped": 1,
         "superseded": 2,
     }
-    assert letters == ["s3://w/one/"]
+    assert total.dead_letters == ["s3://w/one/"]
+    assert [(each.id, each.read, each.indexed) for each in total.shards] == [("a", 12, 4), ("b", 11, 1)]
 
 
 @pytest.mark.parametrize(("unrouted", "opened", "alerts"), [(5, 1, True), (5, 0, False), (4, 1, False), (0, 1, False)])

@@ -31,6 +31,8 @@ def test_a_listing_is_in_key_order_and_obeys_the_globs(store: S3Objects, bucket:
         store.write(f"s3://{bucket}/{name}", b"x")
     found = [item.uri for item in store.list(f"s3://{bucket}/in/", include=["*.jsonl"], exclude=["skip*"])]
     assert found == [f"s3://{bucket}/in/a.jsonl", f"s3://{bucket}/in/b.jsonl"]
+    after = store.list(f"s3://{bucket}/in/", after=f"s3://{bucket}/in/b")
+    assert [item.uri for item in after] == [f"s3://{bucket}/in/{name}" for name in ("b.jsonl", "c.csv", "skip.jsonl")]
 
 
 def test_of_many_creators_one_wins(store: S3Objects, bucket: str) -> None:

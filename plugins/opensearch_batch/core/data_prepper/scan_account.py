@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.data_prepper.scan import WorkItem, scan_head
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.runs.run_account import RunAccount, RunCounts, add_up
+from opensearch_batch.core.runs.run_account import RunAccount, RunCounts, Total
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -94,8 +94,10 @@ def commit(objects: Objects, layout: Layout, manifest: ScanManifest) -> Committe
     return Committed({id_: report for id_, report in done.items() if id_ not in superseded}, superseded)
 
 
-def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, committed: Committed) -> ScanAccount:
-    """Return the account of a run: the sum of the reports of completed work items, and the unfinished work items."""
+def account_of(
+    objects: Objects, layout: Layout, manifest: ScanManifest, committed: Committed, *, now: float
+) -> ScanAccount:
+    """Return the account of a run at a time: the sum of the reports of done work items, and the unfinished ones."""
     shards, unfinished = {shard.id: shard for shard in manifest.shards}, list[UnfinishedWorkItem]()
     for work_item in manifest.work_items:
         if work_item.id in committed.done:
@@ -106,12 +108,19 @@ def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, committ
             unfinished.append(_unfinished(objects, layout.job(shard.job), work_item))
         else:
             unfinished.append(UnfinishedWorkItem(work_item, "its ingest failed"))
-    total, dead_letters = add_up(report.reports for report in committed.done.values())
+    total = Total()
+    for id_, report in committed.done.items():
+        total.add(id_, report.reports)
     return ScanAccount(
         manifest.pipeline,
         manifest.run_key,
-        RunCounts.of(total),
-        dead_letters,
+        RunCounts.of(total.counts),
+        total.dead_letters,
+        now,
+        manifest.attempt,
+        total.reasons,
+        total.throughput,
+        total.shards,
         objects=manifest.counts,
         work_items=len(manifest.work_items),
         jobs=len(manifest.shards),

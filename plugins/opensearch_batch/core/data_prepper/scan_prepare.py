@@ -45,8 +45,9 @@ class ScanCounts(msgspec.Struct, frozen=True):
 class ScanManifest(msgspec.Struct, frozen=True):
     """The work items of one run.
 
-    `at` is the time of the scan. `shards` has a shard for each work item with a job. `ended_badly` has the record
-    folders of the jobs that ended in a bad state and are not repeated.
+    `at` is the time of the scan, whose run `run_id` began for the first time at `started_at` (epoch seconds). `shards`
+    has a shard for each work item with a job. `ended_badly` has the record folders of the jobs that ended in a bad
+    state and are not repeated.
     """
 
     pipeline: str
@@ -57,6 +58,13 @@ class ScanManifest(msgspec.Struct, frozen=True):
     shards: list[Shard] = []
     model_id: str = ""
     ended_badly: list[str] = []
+    run_id: str = ""
+    started_at: float = 0.0
+
+    @property
+    def attempt(self) -> str:
+        """What differs for each attempt of `prepare`."""
+        return self.at.isoformat()
 
     def work_item(self, id: str) -> WorkItem:  # noqa: A002 - the name of the field
         """Return a work item by its id."""

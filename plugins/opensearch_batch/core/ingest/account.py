@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import msgspec
@@ -21,6 +22,7 @@ from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Rejected, Row, Unchanged, Waiting
+from opensearch_batch.core.types.throughput import Interval
 
 REPLAY_FILE = "request.json"
 # The counts that are not sums over the sources.
@@ -44,7 +46,8 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 class RowAccount:
     """The account of one pass over the sources, continued from the progress of an earlier attempt (`before`).
 
-    `queue` is the prefix of the dead letters. The records that were not indexed are appended to `exceptions`.
+    `queue` is the prefix of the dead letters, `identity` are the caller's parts of the fingerprint. The records that
+    were not indexed are appended to `exceptions`. `clock` returns epoch seconds.
     """
 
     def __init__(
@@ -57,9 +60,15 @@ class RowAccount:
         before: Progress | None,
         reading: Reading,
         replay: ReplayRequest,
+        identity: Sequence[str] = (),
         exceptions: list[RecordVerdict] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        before = before or Progress(fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue)
+        before = before or Progress(
+            fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue, started_at=clock()
+        )
+        self._identity, self._clock = list(identity), clock
+        self._started_at, self._throughput = before.started_at, before.throughput
         self._exceptions = exceptions
         self.attempt = file.attempt
         self._file = file
@@ -73,14 +82,21 @@ class RowAccount:
         self._tally = _SourceTally(replay.sources, earlier.sources)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
         self.settled = before.settled
-        self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=earlier.dead_letters)
+        self.dead = DeadLetters(
+            objects,
+            queue,
+            attempt=file.attempt,
+            parts=before.parts,
+            count=earlier.dead_letters,
+            reasons=before.reasons,
+        )
 
     def begin(self) -> None:
         """Record the start, so that earlier attempts stop, and delete the dead letters that no progress counts.
 
         Raise RetriableError if another run of the same request is in progress.
         """
-        if not self._file.begin(self._progress(done=False)):
+        if not self._file.begin(self.progress(done=False)):
             raise RetriableError(
                 f"{self._file.uri}: another run of this request is in progress; run again when it has ended"
             )
@@ -110,7 +126,11 @@ class RowAccount:
         self._totals.update(joined=joined, nulls=nulls, unmatched=unmatched, waiting=len(written.waiting))
         for entry in written.body.other_entries:
             self._count_entry(entry)
-        self.settled += len(written.body.items) + len(written.body.other_entries)
+        settled = len(written.body.items) + len(written.body.other_entries)
+        self.settled += settled
+        self._throughput = self._throughput.plus(
+            Interval(self._clock(), settled, written.requests, written.request_s, written.slowest_s)
+        )
 
     def counts(self) -> IngestCounts:
         """Return the counts so far."""
@@ -128,7 +148,7 @@ class RowAccount:
         parts = self.dead.write()
         if parts == 1:
             save(self._objects, f"{self.dead.prefix}{REPLAY_FILE}", self._replay)
-        if self._file.save(self._progress(done=done)):
+        if self._file.save(self.progress(done=done)):
             return
         if parts:
             self.dead.withdraw()
@@ -146,7 +166,8 @@ class RowAccount:
                 "Create the index again with the model's dimension, or correct field_map, and run ingest again"
             )
 
-    def _progress(self, *, done: bool) -> Progress:
+    def progress(self, *, done: bool) -> Progress:
+        """Return the progress so far."""
         return Progress(
             self._fingerprint,
             self.attempt,
@@ -158,6 +179,11 @@ class RowAccount:
             vectors_rejected=self._vectors_rejected,
             vector_reason=self._vector_reason,
             exceptions=self._exceptions or [],
+            identity=self._identity,
+            reasons=self.dead.reasons,
+            throughput=self._throughput,
+            started_at=self._started_at,
+            written_at=self._clock(),
         )
 
     def _count_entry(self, entry: Rejected | Blank | Unchanged | Waiting | Filtered) -> None:

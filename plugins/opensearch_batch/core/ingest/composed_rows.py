@@ -20,11 +20,12 @@ from opensearch_batch.core.ledger.job_answers import JobFailures
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.ledger.staged import StagedRecord, read_staged
 from opensearch_batch.core.ledger.store_head import ABSENT, Located
-from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS, kind_of
+from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import Values
+from opensearch_batch.core.types.letter_reasons import kind_of
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, record_id
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Rejected, Row

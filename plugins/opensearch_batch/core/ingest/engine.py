@@ -118,18 +118,19 @@ class Ingest:
         if before is not None and is_done:
             return self._unchanged(before)
         if not self._still_claimed():
-            counts = before.counts if before else IngestCounts()
-            return self._superseded(sources, counts, before.dead_letters if before and before.parts else None)
-        is_complete, counts, dead_letters = self._load(sources, content, fingerprint, before)
+            nothing = IngestReport(self._sink.name, DONE, IngestCounts())
+            return self._superseded(sources, self._report(before) if before else nothing)
+        is_complete, progress = self._load(sources, content, fingerprint, before)
+        report = self._report(progress)
         if not is_complete:
-            return self._superseded(sources, counts, dead_letters)
-        remarks = [remark for remark in (target_remark, self._documents.remark(counts)) if remark]
-        return self._report(counts, dead_letters, remarks)
+            return self._superseded(sources, report)
+        remarks = [remark for remark in (target_remark, self._documents.remark(report.counts)) if remark]
+        return msgspec.structs.replace(report, remarks=remarks)
 
     def _load(
         self, sources: Sequence[Source], content: str, fingerprint: str, before: Progress | None
-    ) -> tuple[bool, IngestCounts, str | None]:
-        """Return whether all entries have a verdict, the counts, and the location of the dead letters."""
+    ) -> tuple[bool, Progress]:
+        """Return whether all entries have a verdict, and the progress."""
         resumes = before is not None
         documents = self._documents.documents(sources, vectors=self._sink.vectors, resumes=resumes)
         with RowAccount(
@@ -140,6 +141,7 @@ class Ingest:
             before=before,
             reading=self._documents.reading,
             replay=ReplayRequest([source.name for source in sources], self._sink.request, self._ledger),
+            identity=self._identity,
             exceptions=None if self._ledger is None else self.exceptions,
         ) as account:
             account.begin()
@@ -160,7 +162,7 @@ class Ingest:
             if is_complete:
                 # Recorded last: if the process is killed before, the next attempt restores the load settings.
                 account.save_progress(done=True)
-            return is_complete, account.counts(), account.dead.location
+            return is_complete, account.progress(done=is_complete)
 
     def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
         """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.
@@ -199,14 +201,23 @@ class Ingest:
         self._check(counts)
         self._sink.finish()
 
-    def _report(self, counts: IngestCounts, dead_letters: str | None, remarks: list[str]) -> IngestReport:
-        state = DONE_WITH_DEAD_LETTERS if counts.dead_letters else DONE
-        return IngestReport(self._sink.name, state, counts, dead_letters, remarks)
+    def _report(self, progress: Progress) -> IngestReport:
+        has_dead_letters = progress.counts.dead_letters > 0
+        return IngestReport(
+            self._sink.name,
+            DONE_WITH_DEAD_LETTERS if has_dead_letters else DONE,
+            progress.counts,
+            progress.dead_letters if has_dead_letters else None,
+            reasons=progress.reasons,
+            throughput=progress.throughput,
+            started_at=progress.started_at,
+            ended_at=progress.written_at,
+        )
 
     def _unchanged(self, before: Progress) -> IngestReport:
         """Return the report of work that was finished before: all documents count as unchanged."""
         earlier = before.counts
-        remaining, rows = count_letters(self._objects, before.dead_letters) if before.parts else (0, {})
+        remaining, rows, reasons = count_letters(self._objects, before.dead_letters) if before.parts else (0, {}, [])
         unchanged = earlier.indexed + earlier.unchanged + earlier.dead_letters - remaining
         sources = [
             msgspec.structs.replace(source, dead_letters=rows.get(number, 0))
@@ -215,10 +226,11 @@ class Ingest:
         counts = msgspec.structs.replace(
             earlier, indexed=0, unchanged=unchanged, dead_letters=remaining, sources=sources
         )
-        return self._report(counts, before.dead_letters if remaining else None, [])
+        return self._report(msgspec.structs.replace(before, counts=counts, reasons=reasons))
 
-    def _superseded(self, sources: Sequence[Source], counts: IngestCounts, dead_letters: str | None) -> IngestReport:
+    def _superseded(self, sources: Sequence[Source], report: IngestReport) -> IngestReport:
         """Return the report of work that a newer run has superseded; records that were not read yet are superseded."""
+        counts = report.counts
         first, *others = counts.sources or [SourceCounts(source.name) for source in sources]
         rest = max(0, self._records - first.read)
         counts = msgspec.structs.replace(
@@ -230,7 +242,7 @@ class Ingest:
         counts.reconcile(self._locations.prefix)
         written = f"{counts.indexed} documents were written before" if counts.indexed else "nothing was written"
         remark = f"{counts.superseded} records superseded: a newer run writes their newer versions; {written}"
-        return self._report(counts, dead_letters, [f"{remark} ({self._file.uri})"])
+        return msgspec.structs.replace(report, counts=counts, remarks=[f"{remark} ({self._file.uri})"])
 
     def _content(self, sources: Sequence[Source]) -> str:
         """Return a digest of everything that affects the entries and their order."""

@@ -15,6 +15,8 @@ from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.letter_reasons import LetterReason
+from opensearch_batch.core.types.throughput import Throughput
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -28,8 +30,11 @@ class Progress(Stamp, frozen=True, kw_only=True):
     """The number of `settled` entries, which are read in a fixed order, and their counts.
 
     `attempt` is the attempt that wrote the progress last. `parts` is the number of dead letter files that count, by the
-    attempt that wrote them. `exceptions` are the object, line and state of the records that were not indexed, for an
-    ingest that reports them.
+    attempt that wrote them, and `reasons` are those of their letters. `exceptions` are the object, line and state of
+    the records that were not indexed, for an ingest that reports them.
+
+    `identity` are the caller's parts of the fingerprint. The first attempt began at `started_at`; this progress was
+    written at `written_at` (epoch seconds).
     """
 
     done: bool
@@ -40,6 +45,11 @@ class Progress(Stamp, frozen=True, kw_only=True):
     vectors_rejected: int = 0
     vector_reason: str = ""
     exceptions: list[RecordVerdict] = []
+    identity: list[str] = []
+    reasons: list[LetterReason] = []
+    throughput: Throughput = Throughput()
+    started_at: float = 0.0
+    written_at: float = 0.0
 
 
 class ProgressFile:

@@ -72,11 +72,16 @@ def consumed_requests(before: list[str], request: ResubmitRequest) -> list[str]:
     return [*before, *(key for key in (request.clear, request.force) if key and key not in before)]
 
 
+def record_uri(folder: str) -> str:
+    """Return the location of the record in the folder of a job."""
+    return f"{folder}/job.json"
+
+
 class JobRecords:
     """The stored record of one job key; every change is a conditional write."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
-        self.uri = f"{folder}/job.json"
+        self.uri = record_uri(folder)
         self._document = JsonDocument(objects, self.uri, JobRecord, remedy=_RESTORE)
 
     def load(self) -> Version[JobRecord] | None:
@@ -121,6 +126,27 @@ class JobRecords:
         self._document.update(ended)
 
 
+class PolledStatus(msgspec.Struct, frozen=True):
+    """What the service last reported of a submission that runs, for those who watch the job; decisions do not use it.
+
+    `state` is the service's name of it, `counts` are its counts of records.
+    """
+
+    submission: int
+    state: str
+    counts: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, record: JobRecord) -> PolledStatus:
+        """Return the status in the last response of the service."""
+        return cls(record.submission, service_state(record.remote_job), service_counts(record.remote_job))
+
+
+def polled_status_uri(folder: str) -> str:
+    """Return the location of the `PolledStatus` of the job whose record is in a folder."""
+    return f"{folder}/polled.json"
+
+
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
     """Record that the completed job that caused an error is UNUSABLE; return False if its record is gone or newer."""
     record = JobRecords(objects, error.folder).read() if error.folder else None
@@ -132,12 +158,17 @@ def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) ->
 
 def progress_message(record: JobRecord, state: State, *, now: float) -> str:
     """Return a log line about a running job: its state, the service's name of the state, its age and counts."""
-    statuses = [str(value) for name, value in record.remote_job.items() if name.lower().endswith("status")]
-    remote_state = f" ({statuses[0]})" if statuses else ""
+    name = service_state(record.remote_job)
+    remote_state = f" ({name})" if name else ""
     minutes, seconds = divmod(int(now - record.intended_at), 60)
     counts = ", ".join(f"{count:,} {name}" for name, count in service_counts(record.remote_job).items())
     submitted = f"submitted {minutes:,} min {seconds} s ago{counts and '; '}{counts}"
     return f"{_name(record)}: {state}{remote_state}, {submitted}"
+
+
+def service_state(remote_job: Mapping[str, Any]) -> str:
+    """Return the name that the service gives to the state of a job; empty if its response has none."""
+    return next((str(value) for name, value in remote_job.items() if name.lower().endswith("status")), "")
 
 
 def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:

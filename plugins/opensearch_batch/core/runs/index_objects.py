@@ -111,7 +111,14 @@ class IndexObjects(ReadOnlyObjects):
         """The UUID of the index."""
         return self._index.uuid
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - blocks have no names to select
+    def list(
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),  # noqa: ARG002 - blocks have no names to select
+        exclude: Sequence[str] = (),  # noqa: ARG002 - as above
+        after: str = "",
+    ) -> Iterator[ObjectInfo]:
         """Yield the blocks of the index at a new point in time, unless they are known."""
         if not self._infos:
             self._open_point_in_time()
@@ -120,7 +127,7 @@ class IndexObjects(ReadOnlyObjects):
                     name = "first" if block.start is None else f"{block.start:+020d}"
                     info = ObjectInfo(f"{self._uri}{self.uuid}/{shard:05d}/{name}", 0, etag)
                     self._infos[info.uri], self._blocks[info.uri] = info, block
-        yield from (info for name, info in sorted(self._infos.items()) if name.startswith(uri))
+        yield from (info for name, info in sorted(self._infos.items()) if name.startswith(uri) and name > after)
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return a block of the listing, None if there is none."""

@@ -119,8 +119,7 @@ class Preparation:
         is_committed = loaded.claim.version == loaded.committed
         if is_committed and not changes.changed and not changes.vanished and not head.deletions:
             return None
-        location = self._layout.dead_letters(self._manifest.run_key, "prepare")
-        with DeadLetters(self._objects, location) as dead:
+        with DeadLetters(self._objects, self._layout.dead_letters(self._manifest.run_key, "prepare")) as dead:
             reader = self._reader(dead)
             result = diff(
                 self._read(reader, changes.changed, dead),
@@ -149,6 +148,7 @@ class Preparation:
             counts=counts,
             shards=shards,
             dead_letters=dead.location,
+            reasons=dead.reasons,
             claim=claim,
             version=claim.version + 1 if claim else next_version(self._at_s, after=loaded.claim.version),
             attempt=secrets.token_hex(8),

@@ -4,7 +4,8 @@ It compacts the prediction store first. An error of that is logged, and nothing 
 
 Answers are in the prediction store, so the input and the output of a job are not needed any more when the store has
 closed the job's shard. The job's record is kept: a later submission of the same records has another number, and so
-another name at the service. Of a run, the manifest, the account and the dead letters are kept.
+another name at the service. Of a run, the manifest, the account and the dead letters are kept; its summary is kept for
+the history that pages show.
 
 A pipeline deletes the files of the jobs that it submitted, and only objects that the job's record names.
 """
@@ -22,6 +23,7 @@ from opensearch_batch.core.ledger.head import ScopeHead
 from opensearch_batch.core.ledger.predictions import MIN_RETENTION_S, PredictionStore
 from opensearch_batch.core.ledger.scope_use import Scope, needed_segments
 from opensearch_batch.core.runs.housekeeping import Housekeeper
+from opensearch_batch.core.runs.run_summary import delete_old_summaries
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.job import JobRecord
@@ -63,6 +65,7 @@ class Retention(msgspec.Struct, frozen=True):
         scopes = keeper.scopes()
         self.store.collect(needed_segments(scopes, self.store.folder), retention_s=keep_s)
         own = [scope for scope in scopes if scope.ledger == self.layout.scopes()]
+        delete_old_summaries(self.objects, self.layout, now=now, keep_s=keep_s)
         self._delete_rows(own, now)
         self._delete_run_files(own, now - keep_s, unfinished_before=unread_before)
         removed = 0

@@ -14,7 +14,12 @@ from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
+from opensearch_batch.core.types.letter_reasons import LetterReason, add_up_reasons
 from opensearch_batch.core.types.manifest import DELETIONS, Manifest, Shard
+from opensearch_batch.core.types.throughput import Throughput
+
+# The intervals that a run keeps of its throughput.
+MAX_RUN_INTERVALS = 120
 
 # A work item is read once for each sink, so these counts are taken from the report of the first sink only.
 _READ = ("read", "unrouted", "dropped", "superseded", "waiting")
@@ -86,13 +91,38 @@ class ShardRunCounts(RunCounts, frozen=True):
             )
 
 
+class ShardOutcome(msgspec.Struct, frozen=True, array_like=True):
+    """What became of the records of a shard, or of the rows of a work item, of which its ingest `read` some.
+
+    The times of its ingest are epoch seconds, 0 if they are unknown.
+    """
+
+    id: str
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    unanswered: int = 0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
 class RunAccount(msgspec.Struct, frozen=True):
-    """The counts of a run, and the locations of its dead letters."""
+    """The counts of a run, and the locations of its dead letters.
+
+    It is the sum of the reports, of which `shards` has the parts, and was made at `ended_at` (epoch seconds) for an
+    `attempt` of `prepare`.
+    """
 
     pipeline: str
     run_key: str
     counts: RunCounts
     dead_letters: list[str] = []
+    ended_at: float = 0.0
+    attempt: str = ""
+    reasons: list[LetterReason] = []
+    throughput: Throughput = Throughput()
+    shards: list[ShardOutcome] = []
 
     @property
     def all_unrouted(self) -> bool:
@@ -122,15 +152,51 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
             yield "unrouted", f"all {unrouted} records are unrouted, because ingest.when is true for none; correct it"
 
 
-def add_up(items: Iterable[Iterable[IngestReport]]) -> tuple[Counter[str], list[str]]:
-    """Add up the reports of the sinks of all items; return the counts, and the locations of the dead letters."""
-    total, dead_letters = Counter[str](), list[str]()
-    for reports in items:
+class Total:
+    """The sum of the reports of the shards, or work items, of a run."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.dead_letters: list[str] = []
+        self.shards: list[ShardOutcome] = []
+        self._reports: list[IngestReport] = []
+
+    @property
+    def reasons(self) -> list[LetterReason]:
+        """The reasons of the dead letters."""
+        return add_up_reasons(each for report in self._reports for each in report.reasons)
+
+    @property
+    def throughput(self) -> Throughput:
+        """The throughput of all items together."""
+        return Throughput.total((each.throughput for each in self._reports), at_most=MAX_RUN_INTERVALS)
+
+    @property
+    def unanswered(self) -> int:
+        """The number of records that are left to `repair`."""
+        return sum(shard.unanswered for shard in self.shards)
+
+    def add(self, id_: str, reports: Sequence[IngestReport], *, unanswered: int = 0) -> None:
+        """Add the reports of one item, one for each sink."""
+        counts = Counter[str]()
         for number, report in enumerate(reports):
             for name in (*_READ, *_WRITTEN) if number == 0 else _WRITTEN:
-                total[name] += getattr(report.counts, name)
-            dead_letters += [report.dead_letters] if report.dead_letters else []
-    return total, dead_letters
+                counts[name] += getattr(report.counts, name)
+            self.dead_letters += [report.dead_letters] if report.dead_letters else []
+        self.counts.update(counts)
+        self._reports += reports
+        self.shards.append(
+            ShardOutcome(
+                id_,
+                counts["read"],
+                counts["indexed"],
+                counts["unchanged"],
+                counts["dead_letters"],
+                unanswered,
+                started_at=min((report.started_at for report in reports), default=0.0),
+                ended_at=max((report.ended_at for report in reports), default=0.0),
+            )
+        )
 
 
 def shard_reports(
@@ -170,27 +236,24 @@ def written_shards(objects: Objects, layout: Layout, manifest: Manifest, repaire
     return [*manifest.shards, *(repaired if unanswered else ())]
 
 
-def reconcile(objects: Objects, layout: Layout, manifest: Manifest, shards: Iterable[Shard]) -> ShardRunAccount:
-    """Add up the counts of prepare and of the ingests of all shards, which `written_shards` returns.
+def reconcile(
+    objects: Objects, layout: Layout, manifest: Manifest, shards: Iterable[Shard], *, now: float
+) -> ShardRunAccount:
+    """Add up the counts of prepare and of the ingests of all shards, which `written_shards` returns, at a time.
 
     Raises:
         FatalError: a record is not accounted for.
     """
-    total, prepared = Counter[str](), manifest.counts
+    written, deleted, prepared = Total(), Total(), manifest.counts
     prepared.reconcile(manifest.source)
-
-    def reports() -> Iterator[list[IngestReport]]:
-        for shard, report in shard_reports(objects, layout, manifest, shards):
-            if shard.id == DELETIONS:
-                total["deleted"] += report.counts.indexed
-            else:
-                yield [report]
-
-    written, dead_letters = add_up(reports())
+    for shard, report in shard_reports(objects, layout, manifest, shards):
+        part = deleted if shard.id == DELETIONS else written
+        part.add(shard.id, [report], unanswered=report.verdicts.unanswered)
     # `prepared.read` excludes the `promoted` records, which were read from objects that did not change.
-    written["read"] = prepared.read + prepared.promoted
+    written.counts["read"] = prepared.read + prepared.promoted
+    total = Counter(deleted=deleted.counts["indexed"])
     total.update(
-        written,
+        written.counts,
         unchanged=prepared.unchanged,
         duplicates=prepared.duplicate,
         tombstones=prepared.tombstone,
@@ -207,7 +270,12 @@ def reconcile(objects: Objects, layout: Layout, manifest: Manifest, shards: Iter
         manifest.pipeline,
         manifest.run_key,
         counts=counts,
-        dead_letters=[manifest.dead_letters, *dead_letters] if manifest.dead_letters else dead_letters,
+        dead_letters=[*([manifest.dead_letters] if manifest.dead_letters else []), *written.dead_letters],
+        ended_at=now,
+        attempt=manifest.attempt,
+        reasons=add_up_reasons([*manifest.reasons, *written.reasons]),
+        throughput=written.throughput,
+        shards=[*written.shards, *deleted.shards],
         source=manifest.source,
         remarks=manifest.remarks,
     )

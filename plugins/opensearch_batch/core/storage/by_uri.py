@@ -30,8 +30,10 @@ class Stores:
         self._schemes = schemes
         self._stores: dict[str, Objects] = {}
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        return self._store(uri).list(uri, include=include, exclude=exclude)
+    def list(
+        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+    ) -> Iterator[ObjectInfo]:
+        return self._store(uri).list(uri, include=include, exclude=exclude, after=after)
 
     def head(self, uri: str) -> ObjectInfo | None:
         return self._store(uri).head(uri)

@@ -7,7 +7,6 @@ progress that counts its letters, so a stage that is retried after a crash neith
 from __future__ import annotations
 
 import base64
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -21,14 +20,15 @@ from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects, lines
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.counts import too_many_dead_letters
+from opensearch_batch.core.types.letter_reasons import LetterReason, add_up_reasons, kind_of
 
 SPOOL_BYTES = 1 << 20
 PART_SUFFIX, SUMMARY = ".jsonl", "summary.txt"
 MAX_LETTER_BYTES = 512 << 20
 # Only the reasons of the first letters are counted, so that a log line does not require a long read.
 MAX_COUNTED_LETTERS, SHOWN_REASONS, MAX_REASON_CHARS = 10_000, 3, 300
-# The parts of a reason that vary between records: numbers and quoted values.
-_VARYING = re.compile(r"""\d+|'[^']*'|"[^"]*\"""")
+# The kinds of reasons that one stage counts; letters of further kinds are counted together.
+MAX_COUNTED_KINDS = 100
 
 
 class JoinedRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,8 +100,8 @@ class DeadLetters:
     """Writes the dead letters of one stage below `prefix`, in numbered parts; writes nothing if there are no letters.
 
     The parts of an `attempt` begin with its id, so that two attempts never write the same part; later ids sort later.
-    `parts` has the number of parts that the stage's progress counts, by attempt, and `count` the number of letters in
-    them.
+    `parts` has the number of parts that the stage's progress counts, by attempt, `count` the number of letters in them,
+    and `reasons` their reasons.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class DeadLetters:
         attempt: str = "",
         parts: Mapping[str, int] = MappingProxyType({}),
         count: int = 0,
+        reasons: Sequence[LetterReason] = (),
     ) -> None:
         self.prefix = f"{prefix.rstrip('/')}/"
         self.count = count
@@ -120,12 +121,19 @@ class DeadLetters:
         self._objects = objects
         self._spool = Spool(SPOOL_BYTES)
         self._spooled = 0
+        self._reasons = ReasonCounts(reasons)
 
     def add(self, letter: DeadLetter) -> None:
         """Add one dead letter."""
         self._spool.write(msgspec.json.encode(letter) + b"\n")
         self._spooled += 1
         self.count += 1
+        self._reasons.add(letter)
+
+    @property
+    def reasons(self) -> list[LetterReason]:
+        """The letters by reason."""
+        return self._reasons.total()
 
     @property
     def location(self) -> str | None:
@@ -178,6 +186,31 @@ class DeadLetters:
         self.close()
 
 
+class ReasonCounts:
+    """Counts dead letters by reason, after those that were counted `before`; its memory is bounded."""
+
+    def __init__(self, before: Sequence[LetterReason] = ()) -> None:
+        self._counts = Counter({kind_of(each.reason): each.count for each in before})
+        self._first = {kind_of(each.reason): each for each in before}
+
+    def add(self, letter: DeadLetter) -> None:
+        """Count one dead letter."""
+        reason = letter.reason[:MAX_REASON_CHARS]
+        kind = kind_of(reason)
+        if kind not in self._first:
+            if len(self._first) < MAX_COUNTED_KINDS:
+                record = (letter.record or "")[:MAX_REASON_CHARS]
+                self._first[kind] = LetterReason(0, reason, letter.stage, letter.source, letter.line, letter.id, record)
+            else:
+                kind = ""
+        self._counts[kind] += 1
+
+    def total(self) -> list[LetterReason]:
+        """Return the reasons, the most common first."""
+        first = self._first | ({} if "" in self._first else {"": LetterReason(0)})
+        return add_up_reasons(msgspec.structs.replace(first[kind], count=count) for kind, count in self._counts.items())
+
+
 def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
     """Yield the dead letters of one part."""
     with objects.open(uri) as stream:
@@ -191,14 +224,15 @@ def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
                     ) from None
 
 
-def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
-    """Return the number of dead letters below a prefix, and the number of their rows by source number."""
-    count, rows = 0, Counter[int]()
+def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int], list[LetterReason]]:
+    """Return the number of dead letters below a prefix, that of their rows by source number, and their reasons."""
+    count, rows, reasons = 0, Counter[int](), ReasonCounts()
     for uri in list_parts(objects, prefix):
         for letter in read_letters(objects, uri):
             count += 1
             rows.update([letter.source_number, *(row.source_number for row in letter.joined)])
-    return count, rows
+            reasons.add(letter)
+    return count, rows, reasons.total()
 
 
 def most_common_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[DeadLetter, int]]:
@@ -214,11 +248,6 @@ def most_common_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple
         counts[kind] += 1
         first.setdefault(kind, letter)
     return [(first[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
-
-
-def kind_of(reason: str) -> str:
-    """Return a reason without numbers and quoted values, which vary between records."""
-    return _VARYING.sub("", reason)
 
 
 def refuse_dead_letters(
@@ -262,4 +291,9 @@ def write_summary(objects: Objects, prefix: str) -> str:
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
     """Return the URIs of the parts below a prefix, in order; the prefix may also be the URI of one part."""
-    return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART_SUFFIX)]
+    return list(iter_parts(objects, prefix))
+
+
+def iter_parts(objects: Objects, prefix: str) -> Iterator[str]:
+    """Yield the URIs of the parts below a prefix, in order, as they are listed."""
+    return (item.uri for item in objects.list(prefix) if item.uri.endswith(PART_SUFFIX))

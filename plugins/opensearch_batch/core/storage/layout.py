@@ -23,9 +23,13 @@ class Layout:
         """Return the folder of a batch job; jobs are shared by all pipelines of the work prefix."""
         return f"{self.root}/jobs/{job_key}"
 
+    def all_slots(self) -> str:
+        """Return the folder of the slots of all models of the pipeline."""
+        return f"{self._folder}/slots/"
+
     def slots(self, service: str, model_id: str) -> str:
         """Return the folder of the slots that limit a model's concurrent jobs."""
-        return f"{self._folder}/slots/{digest(service, model_id)}"
+        return f"{self.all_slots()}{digest(service, model_id)}"
 
     def source_state(self, source: str) -> str:
         """Return the path of the record of a watched source's state at its last `prepare`."""
@@ -66,6 +70,10 @@ class Layout:
         """Return the folder of index writes whose asset event has not been emitted yet."""
         return f"{self._folder}/outbox/"
 
+    def summaries(self) -> str:
+        """Return the folder of the summaries of runs, in whose listing the newest run is the first."""
+        return f"{self._folder}/runs/"
+
     def run(self, run_key: str) -> str:
         """Return the folder of one run."""
         return f"{self._folder}/{run_key}"
@@ -94,10 +102,14 @@ class Layout:
         """Return the path of the staged records of one shard for which its job returned no prediction."""
         return f"{unanswered_beside(self.manifest(run_key))}{shard_id}.parquet"
 
+    def all_dead_letters(self, run_key: str) -> str:
+        """Return the folder of the dead letters of a run, unless those of `ingest` have a prefix of their own."""
+        return f"{self.run(run_key)}/dead_letters/"
+
     def dead_letters(self, run_key: str, stage: str, shard_id: str | None = None) -> str:
         """Return the folder of a stage's dead letters."""
         name = stage if shard_id is None else f"{stage}-{shard_id}"
-        return f"{self.run(run_key)}/dead_letters/{name}/"
+        return f"{self.all_dead_letters(run_key)}{name}/"
 
     def is_prepare_dead_letters(self, source: str) -> bool:
         """Return whether a source is the folder of dead letters that `prepare` wrote in a run of this pipeline."""
@@ -110,6 +122,10 @@ class Layout:
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
+
+    def ingest_reports(self, run_key: str) -> str:
+        """Return the folder of the reports and of the ingest state of all shards of a run."""
+        return f"{self.run(run_key)}/ingest/"
 
     def ingested(self, run_key: str, shard_id: str) -> str:
         """Return the folder of the ingest state of one shard of a run."""

@@ -32,14 +32,17 @@ class LocalFiles:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or Path.cwd()
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+    ) -> Iterator[ObjectInfo]:
         """Yield the files whose URI starts with `uri`, sorted by name."""
         parent, _, name_start = uri.rpartition("/")
         with _errors(uri):
             folder = self._path(f"{parent}/" if parent or uri.startswith("/") else ".")
             for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _files(folder)):
-                if name.startswith(name_start) and is_selected(name, include, exclude):
-                    yield _info(uri[: len(uri) - len(name_start)] + name, path)
+                found = uri[: len(uri) - len(name_start)] + name
+                if name.startswith(name_start) and found > after and is_selected(name, include, exclude):
+                    yield _info(found, path)
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of a file, None if it is absent; raise ConfigError if it is a folder."""

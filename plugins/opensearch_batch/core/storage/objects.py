@@ -46,8 +46,10 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 class Objects(Protocol):
     """An object store."""
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix (or the one object) in key order."""
+    def list(
+        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+    ) -> Iterator[ObjectInfo]:
+        """Yield the objects below a prefix (or the one object) in key order, only those after the URI `after`."""
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""

@@ -67,12 +67,15 @@ class S3Objects:
         # The `unique_id` registers one handler per client, even if several stores share the client.
         self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+    def list(
+        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+    ) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix in key order; globs match the key after the prefix's last ``/``."""
         bucket, prefix = split_uri(uri)
         folder = prefix.rpartition("/")[0]
+        start = {"StartAfter": split_uri(after)[1]} if after else {}
         with self._errors(uri):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start):
                 for item in page.get("Contents", ()):
                     name = item["Key"][len(folder) :].lstrip("/")
                     if not item["Key"].endswith("/") and is_selected(name, include, exclude):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.types.letter_reasons import LetterReason
+from opensearch_batch.core.types.throughput import Throughput
 
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 # The default of `max_dead_letters`, and the value with which a run fails only if all records are dead letters.
@@ -87,7 +89,9 @@ class IngestReport(msgspec.Struct, frozen=True):
     """The result of an ingest.
 
     `index` is the name of the index, or the prefix of the objects, to which documents were written. `state` is DONE or
-    DONE_WITH_DEAD_LETTERS. `dead_letters` is the location of the dead letters. `remarks` are messages for the user.
+    DONE_WITH_DEAD_LETTERS. `dead_letters` is the location of the dead letters, and `reasons` are theirs. `remarks` are
+    messages for the user. The first attempt began at `started_at`, and the last verdict was recorded at `ended_at`
+    (epoch seconds, 0 if nothing was written).
     """
 
     index: str
@@ -95,6 +99,10 @@ class IngestReport(msgspec.Struct, frozen=True):
     counts: IngestCounts
     dead_letters: str | None = None
     remarks: list[str] = []
+    reasons: list[LetterReason] = []
+    throughput: Throughput = Throughput()
+    started_at: float = 0.0
+    ended_at: float = 0.0
 
 
 class Savings(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.letter_reasons import LetterReason
 from opensearch_batch.core.types.vector_field import VectorField
 
 # Placeholder in a shard's `output` for the name of its job.
@@ -124,10 +125,12 @@ class ScopeClaim(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The shards and counts of one run of prepare.
 
+    `run_id` is the id of the DAG run, whose `prepare` began for the first time at `started_at` (epoch seconds).
     `scope` names the part of the pipeline that only one run writes at a time. `claim` is None for a trial run, which
     deletes nothing and does not change the ledger; `version` is the external version of the run's documents.
     `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
     those of the pipeline. `inputs` are the paths of the model's inputs. `attempt` differs for each run of `prepare`.
+    `reasons` are those of the dead letters of `prepare`.
     A run that does not pay leaves records without a prediction to the next run. Fewer records than `realtime_below` are
     predicted in real time. A run `in_place` updates fields of the documents that it reads; it deletes nothing.
     """
@@ -146,6 +149,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     # The largest number of groups of all attempts of the run, see `core.runs.shard_groups`.
     mapped: int = 0
     dead_letters: str | None = None
+    reasons: list[LetterReason] = []
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
@@ -158,7 +162,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
+    run_id: str = ""
+    started_at: float = 0.0
 
     def shard_digest(self, shard: Shard) -> str:
         """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""
-        return digest(shard.staged, shard.job, str(self.version), self.attempt)
+        return shard_digest(shard, self.version, self.attempt)
+
+
+def shard_digest(shard: Shard, version: int, attempt: str) -> str:
+    """Return the digest of a shard of a run with this version that this attempt of `prepare` staged."""
+    return digest(shard.staged, shard.job, str(version), attempt)

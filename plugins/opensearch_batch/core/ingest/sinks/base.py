@@ -82,6 +82,9 @@ class WrittenBody(msgspec.Struct):
     len(waiting)``. An ingest pipeline of the index dropped the `filtered` items. The index has newer versions of the
     documents of the `superseded` items, or a newer run writes them. The documents of the `waiting` items were changed
     or deleted by others, so the items are left to the next run.
+
+    The `requests` for the items took `request_s` seconds together, the slowest one `slowest_s`; other sinks than an
+    index send none.
     """
 
     body: Body
@@ -91,6 +94,9 @@ class WrittenBody(msgspec.Struct):
     filtered: list[Item] = []
     superseded: list[Item] = []
     waiting: list[Item] = []
+    requests: int = 0
+    request_s: float = 0.0
+    slowest_s: float = 0.0
 
     def counts(self) -> dict[str, int]:
         """Return the number of documents of each verdict except `refused` and `waiting`, as named in `IngestCounts`."""
@@ -100,6 +106,12 @@ class WrittenBody(msgspec.Struct):
             "filtered": len(self.filtered),
             "superseded": len(self.superseded),
         }
+
+    def count_request(self, seconds: float) -> None:
+        """Count a request, also one that failed."""
+        self.requests += 1
+        self.request_s += seconds
+        self.slowest_s = max(self.slowest_s, seconds)
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -206,6 +206,7 @@ class BulkWriter:
 
     def _send(self, items: Sequence[Item], written: _BulkBody) -> list[Item]:
         """Send items once, record their verdicts, and return those to retry."""
+        sent_at = self._clock()
         try:
             response = self._cluster.call(
                 "POST",
@@ -221,6 +222,8 @@ class BulkWriter:
             raise RetriableError(
                 f"{error}; OpenSearch never responds to a bulk request like this; check the proxy in front of it"
             ) from error
+        finally:
+            written.count_request(self._clock() - sent_at)
         retried: list[Item] = []
         if _all_written(response, len(items)):
             written.indexed += len(items)
