@@ -69,9 +69,8 @@ class Site:
     def __init__(self, objects: MemoryObjects | None = None, cluster: Cluster | None = None) -> None:
         self.pipeline = Pipeline(max_dead_letters="100%")
         self.pipeline.layout = Layout(WORK, DAG_ID)
-        self.pages = create_pages(
-            lambda _: CachedReader(objects or self.pipeline.objects), lambda _: cluster or self.pipeline.cluster
-        )
+        reader = CachedReader(objects or self.pipeline.objects)
+        self.pages = create_pages(lambda _: reader, lambda _: cluster or self.pipeline.cluster)
         self.root = FastAPI()
         self.root.add_middleware(JWTRefreshMiddleware)
         init_auth_manager(self.root)

@@ -93,7 +93,7 @@ class AirflowDatabase:
                         dag_id=name,
                         description=description or "",
                         is_paused=bool(is_paused),
-                        schedule=schedule or "",
+                        schedule="" if schedule in (None, "None") else schedule,
                         next_run_at=None if is_paused else next_run_at,
                         settings=value if isinstance(value, PipelineSettings) else None,
                         error=value if isinstance(value, str) else "",
@@ -145,7 +145,9 @@ class AirflowDatabase:
             for name, dag_hash, key in session.execute(stored).all():
                 if self._settings.get(name, ("",))[0] != dag_hash:
                     dag = session.get(SerializedDagModel, key)
-                    self._settings[name] = dag_hash, _decoded(name, dag.data if dag else None)
+                    value = _decoded(name, dag.data if dag else None)
+                    # What could not be read is read again.
+                    self._settings[name] = "" if isinstance(value, str) else dag_hash, value
             return {name: self._settings[name][1] for name in dag_ids if name in self._settings}
 
 

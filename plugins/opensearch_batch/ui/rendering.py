@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import msgspec
@@ -116,8 +117,9 @@ class Renderer:
         self, request: Request, name: str, values: Mapping[str, object], *, status: int = HTTPStatus.OK
     ) -> Response:
         """Return a page; `root` is the address of the pages behind any proxy's prefix, `here` that of this page."""
-        root: str = request.scope.get("root_path", "")
-        content = self._environment.get_template(name).render(values, root=root, here=request.url.path)
+        root: str = request.scope["root_path"]
+        here = root + quote(request.scope["path"].removeprefix(root))
+        content = self._environment.get_template(name).render(values, root=root, here=here)
         return Response(content, status, PAGE_HEADERS, "text/html; charset=utf-8")
 
     def file(self, name: str) -> Response | None:

@@ -12,6 +12,11 @@ function resolved(name) {
   return found;
 }
 
+function shownTime(seconds, step = 1) {
+  const iso = new Date(seconds * 1000).toISOString();
+  return step >= 86400 ? iso.slice(5, 10) : step >= 60 ? iso.slice(11, 16) : iso.slice(11, 19);
+}
+
 function stacked(series) {
   const sums = new Array(series[0].values.length).fill(0);
   return series.map(({values}) => values.map((value, at) => (sums[at] += value ?? 0)));
@@ -21,7 +26,7 @@ function options(chart, width) {
   const isBars = chart.kind === "bars";
   const units = [...new Set(chart.series.map((each) => each.unit))];
   const text = resolved("muted"), grid = {stroke: resolved("faint"), width: 1};
-  const shown = (own) => (plot, value, series, at) => (at === null ? "–" : `${own[at] ?? "–"}`);
+  const shown = (own) => (plot, value, series, at) => `${own[at] ?? "\u2013"}`;
   const series = chart.series.map((each) => {
     const stroke = resolved(each.color);
     const bars = isBars ? {paths: uPlot.paths.bars({size: [0.7, 40]}), fill: stroke, points: {show: false}} : {};
@@ -32,8 +37,10 @@ function options(chart, width) {
     ticks: grid, label: unit, labelSize: 20}));
   const scales = Object.fromEntries(units.map((unit) => [unit, {range: (plot, low, high) => [0, high > 0 ? high * 1.05 : 1]}]));
   if (isBars) series.reverse();
-  return {width, height: 200, series: [{value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}"}, ...series], axes: [{stroke: text, grid, ticks: grid}, ...axes],
-    scales, cursor: {drag: {x: true, y: false}}};
+  const time = {label: "UTC", value: (plot, at) => at === null ? "\u2013" : new Date(at * 1000).toISOString().slice(0, 19).replace("T", " ")};
+  const times = {stroke: text, grid, ticks: grid, values: (plot, splits, axis, space, step) => splits.map((at) => shownTime(at, step))};
+  return {width, height: 200, series: [time, ...series], axes: [times, ...axes], scales,
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"), cursor: {drag: {x: true, y: false}}};
 }
 
 function draw(figure) {
