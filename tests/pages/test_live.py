@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import anyio
 import pytest
+import requests
+import uvicorn
 
 from opensearch_batch.ui.live import Feeds
+from opensearch_batch.ui.pages import PREFIX
 from opensearch_batch.ui.visitor import PageError
-from tests.pages.site import DAG_ID, Browser, Site, store_run
-from tests.waiting import eventually
+from tests.pages.site import DAG_ID, Browser, Site, store_run, token_of
+from tests.waiting import WAIT_S, eventually
 
 
 class Page:
@@ -78,6 +82,26 @@ def test_streams_end_and_are_few() -> None:
         await started(feeds.open("p", page.read, since="a", limiter=limiter))
 
     asyncio.run(scenario())
+
+
+def test_who_leaves_frees_his_stream(site: Site) -> None:
+    """Behind a real server and Airflow's middleware, the poll ends with its last viewer."""
+    store_run("r1", "running")
+    feeds = site.pages.state.feeds = Feeds(every_s=0.01, life_s=60)
+    server = uvicorn.Server(uvicorn.Config(site.root, port=0, log_level="error", lifespan="off"))
+    serving = threading.Thread(target=server.run, daemon=True)
+    serving.start()
+    eventually(lambda: server.started, "the server starts")
+    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}{PREFIX}/pipelines/{DAG_ID}/runs/r1/events?since=0"
+    headers = {"Authorization": f"Bearer {token_of('viewer')}"}
+    with requests.get(url, headers=headers, stream=True, timeout=WAIT_S) as response:
+        lines = response.iter_lines()
+        assert [next(lines) for _ in range(3)] == [b"retry: 2000", b"", b"event: changed"]
+        assert feeds.streams == 1
+    eventually(lambda: not feeds.streams, "the stream ends")
+    server.should_exit = True
+    serving.join()
 
 
 @pytest.mark.parametrize("path", ["/events", f"/pipelines/{DAG_ID}/events", f"/pipelines/{DAG_ID}/runs/r1/events"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
 from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch.core.errors import ConfigError
@@ -46,6 +47,7 @@ def test_the_plugin_registers_three_views_and_builds_the_pages_only_where_they_a
     views, before, apps = in_new_process(AIRFLOW__API__BASE_URL="https://airflow.example/team/")
     assert before == []
     assert ["/opensearch-batch", "FastAPI"] in apps
+    assert len({ExternalViewResponse.model_validate(view).url_route for view in views}) == len(views)
     assert {view["destination"]: view["href"] for view in views} == {
         "nav": "/team/opensearch-batch/",
         "dag": "/team/opensearch-batch/pipelines/{DAG_ID}",

@@ -60,18 +60,18 @@ class _Feed:
 
 
 class Feeds:
-    """The feeds of an app; used in its event loop only."""
+    """The feeds of an app, and its number of `streams`; used in its event loop only."""
 
     def __init__(self, *, every_s: float = POLL_EVERY_S, life_s: float = LIFE_S, most: int = MAX_STREAMS) -> None:
         self._every_s, self._life_s, self._most = every_s, life_s, most
         self._feeds: dict[Hashable, _Feed] = {}
-        self._streams = 0
+        self.streams = 0
 
     def open(
         self, key: Hashable, read_signature: Callable[[], str], *, since: str, limiter: anyio.CapacityLimiter
     ) -> AsyncIterator[str]:
         """Return a stream of events; raise PageError (503) if there are as many as may be."""
-        if self._streams >= self._most:
+        if self.streams >= self._most:
             raise PageError(HTTPStatus.SERVICE_UNAVAILABLE, f"{self._most} pages are open already; reload to refresh.")
         return self._events(key, read_signature, since, limiter)
 
@@ -79,7 +79,7 @@ class Feeds:
         self, key: Hashable, read_signature: Callable[[], str], since: str, limiter: anyio.CapacityLimiter
     ) -> AsyncIterator[str]:
         feed = self._feeds.setdefault(key, _Feed())
-        self._streams += 1
+        self.streams += 1
         feed.listeners += 1
         if feed.task is None:
             feed.task = asyncio.create_task(feed.poll(read_signature, limiter, self._every_s))
@@ -90,7 +90,7 @@ class Feeds:
                 since = found
                 yield f"event: changed\nid: {since}\ndata:\n\n"
         finally:
-            self._streams -= 1
+            self.streams -= 1
             feed.listeners -= 1
             if not feed.listeners:
                 feed.task.cancel()

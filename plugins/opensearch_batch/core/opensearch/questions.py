@@ -19,7 +19,7 @@ CANDIDATES = 50
 NORMALIZE = {"normalization-processor": {"normalization": {"technique": "min_max"}}}
 
 
-class Hit(msgspec.Struct, frozen=True):
+class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
     """One document that was found; `text` is its text field, `fields` are all that were asked for."""
 
     id: str

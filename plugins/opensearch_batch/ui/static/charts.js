@@ -36,9 +36,13 @@ function options(chart, width) {
   const axes = units.map((unit, at) => ({scale: unit, side: at ? 1 : 3, stroke: text, size: 60, grid: at ? {show: false} : grid,
     ticks: grid, label: unit, labelSize: 20}));
   const scales = Object.fromEntries(units.map((unit) => [unit, {range: (plot, low, high) => [0, high > 0 ? high * 1.05 : 1]}]));
-  if (isBars) series.reverse();
+  if (isBars) {
+    series.reverse();
+    // Half a bar beyond the first and the last.
+    scales.x = {range: (plot, low, high) => [low, high].map((at, side) => at + (side - 0.5) * (high - low) / (chart.times.length - 1))};
+  }
   const time = {label: "UTC", value: (plot, at) => at === null ? "\u2013" : new Date(at * 1000).toISOString().slice(0, 19).replace("T", " ")};
-  const times = {stroke: text, grid, ticks: grid, values: (plot, splits, axis, space, step) => splits.map((at) => shownTime(at, step))};
+  const times = {stroke: text, grid, ticks: grid, space: 80, values: (plot, splits, axis, space, step) => splits.map((at) => shownTime(at, step))};
   return {width, height: 200, series: [time, ...series], axes: [times, ...axes], scales,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"), cursor: {drag: {x: true, y: false}}};
 }
