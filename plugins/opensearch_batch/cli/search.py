@@ -55,7 +55,7 @@ class Search(ClientCommand[SearchAccount]):
         file = pipeline_file(self._pipeline)
         spec, cluster = file.spec, self._cluster()
         index = self._index or spec.ingest.index
-        vector, text = fields_to_ask(cluster, index, spec.field_map, next(iter(spec.batch_predict.inputs), None))
+        vector, text, _ = fields_to_ask(cluster, index, spec.field_map, next(iter(spec.batch_predict.inputs), None))
         model_id = spec.batch_predict.model_id or self._model_of(file, MLCommons(cluster))
         answers = ask(cluster, Question(index, self._question, vector, text, model_id), size=self._size)
         self.update(state=DONE, index=index, model_id=model_id, answers=answers)

@@ -113,7 +113,7 @@ class JobHandle(msgspec.Struct, frozen=True):
     def conclude(self, record: JobRecord, end: End, *, cancel: bool) -> End:
         """Record the job's end and return it; with `cancel`, stop the running job first."""
         if cancel:
-            self._stop(record)
+            self.stop(record)
         end = self._end_of(record, end)
         try:
             JobRecords(self._objects(), self.folder).end(record.submission, end, record.remote_job)
@@ -158,7 +158,8 @@ class JobHandle(msgspec.Struct, frozen=True):
             return stored.end
         return checked_end(self._objects(), record, end)
 
-    def _stop(self, record: JobRecord) -> None:
+    def stop(self, record: JobRecord) -> None:
+        """Stop a running job through ML Commons, or at the service if ML Commons cannot."""
         if record.ml_task_id is not None:
             try:
                 self.cancel(record.ml_task_id)

@@ -108,6 +108,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     template_fields = (
         *("source", "work_prefix", "service", "index", "model_id", "stack", "values", "parameters", "inputs"),
         *("connector", "include", "exclude", "own", "limit", "max_dead_letters", "max_removed"),
+        # The api-server's pages read these from the DAG that Airflow stores.
+        *("predictions", "opensearch_conn_id", "aws_conn_id", "ai_conn_id"),
     )
     operator_extra_links = (DeadLettersLink(),)
 

@@ -100,6 +100,9 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         RetriableError: a server did not respond.
     """
 
+    # The api-server's pages read these from the DAG that Airflow stores.
+    template_fields = ("file", "pipeline")
+
     def _prepare(self, context: Context) -> Sequence[ShardGroup]:
         from opensearch_batch.core.data_prepper.compiled_pipeline import now
         from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanManifest

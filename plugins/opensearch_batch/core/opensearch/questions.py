@@ -1,9 +1,12 @@
-"""Sends a question to an index as three queries: by vector (neural), by words (text), and by both (hybrid)."""
+"""Sends a question to an index as three queries: by vector (neural), by words (text), and by both (hybrid).
+
+The question may also be a document, to which similar ones are searched; that calls no model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,12 +19,13 @@ CANDIDATES = 50
 NORMALIZE = {"normalization-processor": {"normalization": {"technique": "min_max"}}}
 
 
-class Hit(msgspec.Struct, frozen=True):
-    """One document that was found; `text` is its text field."""
+class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One document that was found; `text` is its text field, `fields` are all that were asked for."""
 
     id: str
     score: float
     text: str
+    fields: dict[str, Any] = {}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -45,29 +49,76 @@ class Question(msgspec.Struct, frozen=True):
         """Yield each kind of query with the members of its search request."""
         embedded = {"query_text": self.text, "model_id": self.model_id, "k": CANDIDATES}
         neural, match = {"neural": {self.vector_field: embedded}}, {"match": {self.text_field: self.text}}
-        yield "neural", {"query": neural}
-        yield "text", {"query": match}
-        # Scores of vectors and of words differ in scale, so both are normalized before they are combined.
-        pipeline = {"phase_results_processors": [NORMALIZE]}
-        yield "hybrid", {"query": {"hybrid": {"queries": [neural, match]}}, "search_pipeline": pipeline}
+        yield from _three(neural, match)
 
 
-def ask(cluster: Cluster, question: Question, *, size: int) -> list[Answer]:
-    """Send the three queries; one that fails does not affect the others."""
+class LikeDocument(msgspec.Struct, frozen=True):
+    """A question for documents like the one with an `id`, whose vector is known."""
+
+    index: str
+    id: str
+    vector: list[float]
+    vector_field: str
+    text_field: str
+
+    def queries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each kind of query with the members of its search request."""
+        near = {"knn": {self.vector_field: {"vector": self.vector, "k": CANDIDATES}}}
+        others = {"bool": {"must": [near], "must_not": [{"ids": {"values": [self.id]}}]}}
+        like = {"fields": [self.text_field], "like": [{"_index": self.index, "_id": self.id}]}
+        yield from _three(others, {"more_like_this": {**like, "min_term_freq": 1, "min_doc_freq": 1}})
+
+
+def _three(by_vector: dict[str, Any], by_words: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "neural", {"query": by_vector}
+    yield "text", {"query": by_words}
+    # Scores of vectors and of words differ in scale, so both are normalized before they are combined.
+    pipeline = {"phase_results_processors": [NORMALIZE]}
+    yield "hybrid", {"query": {"hybrid": {"queries": [by_vector, by_words]}}, "search_pipeline": pipeline}
+
+
+def ask(
+    cluster: Cluster, question: Question | LikeDocument, *, size: int, without: Sequence[str] | None = None
+) -> list[Answer]:
+    """Send the three queries; one that fails does not affect the others.
+
+    Hits have only the text field, or all fields but those of `without`, which may be vectors.
+    """
     answers = []
+    source = [question.text_field] if without is None else {"excludes": list(without)}
     for kind, members in question.queries():
-        body = {"size": size, "_source": [question.text_field], **members}
+        body = {"size": size, "_source": source, **members}
         try:
             response = cluster.call("POST", f"/{question.index}/_search", body)
         except BatchError as error:
             answers.append(Answer(kind, error=str(error)))
         else:
-            answers.append(Answer(kind, [_hit(hit, question.text_field) for hit in response["hits"]["hits"]]))
+            hits = response["hits"]["hits"]
+            found = [_hit(hit, question.text_field, is_whole=without is not None) for hit in hits]
+            answers.append(Answer(kind, found))
     return answers
 
 
-def fields_to_ask(cluster: Cluster, index: str, field_map: Mapping[str, Any], text_path: str | None) -> tuple[str, str]:
-    """Return the vector field and the text field of an index that a pipeline writes; `text_path` is the model's input.
+def like_document(cluster: Cluster, index: str, id_: str, fields: SearchFields) -> LikeDocument:
+    """Return the question for documents like one of the index; raise ConfigError if it has no such document."""
+    body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": [fields.vector]}
+    hits = cluster.call("POST", f"/{index}/_search", body)["hits"]["hits"]
+    vector = _at(hits[0].get("_source", {}), fields.vector) if hits else None
+    if not isinstance(vector, list):
+        raise ConfigError(f"index {index!r} has no document {id_!r} with a vector in {fields.vector}")
+    return LikeDocument(index, id_, vector, fields.vector, fields.text)
+
+
+class SearchFields(NamedTuple):
+    """The vector field and the text field that are asked, and all vector fields of an index."""
+
+    vector: str
+    text: str
+    vectors: list[str]
+
+
+def fields_to_ask(cluster: Cluster, index: str, field_map: Mapping[str, Any], text_path: str | None) -> SearchFields:
+    """Return the fields of an index that a pipeline writes; `text_path` is the model's input.
 
     Raise ConfigError if the index does not exist, or lacks one of them.
     """
@@ -82,11 +133,17 @@ def fields_to_ask(cluster: Cluster, index: str, field_map: Mapping[str, Any], te
     text = next(iter(embedded_texts + texts), None)
     if vector is None or text is None:
         raise ConfigError(f"index {index!r} has no {'knn_vector' if vector is None else 'text'} field")
-    return vector, text
+    return SearchFields(vector, text, vectors)
 
 
-def _hit(hit: Mapping[str, Any], text_field: str) -> Hit:
-    value: Any = hit.get("_source", {})
-    for name in text_field.split("."):
-        value = value.get(name, "") if isinstance(value, dict) else ""
-    return Hit(str(hit["_id"]), float(hit["_score"] or 0.0), str(value))
+def _hit(hit: Mapping[str, Any], text_field: str, *, is_whole: bool) -> Hit:
+    source = hit.get("_source", {})
+    text = str(_at(source, text_field, ""))
+    return Hit(str(hit["_id"]), float(hit["_score"] or 0.0), text, source if is_whole else {})
+
+
+def _at(value: object, path: str, default: object = None) -> object:
+    """Return the value at a path such as ``a.b`` in a document."""
+    for name in path.split("."):
+        value = value.get(name, default) if isinstance(value, dict) else default
+    return value

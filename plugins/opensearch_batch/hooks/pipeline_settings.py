@@ -1,0 +1,89 @@
+"""What pages need to know of a pipeline, from its DAG as Airflow stores it. So no DAG file is read in the api-server.
+
+A pipeline's `prepare` has the settings as templated fields, which Airflow stores with the DAG. Of a Data Prepper
+pipeline it has only the file, which is read where the settings are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
+
+_PIPELINE_FIELDS, _SCAN_FIELDS = {"work_prefix", "service", "index"}, {"file", "pipeline"}
+
+
+class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one pipeline; `index` is empty for a Data Prepper pipeline, which may have several."""
+
+    dag_id: str
+    work_prefix: str
+    service: str = ""
+    index: str = ""
+    source: str = ""
+    is_scan: bool = False
+    shares_predictions: bool = False
+    opensearch_conn_id: str = OPENSEARCH_CONN_ID
+    aws_conn_id: str = AWS_CONN_ID
+    ai_conn_id: str | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The paths of the pipeline's files."""
+        return Layout(self.work_prefix, self.dag_id)
+
+
+def settings_of(dag_id: str, tasks: list[Mapping[str, Any]]) -> PipelineSettings | None:
+    """Return the settings of a DAG, given its stored tasks; None if it is no pipeline.
+
+    Raises:
+        ConfigError: the Data Prepper file cannot be read here, or is invalid.
+    """
+    for task in tasks:
+        if "prepare" not in str(task.get("task_type", "")).lower():
+            continue
+        if task.keys() >= _PIPELINE_FIELDS:
+            return _of_prepare(dag_id, task)
+        if task.keys() >= _SCAN_FIELDS:
+            return _of_file(dag_id, Path(str(task["file"])), str(task["pipeline"]))
+    return None
+
+
+def _of_prepare(dag_id: str, task: Mapping[str, Any]) -> PipelineSettings:
+    # The fields of a pipeline's file are templates of the trigger form; `own` has the values of the file.
+    values = {**task, **(task.get("own") or {})}
+    return PipelineSettings(
+        dag_id=dag_id,
+        work_prefix=str(task["work_prefix"]),
+        service=str(values["service"]),
+        index=str(values["index"]),
+        source=str(values.get("source", "")),
+        shares_predictions=task.get("predictions") == "shared",
+        opensearch_conn_id=str(task.get("opensearch_conn_id") or OPENSEARCH_CONN_ID),
+        aws_conn_id=str(task.get("aws_conn_id") or AWS_CONN_ID),
+        ai_conn_id=task.get("ai_conn_id"),
+    )
+
+
+def _of_file(dag_id: str, path: Path, pipeline: str) -> PipelineSettings:
+    from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: the api-server cannot read this file; mount it there as on the workers")
+    compiled = CompiledPipeline.load(path, pipeline)
+    return PipelineSettings(
+        dag_id=dag_id,
+        work_prefix=compiled.layout.root,
+        service=compiled.ml.service_name if compiled.ml else "",
+        source=str(path.name),
+        is_scan=True,
+        opensearch_conn_id=file_conn_id(path, pipeline, MODEL),
+        aws_conn_id=file_conn_id(path, pipeline, SOURCE),
+    )

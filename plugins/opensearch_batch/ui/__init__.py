@@ -1,0 +1,1 @@
+"""What Airflow's api-server serves: the pages. No other process of Airflow imports this package."""

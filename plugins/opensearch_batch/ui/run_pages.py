@@ -1,0 +1,228 @@
+"""Pages of pipelines and runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+
+from opensearch_batch.core.runs.ledger_storage import ledger_storage
+from opensearch_batch.core.runs.run_details import SHOWN_SHARDS, RunDetails, run_details
+from opensearch_batch.core.runs.run_lists import recent_runs
+from opensearch_batch.core.runs.run_summary import RunSummary
+from opensearch_batch.core.types.identity import digest, run_key
+from opensearch_batch.ui.airflow_runs import AirflowRun, ListedPipeline
+from opensearch_batch.ui.charts import history_chart, throughput_chart
+from opensearch_batch.ui.page_services import (
+    DagId,
+    PagePart,
+    PageServices,
+    RunId,
+    StoredFiles,
+    Visit,
+    Visiting,
+    in_thread,
+)
+from opensearch_batch.ui.visitor import PageError
+
+router = APIRouter()
+SHOWN_PIPELINES, SHOWN_RUNS, SHOWN_STATES, CHARTED_RUNS = 25, 25, 10, 90
+# Runs whose summaries are searched for those of a page: some have none, and their orders may differ.
+SUMMARIES = 2 * SHOWN_RUNS
+# The first state of these that an instance of a task has is the state of the stage.
+STAGE_STATES = ("failed", "upstream_failed", "running", "deferred", "up_for_retry", "queued", "scheduled", "success")
+STAGES = (
+    *("prepare", "batch_predict", "poll", "rows", "ingest", "ingest_rows"),
+    *("repair", "ingest_repaired", "reconcile", "publish"),
+)
+CLASSES = ("new", "input_changed", "other_changed", "unchanged", "duplicate", "tombstone")
+OUTCOMES = (
+    *("indexed", "unchanged", "duplicates", "tombstones", "superseded"),
+    *("filtered", "unrouted", "dropped", "dead_letters", "waiting"),
+)
+
+
+class PipelineRow(msgspec.Struct, frozen=True):
+    """A pipeline in the list: its newest runs, and the newest one that had something to do."""
+
+    pipeline: ListedPipeline
+    runs: list[AirflowRun]
+    newest: PagePart[RunSummary]
+
+
+class StageView(msgspec.Struct, frozen=True):
+    """A stage: the state of its task instances, and how much of its work is done."""
+
+    name: str
+    state: str
+    instances: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """An equation of counts: a total and its parts by name, and whether they add up."""
+
+    name: str
+    total: int
+    parts: dict[str, int]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the parts are the total."""
+        return self.total == sum(self.parts.values())
+
+
+@router.get("/")
+@in_thread
+def pipelines(visit: Visiting, page: Annotated[int, Query(ge=1, le=100)] = 1) -> Response:
+    """Show the pipelines that the user may read."""
+    shown, pages = listed_pipelines(visit, page)
+    rows = visit.services.each(shown, lambda pipeline: _row(visit.services, pipeline))
+    since = list_signature(visit.services, [each.dag_id for each in shown])
+    return visit.page("pipelines.html", rows=rows, number=page, pages=pages, since=since)
+
+
+@router.get("/pipelines/{dag_id}")
+@in_thread
+def pipeline(visit: Visiting, dag_id: DagId, before: Annotated[int | None, Query(ge=1, le=2**62)] = None) -> Response:
+    """Show a pipeline: its history, its runs, and what its ledger stores."""
+    listed, services = visit.pipeline(dag_id), visit.services
+    runs = services.airflow.runs(dag_id, limit=SHOWN_RUNS + 1, before=before)
+    shown = runs[:SHOWN_RUNS]
+    summaries = services.attempt(listed, lambda stored: _summaries(stored, shown, is_first=before is None))
+    storage = services.attempt(
+        listed,
+        lambda stored: ledger_storage(stored.reader, stored.layout, shared=stored.settings.shares_predictions),
+    )
+    by_key = {each.run_key: each for each in summaries.value or ()}
+    return visit.page(
+        "pipeline.html",
+        pipeline=listed,
+        runs=[(run, by_key.get(run_key(dag_id, run.run_id))) for run in shown],
+        older=shown[-1].number if len(runs) > len(shown) else None,
+        before=before,
+        error=summaries.error,
+        storage=storage.value,
+        chart_data=history_chart(summaries.value or ()) if before is None else None,
+        since=list_signature(services, [dag_id]),
+    )
+
+
+@router.get("/pipelines/{dag_id}/runs/{run_id}")
+@in_thread
+def run(
+    visit: Visiting, dag_id: DagId, run_id: RunId, first: Annotated[int, Query(ge=0, le=1_000_000)] = 0
+) -> Response:
+    """Show a run with its stages, shards and counts."""
+    listed = visit.pipeline(dag_id)
+    read = read_run(visit.services, listed, run_id, first=first)
+    details = read.details.value
+    summary = details.summary if details else None
+    return visit.page(
+        "run.html",
+        pipeline=listed,
+        run_id=run_id,
+        run=read.run,
+        details=details,
+        summary=summary,
+        error=read.details.error,
+        stages=_stages(read.states, details),
+        classes=_members(summary.prepared, CLASSES) if summary else {},
+        sums=_sums(summary) if summary else [],
+        chart_data=throughput_chart(details.throughput) if details else None,
+        first=first,
+        limit=SHOWN_SHARDS,
+        since=read.signature,
+    )
+
+
+class ReadRun(msgspec.Struct, frozen=True):
+    """What Airflow and the store know of a run; `states` counts the instances of each task by state."""
+
+    run: AirflowRun | None
+    details: PagePart[RunDetails]
+    states: dict[str, Counter[str]]
+
+    @property
+    def signature(self) -> str:
+        """A text that changes when the page of the run changes."""
+        found = self.details.value
+        progress = found and (found.active_at, found.settled, sorted(found.job_states.items()), found.unread)
+        states = sorted((name, sorted(each.items())) for name, each in self.states.items())
+        return digest(self.run.state if self.run else "", repr(states), repr(progress))
+
+
+def read_run(services: PageServices, listed: ListedPipeline, run_id: str, *, first: int = 0) -> ReadRun:
+    """Return what is known of a run; raise PageError (404) if nothing is."""
+    found = services.airflow.run(listed.dag_id, run_id)
+    key = run_key(listed.dag_id, run_id)
+    details = services.attempt(listed, lambda stored: run_details(stored.reader, stored.layout, key, first=first))
+    if found is None and details.value is None:
+        raise PageError(HTTPStatus.NOT_FOUND, f"Pipeline {listed.dag_id} has no run {run_id}.")
+    return ReadRun(found, details, services.airflow.task_states(listed.dag_id, run_id))
+
+
+def listed_pipelines(visit: Visit, page: int) -> tuple[list[ListedPipeline], int]:
+    """Return the pipelines of a page of the list, and the number of pages."""
+    found = visit.services.airflow.pipelines()
+    readable = visit.visitor.readable([each.dag_id for each in found])
+    mine = [each for each in found if each.dag_id in readable]
+    return mine[(page - 1) * SHOWN_PIPELINES : page * SHOWN_PIPELINES], -(-len(mine) // SHOWN_PIPELINES)
+
+
+def list_signature(services: PageServices, dag_ids: list[str]) -> str:
+    """Return a text that changes when a run of these DAGs begins or ends."""
+    runs = [services.airflow.runs(dag_id, limit=SHOWN_STATES) for dag_id in dag_ids]
+    return digest(repr([(run.number, run.state) for each in runs for run in each]))
+
+
+def _row(services: PageServices, pipeline: ListedPipeline) -> PipelineRow:
+    runs = services.airflow.runs(pipeline.dag_id, limit=SHOWN_STATES)
+    newest = services.attempt(pipeline, lambda stored: recent_runs(stored.reader, stored.layout, limit=1))
+    return PipelineRow(pipeline, runs, PagePart(newest.value[0] if newest.value else None, newest.error))
+
+
+def _summaries(stored: StoredFiles, runs: list[AirflowRun], *, is_first: bool) -> list[RunSummary]:
+    """Return the summaries around the time of some runs."""
+    if is_first:
+        return recent_runs(stored.reader, stored.layout, limit=CHARTED_RUNS)
+    times = [at.timestamp() for each in runs for at in (each.ended_at, each.started_at) if at]
+    after_all = RunSummary(pipeline=stored.layout.pipeline, run_key="", started_at=max(times, default=0.0) + 1)
+    return recent_runs(stored.reader, stored.layout, limit=SUMMARIES, before=after_all)
+
+
+def _stages(states: Mapping[str, Counter[str]], details: RunDetails | None) -> list[StageView]:
+    progress = {each.stage: each for each in details.stages} if details else {}
+    stages = []
+    for name in STAGES:
+        if name not in states and name not in progress:
+            continue
+        found, done = states.get(name, Counter[str]()), progress.get(name)
+        state = next((each for each in STAGE_STATES if found[each]), next(iter(found), "none"))
+        instances = ", ".join(f"{number:,} {each}" for each, number in sorted(found.items()) if each != "none")
+        work = (done.done, done.total, done.unit) if done else ()
+        stages.append(StageView(name, state, instances or "not started", *work))
+    return stages
+
+
+def _sums(summary: RunSummary) -> list[Sum]:
+    """Return the equations that hold when every record and document is counted once; none for a scan."""
+    prepared, counts = summary.prepared, summary.counts
+    if summary.is_scan:
+        return []
+    sums = [
+        Sum("read", prepared.read, {"records": prepared.records, "dead letters": prepared.dead_letters}),
+        Sum("records and promoted", prepared.records + prepared.promoted, _members(prepared, CLASSES)),
+        Sum("documents before", prepared.before, _members(prepared, ("kept", "removed"))),
+    ]
+    return sums if counts is None else [*sums, Sum("read and promoted", counts.read, _members(counts, OUTCOMES))]
+
+
+def _members(counts: msgspec.Struct, names: Sequence[str]) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in names}

@@ -1,0 +1,104 @@
+"""How Airflow finds the pages: the plugin, a proxy's prefix, and what a stored DAG tells of its pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
+from airflow.serialization.serialized_objects import DagSerialization
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.dag_factory.pipelines import dags_of_folder
+from opensearch_batch.hooks.pipeline_settings import PipelineSettings, settings_of
+from tests.pages.site import DAG_ID, Site, token_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "include" / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"
+_PLUGIN = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import opensearch_batch_plugin as found
+plugin = found.OpenSearchBatchPlugin
+views = plugin.external_views
+before = [name for name in sys.modules if name.startswith(("opensearch_batch.ui", "fastapi"))]
+apps = [(app["url_prefix"], type(app["app"]).__name__) for app in plugin.fastapi_apps]
+print("FOUND" + json.dumps([views, before, apps]))
+"""
+
+
+def in_new_process(**environment: str) -> Any:
+    """Import the plugin as Airflow does."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}", **environment}
+    command = [sys.executable, "-c", _PLUGIN]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)  # noqa: S603 - this file's own
+    return json.loads(done.stdout.partition("FOUND")[2])
+
+
+def test_the_plugin_registers_three_views_and_builds_the_pages_only_where_they_are_served() -> None:
+    """Scheduler and workers import the plugin, too, and load nothing of the pages."""
+    views, before, apps = in_new_process(AIRFLOW__API__BASE_URL="https://airflow.example/team/")
+    assert before == []
+    assert ["/opensearch-batch", "FastAPI"] in apps
+    assert len({ExternalViewResponse.model_validate(view).url_route for view in views}) == len(views)
+    assert {view["destination"]: view["href"] for view in views} == {
+        "nav": "/team/opensearch-batch/",
+        "dag": "/team/opensearch-batch/pipelines/{DAG_ID}",
+        "dag_run": "/team/opensearch-batch/pipelines/{DAG_ID}/runs/{RUN_ID}",
+    }
+
+
+def test_all_addresses_have_the_prefix_of_a_proxy(site: Site, run_path: str) -> None:
+    """Airflow takes it from its `base_url`."""
+    site.root.root_path = "/team"
+    client = site.client(None)
+    headers = {"Authorization": f"Bearer {token_of('admin')}"}
+    for path in ("/", f"/pipelines/{DAG_ID}", run_path, f"{run_path}/dead-letters", f"/pipelines/{DAG_ID}/jobs"):
+        page = client.get(f"/team/opensearch-batch{path}", headers=headers).text
+        assert DAG_ID in page
+        links = re.findall(r'(?:href|src|action|hx-get|hx-sse:connect)="([^"#][^"]*)"', page)
+        assert len(links) > 10
+        assert [link for link in links if not link.startswith("/team/opensearch-batch/")] == []
+
+
+def test_a_stored_dag_tells_the_settings_of_its_pipeline(site: Site) -> None:
+    """Airflow's database has them, as the DAG processor wrote them."""
+    (found,) = site.pages.state.services.airflow.pipelines("passages_daily")
+    assert found.settings == PipelineSettings(
+        dag_id="passages_daily",
+        work_prefix="s3://opensearch-batch",
+        service="sagemaker",
+        index="passages-daily",
+        source="s3://documents/daily/dt={{ logical_date.in_timezone('UTC').strftime('%Y-%m-%d') }}/",
+    )
+    assert (found.schedule, found.is_paused, found.next_run_at) == ("0 2 * * *", True, None)
+
+
+def test_a_data_prepper_pipeline_names_its_file(tmp_path: Path) -> None:
+    """Airflow stores the location of the file, which is read where it is; without it, the page says what to do."""
+    shutil.copy(SAMPLE, tmp_path / "books.yaml")
+    (dag,) = dags_of_folder(tmp_path).dags
+    tasks = [task["__var"] for task in DagSerialization.to_dict(dag)["dag"]["tasks"]]
+    found = settings_of(dag.dag_id, tasks)
+    assert found is not None
+    assert (found.is_scan, found.service) == (True, "sagemaker")
+    assert found.aws_conn_id == f"{tmp_path / 'books.yaml'}#{dag.dag_id}/source"
+    assert found.layout.pipeline == dag.dag_id
+    (tmp_path / "books.yaml").unlink()
+    with pytest.raises(ConfigError, match="the api-server cannot read this file; mount it there as on the workers"):
+        settings_of(dag.dag_id, tasks)
+
+
+def test_other_dags_are_no_pipelines() -> None:
+    """A task of another kind does not count, whatever its fields are called."""
+    fields = {"work_prefix": "s3://b", "service": "s", "index": "i"}
+    assert settings_of("d", [{"task_type": "OpenSearchBatchIngestOperator", **fields}]) is None
+    assert settings_of("d", [{"task_type": "PrepareFloor"}]) is None
+    assert settings_of("d", [{"task_type": "MyPrepareOperator", **fields}]) is not None
