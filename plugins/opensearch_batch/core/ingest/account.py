@@ -19,7 +19,7 @@ from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, JoinedRow, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.counts import IngestCounts, SourceCounts, Traffic
 from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Rejected, Row, Unchanged, Waiting
 
 REPLAY_FILE = "request.json"
@@ -72,7 +72,7 @@ class RowAccount:
         self._totals = Counter({name: getattr(earlier, name) for name in _TOTALS})
         self._tally = _SourceTally(replay.sources, earlier.sources)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
-        self.settled = before.settled
+        self.settled, self.traffic = before.settled, before.traffic
         self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=earlier.dead_letters)
 
     def begin(self) -> None:
@@ -111,6 +111,8 @@ class RowAccount:
         for entry in written.body.other_entries:
             self._count_entry(entry)
         self.settled += len(written.body.items) + len(written.body.other_entries)
+        sent = self.traffic
+        self.traffic = Traffic(sent.sent_bytes + written.body.item_bytes, sent.resent + written.resent)
 
     def counts(self) -> IngestCounts:
         """Return the counts so far."""
@@ -158,6 +160,7 @@ class RowAccount:
             vectors_rejected=self._vectors_rejected,
             vector_reason=self._vector_reason,
             exceptions=self._exceptions or [],
+            traffic=self.traffic,
         )
 
     def _count_entry(self, entry: Rejected | Blank | Unchanged | Waiting | Filtered) -> None:

@@ -120,16 +120,19 @@ class Ingest:
         if not self._still_claimed():
             counts = before.counts if before else IngestCounts()
             return self._superseded(sources, counts, before.dead_letters if before and before.parts else None)
-        is_complete, counts, dead_letters = self._load(sources, content, fingerprint, before)
-        if not is_complete:
-            return self._superseded(sources, counts, dead_letters)
-        remarks = [remark for remark in (target_remark, self._documents.remark(counts)) if remark]
-        return self._report(counts, dead_letters, remarks)
+        is_complete, account = self._load(sources, content, fingerprint, before)
+        counts, dead_letters = account.counts(), account.dead.location
+        if is_complete:
+            remarks = [remark for remark in (target_remark, self._documents.remark(counts)) if remark]
+            report = self._report(counts, dead_letters, remarks)
+        else:
+            report = self._superseded(sources, counts, dead_letters)
+        return msgspec.structs.replace(report, traffic=account.traffic)
 
     def _load(
         self, sources: Sequence[Source], content: str, fingerprint: str, before: Progress | None
-    ) -> tuple[bool, IngestCounts, str | None]:
-        """Return whether all entries have a verdict, the counts, and the location of the dead letters."""
+    ) -> tuple[bool, RowAccount]:
+        """Return whether all entries have a verdict, and the account of them."""
         resumes = before is not None
         documents = self._documents.documents(sources, vectors=self._sink.vectors, resumes=resumes)
         with RowAccount(
@@ -160,7 +163,7 @@ class Ingest:
             if is_complete:
                 # Recorded last: if the process is killed before, the next attempt restores the load settings.
                 account.save_progress(done=True)
-            return is_complete, account.counts(), account.dead.location
+            return is_complete, account
 
     def _write(self, attempt: Attempt, documents: SourceRows, account: RowAccount) -> bool:
         """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.

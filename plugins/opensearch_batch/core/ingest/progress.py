@@ -14,7 +14,7 @@ import msgspec
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, Traffic
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Progress(Stamp, frozen=True, kw_only=True):
 
     `attempt` is the attempt that wrote the progress last. `parts` is the number of dead letter files that count, by the
     attempt that wrote them. `exceptions` are the object, line and state of the records that were not indexed, for an
-    ingest that reports them.
+    ingest that reports them. `traffic` is that of all attempts.
     """
 
     done: bool
@@ -40,6 +40,7 @@ class Progress(Stamp, frozen=True, kw_only=True):
     vectors_rejected: int = 0
     vector_reason: str = ""
     exceptions: list[RecordVerdict] = []
+    traffic: Traffic = Traffic()
 
 
 class ProgressFile:

@@ -83,11 +83,19 @@ class IngestCounts(msgspec.Struct, frozen=True):
             raise FatalError(f"{location}: read {self.read} rows, but the outcomes of {counted} rows were counted")
 
 
+class Traffic(msgspec.Struct, frozen=True):
+    """The bytes of the documents that were sent, without repeats, and how many were sent again to a busy index."""
+
+    sent_bytes: int = 0
+    resent: int = 0
+
+
 class IngestReport(msgspec.Struct, frozen=True):
     """The result of an ingest.
 
     `index` is the name of the index, or the prefix of the objects, to which documents were written. `state` is DONE or
     DONE_WITH_DEAD_LETTERS. `dead_letters` is the location of the dead letters. `remarks` are messages for the user.
+    `traffic` is that of all attempts; none if the work was done before.
     """
 
     index: str
@@ -95,3 +103,4 @@ class IngestReport(msgspec.Struct, frozen=True):
     counts: IngestCounts
     dead_letters: str | None = None
     remarks: list[str] = []
+    traffic: Traffic = Traffic()

@@ -59,13 +59,16 @@ class Refused(NamedTuple):
 
 
 class Body:
-    """Items that are sent together, and `other_entries`, which are not sent but settled together with the items."""
+    """Items that are sent together, and `other_entries`, which are not sent but settled together with the items.
+
+    `item_bytes` is the size of the items, `size_bytes` that of all entries.
+    """
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.other_entries: list[Any] = []
         self.ids: set[str] = set()
-        self.size_bytes = 0
+        self.size_bytes = self.item_bytes = 0
 
     def add(self, item: Item, size_bytes: int) -> None:
         """Add an item with its size."""
@@ -73,6 +76,7 @@ class Body:
         if item.id:
             self.ids.add(item.id)
         self.size_bytes += size_bytes
+        self.item_bytes += size_bytes
 
 
 class WrittenBody(msgspec.Struct):
@@ -81,7 +85,7 @@ class WrittenBody(msgspec.Struct):
     In the end, ``len(body.items) == indexed + unchanged + len(refused) + len(filtered) + len(superseded) +
     len(waiting)``. An ingest pipeline of the index dropped the `filtered` items. The index has newer versions of the
     documents of the `superseded` items, or a newer run writes them. The documents of the `waiting` items were changed
-    or deleted by others, so the items are left to the next run.
+    or deleted by others, so the items are left to the next run. `resent` counts items that were sent again.
     """
 
     body: Body
@@ -91,6 +95,7 @@ class WrittenBody(msgspec.Struct):
     filtered: list[Item] = []
     superseded: list[Item] = []
     waiting: list[Item] = []
+    resent: int = 0
 
     def counts(self) -> dict[str, int]:
         """Return the number of documents of each verdict except `refused` and `waiting`, as named in `IngestCounts`."""
