@@ -27,6 +27,7 @@ from opensearch_batch.core.storage.conditional_writes import require_conditional
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
+from opensearch_batch.core.types.datasets import RunDatasets, index_dataset, objects_dataset
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.manifest import Manifest, ShardGroup
 from opensearch_batch.core.types.vector_field import VectorField
@@ -286,11 +287,17 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             parameters=parameters,
             inputs=tuple(self.inputs),
             predictions=layout.predictions(shared=self.predictions == "shared"),
+            datasets=self._datasets(listing.source),
             realtime_below=realtime.below,
         )
         return Preparation(
             store, layout, listing, manifest, adapter=adapter, request=request, at_s=at_s, options=options
         ).run()
+
+    def _datasets(self, source: str) -> RunDatasets:
+        blocks, cluster = self._source.blocks, OpenSearchMLHook(self.opensearch_conn_id).cluster
+        read = objects_dataset(source) if blocks is None else blocks.dataset
+        return RunDatasets([read], [index_dataset(cluster.url, self.index)])
 
     def _options(self, context: Context, realtime: RealtimeLimit) -> PrepareOptions:
         force, rebuild = is_forced(context), bool(context["params"].get("rebuild"))

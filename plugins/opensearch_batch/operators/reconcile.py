@@ -14,6 +14,7 @@ from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.pipeline.spec_parts import Alerts
+from opensearch_batch.core.runs.metrics import run_measurements
 from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.storage.by_uri import Stores
@@ -33,7 +34,9 @@ from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import layout_of, run_key_of, translate_errors
+from opensearch_batch.operators.lineage import ReportsLineage
 from opensearch_batch.operators.log_tables import log_counts
+from opensearch_batch.operators.metrics import emit
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 
-class ReconcileOperator(BaseOperator):
-    """Base of the `reconcile` stages: writes the account of a run and sends its alerts.
+class ReconcileOperator(ReportsLineage, BaseOperator):
+    """Base of the `reconcile` stages: writes and measures the account of a run, and sends its alerts.
 
     Args:
         alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
@@ -74,14 +77,27 @@ class ReconcileOperator(BaseOperator):
     @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
-        return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+        return {
+            "counts": msgspec.to_builtins(account.counts),
+            "dead_letters": account.dead_letters,
+            "datasets": msgspec.to_builtins(self.datasets),
+        }
 
     def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount:
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
         raise NotImplementedError
 
-    def _report(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
-        """Write the account, log it, link the first dead letters, and send the alerts."""
+    def _report(
+        self,
+        account: RunAccount,
+        store: S3Objects,
+        layout: Layout,
+        context: Context,
+        *,
+        service: str | None,
+        dead_in_prepare: int = 0,
+    ) -> None:
+        """Write the account, log it, link the first dead letters, send the alerts, and emit the metrics."""
         save(store, layout.run_account(run_key_of(context)), account)
         log_counts(self.log, account.pipeline, account.counts, store, *account.dead_letters)
         if account.dead_letters:
@@ -90,6 +106,7 @@ class ReconcileOperator(BaseOperator):
         for event, text in account.alerts():
             self.log.warning("%s", text)
             send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
+        emit(run_measurements(account, dead_in_prepare=dead_in_prepare), context, service)
 
     def _refuse_dead_letters(self, account: RunAccount, store: Objects, max_share: str | None) -> None:
         """Fail a run with too many dead letters; called last, so that a replay is enough to complete the run."""
@@ -102,7 +119,8 @@ class ReconcileOperator(BaseOperator):
 class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run, and commit it to the record ledger; skipped if `prepare` found nothing to do.
 
-    Returns ``{counts, dead_letters}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of locations.
+    Returns ``{counts, dead_letters, datasets}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of
+    locations, `datasets` are those of `RunDatasets`.
     Removes files of jobs and runs, and answers that no ledger references any more, after `retention_days`.
 
     Args:
@@ -149,6 +167,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         layout = layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
+        self.datasets = manifest.datasets
         groups = msgspec.convert(context["ti"].xcom_pull(task_ids=self.repair) or [], list[ShardGroup])
         repaired = [shard for group in groups for shard in group.shards]
         shards = written_shards(store, layout, manifest, repaired)
@@ -158,7 +177,14 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         head = commit(store, layout, manifest, verdicts)
         if self.index:
             self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
-        self._report(account, object_storage(self.aws_conn_id), layout, context)
+        self._report(
+            account,
+            object_storage(self.aws_conn_id),
+            layout,
+            context,
+            service=manifest.service,
+            dead_in_prepare=manifest.counts.dead_letters,
+        )
         if head is not None:
             self.log.info("committed: %d documents of %d objects", head.documents, len(head.objects))
         self._clean_up(store, layout, manifest)
@@ -195,7 +221,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
     The task is skipped if the scan found nothing to do.
 
-    Returns ``{counts, dead_letters}``; `counts` are those of `RunCounts`.
+    Returns ``{counts, dead_letters, datasets}``; `counts` are those of `RunCounts`.
 
     Raises:
         AirflowFailException: `prepare` failed, a work item is not done (the message lists the reasons), or too many
@@ -216,7 +242,8 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         manifest = load_manifest(store, prepared["manifest"], ScanManifest)
         committed = scan_account.commit(store, compiled.layout, manifest)
         account = scan_account.account_of(store, compiled.layout, manifest, committed)
-        self._report(account, store, compiled.layout, context)
+        self._report(account, store, compiled.layout, context, service=compiled.service)
+        self.datasets = self._datasets(compiled, (report.reports for report in committed.done.values()))
         self._export_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
             deleted = scan_account.delete_read(store, manifest, committed)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.types.datasets import RunDatasets
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.vector_field import VectorField
 
@@ -158,6 +159,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     # The folder of the prediction store.
     predictions: str = ""
     remarks: list[str] = []
+    datasets: RunDatasets = RunDatasets()
 
     def shard_digest(self, shard: Shard) -> str:
         """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""
