@@ -94,6 +94,8 @@ def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
     monkeypatch.setattr(prepare, "object_storage", lambda conn_id: found)  # noqa: ARG005 - one for all
     monkeypatch.setattr(OpenSearchPrepareOperator, "_model", lambda self, **_: Model("m", PARAMETERS))  # noqa: ARG005 - as above
     monkeypatch.setattr(OpenSearchPrepareOperator, "_check_index", lambda *_, **__: ([], "uuid"))
+    cluster = SimpleNamespace(url="http://search:9200")
+    monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda _: SimpleNamespace(cluster=cluster))
     return found
 
 
@@ -258,6 +260,7 @@ def test_a_refused_run_creates_no_index(bucket: str, store: S3Objects, monkeypat
     created = list[str]()
     index = SimpleNamespace(uuid="new uuid")
     cluster = SimpleNamespace(
+        url="http://search:9200",
         index=lambda name: index if name in created else None,
         create_index=lambda name, body: created.append(name),  # noqa: ARG005 - any body
     )

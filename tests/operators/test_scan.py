@@ -88,9 +88,9 @@ class Runs:
             self.stage(OpenSearchScanIngestOperator, "ingest_rows", work_items=work_items).execute(context)
         return context
 
-    def end(self, context: Any) -> Any:
-        """Reconcile; return the counts."""
-        return self.stage(OpenSearchScanReconcileOperator, "reconcile").execute(context)["counts"]
+    def end(self, context: Any, member: str = "counts") -> Any:
+        """Reconcile; return the counts, or another member of the XCom."""
+        return self.stage(OpenSearchScanReconcileOperator, "reconcile").execute(context)[member]
 
     def contents(self, prefix: str) -> list[bytes]:
         """Return the objects with a prefix."""
@@ -144,3 +144,13 @@ def test_a_scan_is_committed_by_the_end_of_its_run(runs: Runs) -> None:
     assert last["ti"].pushed["run"]["rows"] == []
     with pytest.raises(AirflowSkipException, match=r"all 3 scans of scheduling\.count are done"):
         runs.begin("one too many")
+
+
+def test_a_scan_reports_its_prefixes_and_its_sinks(runs: Runs) -> None:
+    """For the lineage of its stages."""
+    runs.store.write(f"s3://{runs.bucket}/in/a.json", b'{"n": 1}\n')
+    place = f"s3://{runs.bucket}"
+    assert runs.end(runs.begin("first"), "datasets") == {
+        "inputs": [{"namespace": place, "name": "in"}],
+        "outputs": [{"namespace": place, "name": "out"}],
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +22,7 @@ from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.runs.metrics import Measurement, ingest_measurements, wait_measurements
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.layout import Layout
@@ -44,7 +45,9 @@ from opensearch_batch.operators.base import (
     run_key_of,
     translate_errors,
 )
+from opensearch_batch.operators.lineage import ReportsLineage
 from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
+from opensearch_batch.operators.metrics import emit
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
@@ -52,8 +55,8 @@ if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
 
-class IngestOperator(BaseOperator):
-    """Base of the `ingest` stages: logs the reports of an ingest, and sets the links."""
+class IngestOperator(ReportsLineage, BaseOperator):
+    """Base of the `ingest` stages: logs and measures the reports of an ingest, and sets the links."""
 
     operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e6f4ea"
@@ -78,6 +81,16 @@ class IngestOperator(BaseOperator):
                 self.log.warning("%s", remark)
             objects = store() if report.dead_letters else None
             log_counts(self.log, f"{what} into {report.index}", report.counts, objects, report.dead_letters)
+
+    @staticmethod
+    def _measure(
+        shard: Shard, reports: Sequence[IngestReport], layout: Layout, store: Objects, context: Context
+    ) -> Iterator[Measurement]:
+        """Yield what the ingest of a shard wrote, and how long its job took."""
+        yield from ingest_measurements(shard, *reports)
+        if shard.job:
+            record, began = JobRecords(store, layout.job(shard.job)).read(), context["dag_run"].start_date
+            yield from wait_measurements(record, since=began.timestamp() if began else 0.0)
 
 
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
@@ -153,11 +166,13 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         run_key, layout = run_key_of(context), layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
+        manifest = load_manifest(store, layout.manifest(run_key), Manifest)
+        self.datasets = manifest.datasets
         ingest = StagedIngest(
             store,
             cluster,
             layout=layout,
-            manifest=load_manifest(store, layout.manifest(run_key), Manifest),
+            manifest=manifest,
             adapter=adapter_of(self.service),
             request=self.request(),
             dead_letters=self.dead_letters,
@@ -174,6 +189,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             self._log_reports(
                 f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id)
             )
+            emit(self._measure(shard, [report], layout, store, context), context, self.service)
             result.append(report_xcom(report, layout.ingest_report(run_key, shard.id)))
         return result
 
@@ -229,6 +245,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
         manifest = load_manifest(store, compiled.layout.manifest(run_key), ScanManifest)
         ingest, result, remarks = self._work_item_ingest(compiled, run_key, manifest.at), list[dict[str, Any]](), []
+        all_reports = list[Sequence[IngestReport]]()
         for number, shard in enumerate(self._shards()):
             work_item = manifest.work_item(shard.id)
             output = self._job_output(compiled, shard, number, store, context)
@@ -238,10 +255,13 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
             remarks += done.remarks
             if done.reports:
                 self._log_reports(f"work item {work_item.id}", done.reports, self._cluster, lambda: store)
+                emit(self._measure(shard, done.reports, compiled.layout, store, context), context, compiled.service)
+                all_reports.append(done.reports)
             uri = compiled.layout.ingest_report(run_key, work_item.id)
             result += [report_xcom(report, uri) for report in done.reports]
         if not result:
             raise AirflowSkipException("; ".join(remarks))
+        self.datasets = self._datasets(compiled, all_reports)
         return {"sinks": result}
 
     def _shards(self) -> Sequence[Shard]:

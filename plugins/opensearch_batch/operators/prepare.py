@@ -28,6 +28,7 @@ from opensearch_batch.core.storage.conditional_writes import require_conditional
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, MAX_REMOVED
+from opensearch_batch.core.types.datasets import RunDatasets, index_dataset
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.manifest import Manifest, ShardGroup
 from opensearch_batch.core.types.vector_field import VectorField
@@ -267,7 +268,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         options = self._options(context, realtime)
         vectors, uuid = self._check_index(adapter, parameters)
         self._source.check_target(self.index, uuid)
-        request = self.request()
+        request, url = self.request(), OpenSearchMLHook(self.opensearch_conn_id).cluster.url
         manifest = Manifest(
             pipeline=layout.pipeline,
             run_key=run_key_of(context),
@@ -293,6 +294,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             parameters=parameters,
             inputs=tuple(self.inputs),
             predictions=layout.predictions(shared=self.predictions == "shared"),
+            datasets=RunDatasets([self._source.dataset(listing.source)], [index_dataset(url, self.index)]),
             realtime_below=realtime.below,
         )
         return Preparation(

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.runs.outbox import pending_events
+from opensearch_batch.core.types.datasets import RunDatasets
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.operators.base import layout_of, run_end_check, translate_errors
+from opensearch_batch.operators.lineage import ReportsLineage
 
 
-class OpenSearchPublishOperator(BaseOperator):
+class OpenSearchPublishOperator(ReportsLineage, BaseOperator):
     """Update the assets in `outlets`, if this run, or a failed one before it, wrote to the index.
 
     Args:
         index: the index that was written; no asset is updated if a run's form named an index that is no outlet.
-        reconcile: the task id of `reconcile`; its XCom counts what was written.
+        reconcile: the task id of `reconcile`; its XCom counts what was written, and names the datasets.
         work_prefix: prefix of the outbox, where `ingest` records writes whose asset event is not emitted yet;
             None if there is no outbox.
         aws_conn_id: the object storage of the outbox.
@@ -49,11 +52,12 @@ class OpenSearchPublishOperator(BaseOperator):
     @translate_errors()
     def execute(self, context: Context) -> None:
         """Succeed, so that Airflow updates the assets, or skip."""
-        counts = context["ti"].xcom_pull(task_ids=self.reconcile)["counts"]
-        written = {name: counts.get(name, 0) for name in ("indexed", "deleted")}
+        reconciled = context["ti"].xcom_pull(task_ids=self.reconcile)
+        written = {name: reconciled["counts"].get(name, 0) for name in ("indexed", "deleted")}
         events = self._events(context)
         if not any(written.values()) and not events:
             raise AirflowSkipException("nothing was written, so no asset is updated")
+        self.datasets = msgspec.convert(reconciled.get("datasets", {}), RunDatasets)
         is_outlet = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
         if is_outlet:
             for asset in self.outlets:

@@ -14,6 +14,7 @@ from opensearch_batch.core.jobs.contract import output_uris
 from opensearch_batch.core.ledger.commit import commit
 from opensearch_batch.core.ledger.predictions import PredictionStore
 from opensearch_batch.core.pipeline.spec_parts import Alerts
+from opensearch_batch.core.runs.metrics import run_measurements
 from opensearch_batch.core.runs.retention import Retention
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.runs.run_summary import delete_old_summaries, record_end
@@ -34,7 +35,9 @@ from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import layout_of, translate_errors
+from opensearch_batch.operators.lineage import ReportsLineage
 from opensearch_batch.operators.log_tables import log_counts
+from opensearch_batch.operators.metrics import emit
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 
-class ReconcileOperator(BaseOperator):
+class ReconcileOperator(ReportsLineage, BaseOperator):
     """Base of the `reconcile` stages: writes the account of a run and sends its alerts.
 
     Args:
@@ -75,7 +78,11 @@ class ReconcileOperator(BaseOperator):
     @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
-        return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+        return {
+            "counts": msgspec.to_builtins(account.counts),
+            "dead_letters": account.dead_letters,
+            "datasets": msgspec.to_builtins(self.datasets),
+        }
 
     def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount:
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
@@ -105,7 +112,8 @@ class ReconcileOperator(BaseOperator):
 class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run, and commit it to the record ledger; skipped if `prepare` found nothing to do.
 
-    Returns ``{counts, dead_letters}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of locations.
+    Returns ``{counts, dead_letters, datasets}``; `counts` are those of `ShardRunCounts`, `dead_letters` is a list of
+    locations, `datasets` are those of `RunDatasets`.
     Removes files of jobs and runs, and answers that no ledger references any more, after `retention_days`.
 
     Args:
@@ -152,6 +160,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         layout = layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
+        self.datasets = manifest.datasets
         groups = msgspec.convert(context["ti"].xcom_pull(task_ids=self.repair) or [], list[ShardGroup])
         repaired = [shard for group in groups for shard in group.shards]
         shards = written_shards(store, layout, manifest, repaired)
@@ -162,6 +171,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         if self.index:
             self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
         self._report(account, manifest, object_storage(self.aws_conn_id), layout, context)
+        emit(run_measurements(account, dead_in_prepare=manifest.counts.dead_letters), context, manifest.service)
         if head is not None:
             self.log.info("committed: %d documents of %d objects", head.documents, len(head.objects))
         self._clean_up(store, layout, manifest)
@@ -198,7 +208,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
     The task is skipped if the scan found nothing to do.
 
-    Returns ``{counts, dead_letters}``; `counts` are those of `RunCounts`.
+    Returns ``{counts, dead_letters, datasets}``; `counts` are those of `RunCounts`.
 
     Raises:
         AirflowFailException: `prepare` failed, a work item is not done (the message lists the reasons), or too many
@@ -220,7 +230,9 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         committed = scan_account.commit(store, compiled.layout, manifest)
         account = scan_account.account_of(store, compiled.layout, manifest, committed, now=time.time())
         self._report(account, manifest, store, compiled.layout, context)
+        emit(run_measurements(account, dead_in_prepare=0), context, compiled.service)
         delete_old_summaries(store, compiled.layout, now=time.time())
+        self.datasets = self._datasets(compiled, (report.reports for report in committed.done.values()))
         self._export_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
             deleted = scan_account.delete_read(store, manifest, committed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from opensearch_batch.core.runs.shard_groups import chunks, grouped
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestReport
+from opensearch_batch.core.types.datasets import RunDatasets, index_dataset, objects_dataset
 from opensearch_batch.core.types.manifest import Shard, ShardGroup
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
@@ -74,6 +76,17 @@ class ScanOperator(BaseOperator):
     def _cluster(self, number: int) -> Cluster:
         """Return the cluster of a sink."""
         return self._hook("sink", number).cluster
+
+    def _datasets(self, compiled: CompiledPipeline, reports: Iterable[Sequence[IngestReport]]) -> RunDatasets:
+        """Return the source's prefixes, and the targets of reports, of which each sequence has one for each sink."""
+        buckets = compiled.source.buckets
+        read = [f"s3://{each.name}/{prefix}" for each in buckets for prefix in each.include_prefix or ("",)]
+        targets = dict.fromkeys((number, report.index) for each in reports for number, report in enumerate(each))
+        written = [
+            objects_dataset(name) if "://" in name else index_dataset(self._cluster(number).url, name)
+            for number, name in targets
+        ]
+        return RunDatasets(list(dict.fromkeys(map(objects_dataset, read))), list(dict.fromkeys(written)))
 
     def _work_item_ingest(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> WorkItemIngest:
         """Return the object that ingests this run's work items into the sinks."""

@@ -13,6 +13,7 @@ from opensearch_batch.core.runs.index_source import SourceIndex
 from opensearch_batch.core.sharding.listing import INDEX_SCHEME
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.datasets import DatasetName, objects_dataset
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 
 
@@ -31,6 +32,10 @@ class SourceObjects(NamedTuple):
     def in_place(self) -> bool:
         """Whether the run updates the documents that it reads."""
         return self.settings is not None and self.settings.in_place
+
+    def dataset(self, uri: str) -> DatasetName:
+        """Return the dataset of the source with this URI."""
+        return objects_dataset(uri) if self.blocks is None else self.blocks.dataset
 
     def check_target(self, name: str, uuid: str) -> None:
         """Raise ConfigError if a run would replace the documents that it reads."""

@@ -25,6 +25,7 @@ from opensearch_batch.core.jobs.job_records import PAID, JobRecords, SubmitDecis
 from opensearch_batch.core.jobs.realtime import MAX_TASKS, RealtimeSubmitter, in_real_time
 from opensearch_batch.core.jobs.slots import GRACE_S, STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
+from opensearch_batch.core.runs.metrics import submission_measurements
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -35,6 +36,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import PipelineOperator, rendered_dict, resubmit_request
+from opensearch_batch.operators.metrics import emit
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.job_wait import SubmittedJob
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
@@ -106,6 +108,7 @@ class JobOperator(PipelineOperator):
             self.log.info("waiting: %s", result.reason)
             self.defer(trigger=result, method_name="execute_complete")
         decision, record = result
+        emit(submission_measurements(shard, decision), context, self.service)
         if decision != "refuse":
             self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
         return decision, record

@@ -125,7 +125,7 @@ def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
     pauses: list[float] = []
     writer = BulkWriter(scripted.cluster, REQUEST, sleep=pauses.append)
     (written,) = writer.write([item(0), item(1)])
-    assert (written.indexed, written.refused, len(pauses)) == (2, [], 2)
+    assert (written.indexed, written.refused, written.resent, len(pauses)) == (2, [], 3, 2)
     assert [names(body) for body in scripted.bodies] == [["d0", "d1"], ["d0", "d1"], ["d1"]]
 
 

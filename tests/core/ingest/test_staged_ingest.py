@@ -20,6 +20,7 @@ from opensearch_batch.core.ledger.rows import record_hash
 from opensearch_batch.core.ledger.verdicts import ShardReport
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.types.counts import Traffic
 from opensearch_batch.core.types.identity import digest
 from tests.core.staged_runs import BARE, SOURCE, VECTOR, MakeRuns, Target, exceptions, record, vector_of
 from tests.stored import present
@@ -178,6 +179,25 @@ def test_the_verdicts_are_exact_also_after_an_interruption(make: MakeRuns, targe
     assert sorted(target.index.documents) == ["d0", "d4", "d6"]
     # The finished work is repeated by nobody.
     assert exceptions(runs.ingest(shard, output)) == expected
+
+
+def test_the_traffic_of_all_attempts_is_reported(make: MakeRuns, target: Target) -> None:
+    """The first attempt is killed after it has recorded its progress; work that is done has no traffic."""
+    runs, sizes_bytes = make(), list[int]()
+    target.before = lambda body: sizes_bytes.append(len(body))
+    shard = runs.stage(map(record, range(3)))
+    output = runs.answer(shard)
+
+    def killed(_: str) -> None:
+        raise Killed("killed")
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(runs.cluster, "refresh", killed)
+        with pytest.raises(Killed, match="killed"):
+            runs.ingest(shard, output)
+    report = runs.ingest(shard, output)
+    assert (len(sizes_bytes), report.traffic) == (1, Traffic(sum(sizes_bytes), 0))
+    assert runs.ingest(shard, output).traffic == Traffic()
 
 
 def test_records_that_processors_exclude_are_filtered(make: MakeRuns, target: Target) -> None:

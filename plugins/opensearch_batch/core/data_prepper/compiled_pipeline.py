@@ -65,6 +65,11 @@ class CompiledPipeline:
         return next((options for _, _, options in self.pipeline.processors if isinstance(options, MlInference)), None)
 
     @property
+    def service(self) -> str | None:
+        """The AI service, None if the pipeline submits no jobs."""
+        return None if self.ml is None else self.ml.service_name
+
+    @property
     def layout(self) -> Layout:
         """Layout of this package's files: below `work_prefix`, else in the bucket of the job outputs or rows."""
         prefix = self.file.settings.work_prefix

@@ -20,7 +20,7 @@ from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, JoinedRow, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.counts import IngestCounts, SourceCounts, Traffic
 from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Rejected, Row, Unchanged, Waiting
 from opensearch_batch.core.types.throughput import Interval
 
@@ -81,7 +81,7 @@ class RowAccount:
         self._totals = Counter({name: getattr(earlier, name) for name in _TOTALS})
         self._tally = _SourceTally(replay.sources, earlier.sources)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
-        self.settled = before.settled
+        self.settled, self._traffic = before.settled, before.traffic
         self.dead = DeadLetters(
             objects,
             queue,
@@ -131,6 +131,7 @@ class RowAccount:
         self._throughput = self._throughput.plus(
             Interval(self._clock(), settled, written.requests, written.request_s, written.slowest_s)
         )
+        self._traffic = self._traffic.plus(Traffic(written.body.item_bytes, written.resent))
 
     def counts(self) -> IngestCounts:
         """Return the counts so far."""
@@ -182,6 +183,7 @@ class RowAccount:
             identity=self._identity,
             reasons=self.dead.reasons,
             throughput=self._throughput,
+            traffic=self._traffic,
             started_at=self._started_at,
             written_at=self._clock(),
         )

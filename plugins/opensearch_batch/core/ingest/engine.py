@@ -30,6 +30,7 @@ from opensearch_batch.core.types.counts import (
     IngestCounts,
     IngestReport,
     SourceCounts,
+    Traffic,
 )
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Source
@@ -210,6 +211,7 @@ class Ingest:
             progress.dead_letters if has_dead_letters else None,
             reasons=progress.reasons,
             throughput=progress.throughput,
+            traffic=progress.traffic,
             started_at=progress.started_at,
             ended_at=progress.written_at,
         )
@@ -226,7 +228,7 @@ class Ingest:
         counts = msgspec.structs.replace(
             earlier, indexed=0, unchanged=unchanged, dead_letters=remaining, sources=sources
         )
-        return self._report(msgspec.structs.replace(before, counts=counts, reasons=reasons))
+        return self._report(msgspec.structs.replace(before, counts=counts, reasons=reasons, traffic=Traffic()))
 
     def _superseded(self, sources: Sequence[Source], report: IngestReport) -> IngestReport:
         """Return the report of work that a newer run has superseded; records that were not read yet are superseded."""

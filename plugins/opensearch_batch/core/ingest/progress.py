@@ -14,7 +14,7 @@ import msgspec
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
 from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, Traffic
 from opensearch_batch.core.types.letter_reasons import LetterReason
 from opensearch_batch.core.types.throughput import Throughput
 
@@ -33,8 +33,8 @@ class Progress(Stamp, frozen=True, kw_only=True):
     attempt that wrote them, and `reasons` are those of their letters. `exceptions` are the object, line and state of
     the records that were not indexed, for an ingest that reports them.
 
-    `identity` are the caller's parts of the fingerprint. The first attempt began at `started_at`; this progress was
-    written at `written_at` (epoch seconds).
+    `identity` are the caller's parts of the fingerprint. `throughput` and `traffic` are of all attempts, of which the
+    first began at `started_at`; this progress was written at `written_at` (epoch seconds).
     """
 
     done: bool
@@ -48,6 +48,7 @@ class Progress(Stamp, frozen=True, kw_only=True):
     identity: list[str] = []
     reasons: list[LetterReason] = []
     throughput: Throughput = Throughput()
+    traffic: Traffic = Traffic()
     started_at: float = 0.0
     written_at: float = 0.0
 

@@ -17,6 +17,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, Retr
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, field_type
 from opensearch_batch.core.sharding.incomplete import MARK
 from opensearch_batch.core.storage.read_only import ReadOnlyObjects, stream_of
+from opensearch_batch.core.types.datasets import DatasetName, index_dataset
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 # Each request renews it. Between the two readings of an object, a run compares its records with the ledger.
@@ -110,6 +111,11 @@ class IndexObjects(ReadOnlyObjects):
     def uuid(self) -> str:
         """The UUID of the index."""
         return self._index.uuid
+
+    @property
+    def dataset(self) -> DatasetName:
+        """The dataset of the index."""
+        return index_dataset(self._cluster.url, self._source.index)
 
     def list(
         self,

@@ -85,13 +85,25 @@ class IngestCounts(msgspec.Struct, frozen=True):
             raise FatalError(f"{location}: read {self.read} rows, but the outcomes of {counted} rows were counted")
 
 
+class Traffic(msgspec.Struct, frozen=True):
+    """The bytes of the documents that were sent, without repeats, and how many were sent again to a busy index."""
+
+    sent_bytes: int = 0
+    resent: int = 0
+
+    def plus(self, other: Traffic) -> Traffic:
+        """Return the sum."""
+        return Traffic(self.sent_bytes + other.sent_bytes, self.resent + other.resent)
+
+
 class IngestReport(msgspec.Struct, frozen=True):
     """The result of an ingest.
 
     `index` is the name of the index, or the prefix of the objects, to which documents were written. `state` is DONE or
     DONE_WITH_DEAD_LETTERS. `dead_letters` is the location of the dead letters, and `reasons` are theirs. `remarks` are
-    messages for the user. The first attempt began at `started_at`, and the last verdict was recorded at `ended_at`
-    (epoch seconds, 0 if nothing was written).
+    messages for the user. `throughput` and `traffic` are those of all attempts; work that was done before has no
+    traffic. The first attempt began at `started_at`, and the last verdict was recorded at `ended_at` (epoch seconds, 0
+    if nothing was written).
     """
 
     index: str
@@ -101,6 +113,7 @@ class IngestReport(msgspec.Struct, frozen=True):
     remarks: list[str] = []
     reasons: list[LetterReason] = []
     throughput: Throughput = Throughput()
+    traffic: Traffic = Traffic()
     started_at: float = 0.0
     ended_at: float = 0.0
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.types.datasets import RunDatasets
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.letter_reasons import LetterReason
 from opensearch_batch.core.types.vector_field import VectorField
@@ -164,6 +165,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     remarks: list[str] = []
     run_id: str = ""
     started_at: float = 0.0
+    datasets: RunDatasets = RunDatasets()
 
     def shard_digest(self, shard: Shard) -> str:
         """Return the digest that identifies a shard in its ingest report; after another `prepare` it differs."""

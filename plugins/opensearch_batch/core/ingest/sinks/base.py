@@ -59,13 +59,16 @@ class Refused(NamedTuple):
 
 
 class Body:
-    """Items that are sent together, and `other_entries`, which are not sent but settled together with the items."""
+    """Items that are sent together, and `other_entries`, which are not sent but settled together with the items.
+
+    `item_bytes` is the size of the items, `size_bytes` that of all entries.
+    """
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.other_entries: list[Any] = []
         self.ids: set[str] = set()
-        self.size_bytes = 0
+        self.size_bytes = self.item_bytes = 0
 
     def add(self, item: Item, size_bytes: int) -> None:
         """Add an item with its size."""
@@ -73,6 +76,7 @@ class Body:
         if item.id:
             self.ids.add(item.id)
         self.size_bytes += size_bytes
+        self.item_bytes += size_bytes
 
 
 class WrittenBody(msgspec.Struct):
@@ -83,8 +87,8 @@ class WrittenBody(msgspec.Struct):
     documents of the `superseded` items, or a newer run writes them. The documents of the `waiting` items were changed
     or deleted by others, so the items are left to the next run.
 
-    The `requests` for the items took `request_s` seconds together, the slowest one `slowest_s`; other sinks than an
-    index send none.
+    The `requests` for the items took `request_s` seconds together, the slowest one `slowest_s`; `resent` counts items
+    that were sent again. Other sinks than an index send none.
     """
 
     body: Body
@@ -97,6 +101,7 @@ class WrittenBody(msgspec.Struct):
     requests: int = 0
     request_s: float = 0.0
     slowest_s: float = 0.0
+    resent: int = 0
 
     def counts(self) -> dict[str, int]:
         """Return the number of documents of each verdict except `refused` and `waiting`, as named in `IngestCounts`."""

@@ -194,6 +194,7 @@ class BulkWriter:
                     # After a deletion the index forgets the document's version, so it may not refuse a late write.
                     written.superseded += items
                     return
+                written.resent += len(items)
 
     def _halve(self, items: Sequence[Item], written: _BulkBody, error: BatchError) -> None:
         if len(items) == 1:
