@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,16 @@ def prepare_airflow(home: Path) -> None:
 class Site:
     """A site with the pages, and the files of the runs of the pipeline `passages`."""
 
-    def __init__(self, objects: MemoryObjects | None = None, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self,
+        objects: MemoryObjects | None = None,
+        cluster: Cluster | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.pipeline = Pipeline(max_dead_letters="100%")
         self.pipeline.layout = Layout(WORK, DAG_ID)
-        reader = CachedReader(objects or self.pipeline.objects)
+        reader = CachedReader(objects or self.pipeline.objects, clock=clock)
         self.pages = create_pages(lambda _: reader, lambda _: cluster or self.pipeline.cluster)
         self.root = FastAPI()
         self.root.add_middleware(JWTRefreshMiddleware)
