@@ -13,7 +13,7 @@ from tests.core.data_prepper.data_prepper_files import SHORT, line_of, read, wit
 BUCKET = "          - bucket:\n              # bucket\n              name: documents\n"
 SINK = "    - opensearch:\n        # opensearch\n        hosts: [https://localhost:9200]\n        index: passages\n"
 NO_OPTION = "unknown key here"
-ENDS = "the block starts in line"
+ENDS = "the block starts on line"
 
 
 @pytest.mark.parametrize(
