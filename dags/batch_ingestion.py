@@ -1,8 +1,9 @@
 """Runs a `_batch_ingestion` request from the form or from a run's conf.
 
 The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf without its `credential`: keys come from Airflow
-connections. Do not pass a key to `airflow dags trigger --conf` either: Airflow's audit log keeps the command line, and
-`ps` shows it. Airflow validates a request against the schemas below before it creates the run.
+connections. The api-server accepts the whole body at the same path. Do not pass a key to `airflow dags trigger --conf`
+either: Airflow's audit log keeps the command line, and `ps` shows it. Airflow validates a request against the schemas
+below before it creates the run.
 """
 
 from __future__ import annotations
