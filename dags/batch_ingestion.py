@@ -1,8 +1,9 @@
 """Runs a `_batch_ingestion` request from the form or from a run's conf.
 
 The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf without its `credential`: keys come from Airflow
-connections. Do not pass a key to `airflow dags trigger --conf` either: Airflow's audit log keeps the command line, and
-`ps` shows it. Airflow validates a request against the schemas below before it creates the run.
+connections. The api-server accepts the whole body at the same path. Do not pass a key to `airflow dags trigger --conf`
+either: Airflow's audit log keeps the command line, and `ps` shows it. Airflow validates a request against the schemas
+below before it creates the run.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
+from opensearch_batch.core.storage.layout import DEFAULT_WORK_PREFIX
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MIN_FAILED, PERCENT
-from opensearch_batch.operators.batch_ingestion import DEFAULT_WORK_PREFIX, OpenSearchBatchIngestionOperator
+from opensearch_batch.operators.batch_ingestion import OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
     "no credential is accepted: Airflow would store it. Name the Airflow connections that hold the keys: "
@@ -137,6 +139,13 @@ with DAG(
             section=RUN,
             description="Type http or generic; its password is the OpenAI key. Used for openAI sources only.",
         ),
+        "source_conn_id": Param(
+            None,
+            type=["null", "string"],
+            pattern=CONN_ID,
+            section=RUN,
+            description="Keys that read the sources, of S3 or OpenAI; the two connections above if empty.",
+        ),
         "force": Param(
             default=False,
             type="boolean",
@@ -172,4 +181,5 @@ with DAG(
         opensearch_conn_id="{{ params.opensearch_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         openai_conn_id="{{ params.openai_conn_id }}",
+        source_conn_id="{{ params.source_conn_id or '' }}",
     )

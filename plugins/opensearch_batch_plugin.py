@@ -1,4 +1,4 @@
-"""Airflow plugin: registers the links of the operators, and the pages of the api-server."""
+"""Airflow plugin: registers the links of the operators, and what the api-server serves: pages and an API."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class _AppsOfApiServer:
     """Builds the apps when they are read: every process of Airflow imports this file, and only the api-server reads."""
 
     def __get__(self, plugin: AirflowPlugin | None, owner: type[AirflowPlugin]) -> list[dict[str, Any]]:
+        from opensearch_batch.ui.api import fastapi_apps
         from opensearch_batch.ui.pages import page_apps
 
-        return page_apps()
+        return [*fastapi_apps(), *page_apps()]
 
 
 def _views() -> list[dict[str, Any]]:
@@ -39,7 +40,7 @@ def _views() -> list[dict[str, Any]]:
 
 
 class OpenSearchBatchPlugin(AirflowPlugin):
-    """The links of the operators, and the pages."""
+    """The links of the operators, the pages and the API."""
 
     name = "opensearch_batch"
     operator_extra_links = [MLTaskLink(), IndexLink(), DeadLettersLink()]  # noqa: RUF012 - Airflow reads a plain class attribute

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.package_graph import in_circles, module_imports, node_imports
 
 PACKAGE = Path(__file__).resolve().parent.parent / "plugins" / "opensearch_batch"
-MAX_NODES, MAX_EDGES = 26, 146
+MAX_NODES, MAX_EDGES = 26, 147
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 MAX_ANY = 60
 MAX_FILES_OF_ONE_NAME = 4

@@ -87,7 +87,7 @@ class Airflow:
 
     def commands(self) -> list[Command]:
         """The processes; they may start at the same time."""
-        env = self._environment()
+        env = self.environment()
         return [
             Command(
                 name=f"airflow-{component}",
@@ -116,46 +116,8 @@ class Airflow:
         """The REST API, signed in as admin."""
         return AirflowAPI(self.url, ADMIN, read_secrets(self.folder).admin_password)
 
-    @property
-    def own_dags(self) -> Path:
-        """A folder for DAG files beside the repository's."""
-        return self.folder / "dags"
-
-    @property
-    def _database(self) -> Path:
-        return self.folder / "airflow.db"
-
-    @property
-    def _passwords_file(self) -> Path:
-        return self.folder / "passwords.json"
-
-    def _migrate(self) -> None:
-        """Create the tables."""
-        log = self._logs / "airflow-migrate.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            answer = subprocess.run(
-                [*_airflow_program(), "db", "migrate"],
-                env=self._environment(),
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        if answer.returncode:
-            self._database.unlink(missing_ok=True)
-            raise StackError(f"airflow db migrate failed. Last lines of {log}:\n{processes.tail(log)}")
-
-    def _keep_empty_database(self) -> None:
-        """Copy what `db migrate` made into the cache; the copy appears whole."""
-        draft = self._empty_database.with_suffix(f".{os.getpid()}")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._database)) as made, closing(sqlite3.connect(draft)) as kept:
-            made.backup(kept)
-        draft.replace(self._empty_database)
-
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment of the processes, with secrets."""
         own = read_secrets(self.folder)
         return child_environment() | {
             "AIRFLOW_HOME": str(self.folder),
@@ -198,8 +160,49 @@ class Airflow:
             "AIRFLOW__OPENSEARCH_BATCH__REQUEST_CONNECTIONS": (
                 "opensearch_default, aws_default, openai_default, openai_of_the_test, nowhere"
             ),
+            # As many as this machine runs within minutes.
+            "AIRFLOW__OPENSEARCH_BATCH__MAX_QUEUED_REQUESTS": "200",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
+
+    @property
+    def own_dags(self) -> Path:
+        """A folder for DAG files beside the repository's."""
+        return self.folder / "dags"
+
+    @property
+    def _database(self) -> Path:
+        return self.folder / "airflow.db"
+
+    @property
+    def _passwords_file(self) -> Path:
+        return self.folder / "passwords.json"
+
+    def _migrate(self) -> None:
+        """Create the tables."""
+        log = self._logs / "airflow-migrate.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            answer = subprocess.run(
+                [*_airflow_program(), "db", "migrate"],
+                env=self.environment(),
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if answer.returncode:
+            self._database.unlink(missing_ok=True)
+            raise StackError(f"airflow db migrate failed. Last lines of {log}:\n{processes.tail(log)}")
+
+    def _keep_empty_database(self) -> None:
+        """Copy what `db migrate` made into the cache; the copy appears whole."""
+        draft = self._empty_database.with_suffix(f".{os.getpid()}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._database)) as made, closing(sqlite3.connect(draft)) as kept:
+            made.backup(kept)
+        draft.replace(self._empty_database)
 
 
 def _bundle(name: str, **kwargs: str) -> dict[str, Any]:

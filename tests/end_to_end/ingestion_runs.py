@@ -131,3 +131,11 @@ class FilesAPI(Server):
         rows = b"".join(json.dumps(row).encode() + b"\n" for row in self.files[file_id])
         about = {"id": file_id, "object": "file", "bytes": len(rows), "created_at": 1, "filename": "rows.jsonl"}
         return 200, rows if content else json.dumps({**about, "purpose": "batch", "status": "processed"}).encode()
+
+
+def files_with(lab: Lab, text: str) -> list[str]:
+    """Return the names of all files of the stack that hold a text: Airflow's database, its logs, the servers' logs."""
+    files = [path for folder in ("airflow", "logs") for path in (lab.stack.home / folder).rglob("*") if path.is_file()]
+    assert any(path.name == "airflow.db" for path in files)
+    assert any(path.name == "airflow-api-server.log" for path in files)
+    return [str(path) for path in files if text.encode() in path.read_bytes()]

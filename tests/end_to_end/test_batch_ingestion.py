@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
-from tests.end_to_end.ingestion_runs import FIELD_MAP, VECTOR, FilesAPI, Runs
+from tests.end_to_end.ingestion_runs import FIELD_MAP, VECTOR, FilesAPI, Runs, files_with
 from tests.lab import Lab
 from tests.stored import content
 
@@ -265,14 +265,6 @@ def test_a_missing_openai_connection_fails_only_where_it_is_needed(runs: Runs) -
     assert runs.succeeded("batch_ingestion", runs.request(source, openai_conn_id="nowhere"))["counts"]["indexed"] == 1
     request = runs.request(data_source={"type": "openAI", "source": ["file-1"]}, openai_conn_id="nowhere")
     assert "no Airflow connection 'nowhere'; create one of type http" in runs.failed(request)
-
-
-def files_with(lab: Lab, text: str) -> list[str]:
-    """Return the names of all files of the stack that hold a text: Airflow's database, its logs, the servers' logs."""
-    files = [path for folder in ("airflow", "logs") for path in (lab.stack.home / folder).rglob("*") if path.is_file()]
-    assert any(path.name == "airflow.db" for path in files)
-    assert any(path.name == "airflow-api-server.log" for path in files)
-    return [str(path) for path in files if text.encode() in path.read_bytes()]
 
 
 def audited(lab: Lab) -> dict[str, Any]:

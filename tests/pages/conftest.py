@@ -7,25 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.airflow_in_process import environ, prepared
+
 if TYPE_CHECKING:
     from tests.pages.site import Browser, Site
 
 RUN_ID = "manual__2026-01-02T03:04:05+00:00"
 
 
-@pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture
+def airflow() -> Iterator[None]:
     """Airflow's database with the repository's DAGs, and its auth manager."""
-    with pytest.MonkeyPatch.context() as patch:
-        from tests.pages.site import SETTINGS, prepare_airflow
-
-        for name, value in SETTINGS.items():
-            patch.setenv(name, value)
-        prepare_airflow(tmp_path_factory.mktemp("airflow"))
+    with environ(prepared()):
         yield
-        from airflow.api_fastapi.app import purge_cached_app
-
-        purge_cached_app()
 
 
 @pytest.fixture

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.api_fastapi.app import get_auth_manager, init_auth_manager
@@ -21,48 +17,16 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
-from include.local_stack.airflow import Airflow
-from include.local_stack.settings import REPOSITORY, Ports, options_from_environment
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.ui.pages import PREFIX, create_pages
+from tests.airflow_in_process import ROLES
 from tests.core.memory_objects import MemoryObjects
 from tests.core.whole_runs import Pipeline, Run
 
 DAG_ID, WORK = "passages", "s3://opensearch-batch"
-ROLES = {"admin": "ADMIN", "op": "OP", "user": "USER", "viewer": "VIEWER", "neighbour": "USER"}
-SETTINGS = {
-    "_AIRFLOW_PROCESS_CONTEXT": "server",
-    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in ROLES.items()),
-    "AIRFLOW__CORE__AUTH_MANAGER": "tests.pages.per_dag_auth.PerDagAuthManager",
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-the-tests-that-is-long-enough-for-its-algorithm-of-512-bits",
-}
-PORTS = Ports(opensearch=1, opensearch_transport=1, s3=1, ai_services=1, egress=1, airflow=1)
-
-
-def prepare_airflow(home: Path) -> None:
-    """Create the tables of Airflow, and store the repository's DAGs in them."""
-    database = Path(os.environ["AIRFLOW_HOME"]) / "airflow.db"
-    if not database.exists() or not database.stat().st_size:
-        airflow = Airflow(options_from_environment({**os.environ, "LOCAL_STACK_HOME": str(home)}), PORTS)
-        airflow.prepare()
-        shutil.copyfile(airflow.folder / "airflow.db", database)
-    with warnings.catch_warnings():
-        # Airflow's own packages warn about each other.
-        warnings.simplefilter("ignore")
-        from airflow.dag_processing.bundles.manager import DagBundlesManager
-        from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
-
-        bundles: Any = DagBundlesManager
-        bundles().sync_bundles_to_db()
-        for name in ("pipelines.py", "replay.py", "batch_ingestion.py"):
-            dags = REPOSITORY / "dags"
-            bag = BundleDagBag(dags / name, bundle_path=dags, bundle_name="dags-folder")
-            assert not bag.import_errors
-            sync_bag_to_db(bag, "dags-folder", bundle_version=None)
 
 
 class Site:

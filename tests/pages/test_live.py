@@ -12,8 +12,8 @@ import requests
 import uvicorn
 
 from opensearch_batch.ui.live import Feeds
+from opensearch_batch.ui.page_services import PageError
 from opensearch_batch.ui.pages import PREFIX
-from opensearch_batch.ui.visitor import PageError
 from tests.pages.site import DAG_ID, Browser, Site, store_run, token_of
 from tests.waiting import WAIT_S, eventually
 

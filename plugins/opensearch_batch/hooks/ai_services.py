@@ -29,13 +29,23 @@ def client_of(
 
 
 def outputs_store(
-    *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, services: Iterable[str] | None = None
+    *,
+    aws_conn_id: str = AWS_CONN_ID,
+    ai_conn_id: str | None = None,
+    services: Iterable[str] | None = None,
+    source_conn_id: str | None = None,
+    own_prefixes: Iterable[str] = (),
 ) -> Stores:
-    """Return the store of all objects that a pipeline reads: on S3, and at the AI services `services` (None: all)."""
+    """Return the store of all objects that a pipeline reads: on S3, and at the AI services `services` (None: all).
+
+    With `source_conn_id`, objects on S3 are read with the keys of that connection, except those below `own_prefixes`.
+    """
+    own = {f"{prefix.rstrip('/')}/": lambda: object_storage(aws_conn_id) for prefix in own_prefixes}
     return stores(
-        {"s3": Scheme(lambda: object_storage(aws_conn_id))},
+        {"s3": Scheme(lambda: object_storage(source_conn_id or aws_conn_id))},
         lambda entry: _api(entry, aws_conn_id, ai_conn_id),
         services=names() if services is None else services,
+        below=own if source_conn_id else {},
     )
 
 

@@ -8,7 +8,7 @@ from airflow.sdk.configuration import conf
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.hooks.file_conn_ids import is_in_file
-from opensearch_batch.hooks.stored_connections import stored_connection
+from opensearch_batch.hooks.stored_connections import find_stored_connection, stored_connection
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -17,6 +17,8 @@ OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
 # Default of the option `request_connections`: the connections that a request may use.
 REQUEST_CONNECTIONS = "opensearch_default, aws_default, openai_default"
+# Ids of connections of runs begin with this.
+RUN_CONNECTION = "opensearch_batch_run."
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
@@ -42,6 +44,26 @@ def refuse_unlisted_conn_ids(*conn_ids: str) -> None:
                 f"a request may not use connection {conn_id!r}; allowed: {', '.join(allowed)} (option "
                 "request_connections of [opensearch_batch] in Airflow's configuration)"
             )
+
+
+def run_conn_id(dag_id: str, run_id: str) -> str:
+    """Return the id of the connection with the credential that a request brought for its run.
+
+    No other run may use it: the id follows from the run, so it need not be listed.
+    """
+    return f"{RUN_CONNECTION}{dag_id}.{run_id}"
+
+
+def require_run_connection(conn_id: str, conn_type: str) -> None:
+    """Raise ConfigError if the connection of a run was removed: the run had ended, and a user started it again."""
+    if conn_id.startswith(RUN_CONNECTION) and find_stored_connection(conn_id, conn_type) is None:
+        raise ConfigError("the credential of this run was removed when the run had ended; send the request again")
+
+
+def configured_work_prefix() -> str | None:
+    """Return the work prefix of requests in Airflow's configuration, None if it has none."""
+    prefix: str | None = conf.get("opensearch_batch", "work_prefix", fallback=None)
+    return prefix or None
 
 
 def base_url(conn: Connection) -> str | None:

@@ -2,6 +2,9 @@
 
 Airflow stores a request with its run and shows it in the UI, so a credential in it is refused. Local files are refused
 too: permission to start a run must not include permission to read the worker's files.
+
+A request that came over the API may bring a credential. It is in a connection of that run alone (`run_conn_id`), and
+reads the sources; everything that this package stores is read and written with `aws_conn_id`.
 """
 
 from __future__ import annotations
@@ -11,17 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 
-from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request
-from opensearch_batch.core.ingest.request_ingest import run_batch_ingestion
+from opensearch_batch.core.errors import BatchError, ConfigError
+from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request, refuse_local_files
+from opensearch_batch.core.ingest.progress import progress_location
+from opensearch_batch.core.ingest.request_ingest import ingest_prefix, run_batch_ingestion
+from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.dead_letters import refuse_dead_letters
 from opensearch_batch.core.storage.json_document import save
-from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import split_uri
+from opensearch_batch.core.storage.layout import DEFAULT_WORK_PREFIX, Layout
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, refuse_unlisted_conn_ids
+from opensearch_batch.hooks.connections import (
+    AWS_CONN_ID,
+    OPENSEARCH_CONN_ID,
+    refuse_unlisted_conn_ids,
+    require_run_connection,
+    run_conn_id,
+)
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import is_forced, layout_of, report_xcom, run_key_of, translate_errors
 from opensearch_batch.operators.log_tables import log_counts
@@ -31,12 +41,14 @@ from opensearch_batch.services.registry import row_errors
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
-DEFAULT_WORK_PREFIX = "s3://opensearch-batch"
 # Members of a run's conf that are not part of the request.
-SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work_prefix", "force"})
+SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "source_conn_id", "work_prefix", "force"})
 # Members of the request's `data_source` that are separate fields of the form.
 DATA_SOURCE_FIELDS = ("type", "source")
 LOG_EVERY_ROWS = 100_000
+# XComs for who asks for the state of the run: where its progress is, and why it failed.
+PROGRESS, ERROR = "progress", "error"
+MAX_ERROR_CHARACTERS = 2000
 
 
 class OpenSearchBatchIngestionOperator(BaseOperator):
@@ -55,6 +67,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         aws_conn_id: the object storage, of the sources and of `work_prefix`.
         openai_conn_id: connection of type ``http`` or ``generic`` with OpenAI's key as password, and an optional API
             URL as host.
+        source_conn_id: connection with the keys that read the sources; if None, `aws_conn_id` or `openai_conn_id`.
 
     Raises:
         ConfigError: `request` holds a credential; raised when the DAG is parsed.
@@ -62,7 +75,14 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
-    template_fields = ("request", "work_prefix", "opensearch_conn_id", "aws_conn_id", "openai_conn_id")
+    template_fields = (
+        "request",
+        "work_prefix",
+        "opensearch_conn_id",
+        "aws_conn_id",
+        "openai_conn_id",
+        "source_conn_id",
+    )
     ui_color = "#e6f4ea"
 
     def __init__(
@@ -73,6 +93,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         openai_conn_id: str = CONN_ID,
+        source_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
@@ -83,20 +104,53 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.openai_conn_id = openai_conn_id
+        self.source_conn_id = source_conn_id
 
     @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:
-        refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
+        self._refuse_conn_ids(context)
+        try:
+            return self._ingest(context)
+        except BatchError as error:
+            context["ti"].xcom_push(key=ERROR, value=str(error)[:MAX_ERROR_CHARACTERS])
+            raise
+
+    def _refuse_conn_ids(self, context: Context) -> None:
+        """Raise ConfigError if the request may not use one of its connections; its run may use its own."""
+        conn_ids = [self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id]
+        if self.source_conn_id:
+            run = context["dag_run"]
+            is_own = self.source_conn_id == run_conn_id(run.dag_id, run.run_id)
+            conn_ids += [] if is_own else [self.source_conn_id]
+        refuse_unlisted_conn_ids(*conn_ids)
+
+    def _store(self, batch: BatchIngestion, layout: Layout) -> Stores:
+        """Return the store of the sources and of this package's files."""
+        is_s3 = batch.type == "s3"
+        if self.source_conn_id:
+            require_run_connection(self.source_conn_id, "aws" if is_s3 else "http")
+        return outputs_store(
+            aws_conn_id=self.aws_conn_id,
+            ai_conn_id=self.openai_conn_id if is_s3 else self.source_conn_id or self.openai_conn_id,
+            services=["openai"],
+            source_conn_id=self.source_conn_id if is_s3 else None,
+            own_prefixes=[layout.root, *([batch.dead_letters] if batch.dead_letters else [])],
+        )
+
+    def _ingest(self, context: Context) -> dict[str, Any]:
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
         batch = parse_remote_request(body)
         layout = layout_of(batch.work_prefix or self.work_prefix, context)
-        store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
+        store = self._store(batch, layout)
         require_conditional_writes(store, layout.conditional_writes())
+        work_prefix = f"{layout.root}/{layout.pipeline}/ingested"
+        location = progress_location(ingest_prefix(batch, work_prefix))
+        context["ti"].xcom_push(key=PROGRESS, value=location)
         report = run_batch_ingestion(
             batch,
             store,
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
-            work_prefix=f"{layout.root}/{layout.pipeline}/ingested",
+            work_prefix=work_prefix,
             row_errors=row_errors(),
             force=is_forced(context),
             on_progress=_progress_logger(self.log),
@@ -157,13 +211,7 @@ def parse_remote_request(body: Mapping[str, Any]) -> BatchIngestion:
     """
     refuse_credential(body)
     batch = parse_request(body)
-    if batch.type == "local":
-        raise ConfigError(
-            "data_source.type: 'local' would read the worker's own files; copy them to S3 and give type s3, or run the "
-            "request with the command line"
-        )
-    if batch.dead_letters is not None:
-        split_uri(batch.dead_letters)
+    refuse_local_files(batch)
     return batch
 
 

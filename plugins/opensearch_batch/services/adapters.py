@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from opensearch_batch.core.jobs.contract import RealtimeForm, RequestLine, RowMatching
+from opensearch_batch.core.jobs.contract import RealtimeForm, RequestedInput, RequestLine, RowMatching
 from opensearch_batch.core.jobs.line_form import ContentForm, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import State
@@ -21,6 +21,8 @@ class BaseAdapter:
     model_parameter: ClassVar[str] = "model"
     # Empty accepts a connector with any URL.
     batch_path: str = ""
+    name_parameter: str | None = None
+    created_member: str = "created_at"
     realtime: RealtimeForm | None = None
     input_members: frozenset[str] = frozenset()
     name: str
@@ -63,6 +65,10 @@ class BaseAdapter:
         """
         form = self.line_form(parameters, inputs)
         return None if form is None else form.content_form()
+
+    def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:  # noqa: ARG002 - a subclass needs them
+        """Return the input that a user's parameters name; by default unknown."""
+        return RequestedInput()
 
     def status_of(self, status: object, reason: str = "") -> JobStatus:
         """Map a service's status to a job status; None counts as running: ML Commons has not polled the job yet."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
-from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestedInput, RequestLine
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import JobRecord, State
@@ -86,6 +86,8 @@ class BedrockAdapter(BaseAdapter):
         },
     )
     batch_path = "/model-invocation-job"
+    name_parameter: str | None = "jobName"
+    created_member = "submitTime"
     realtime = BedrockRealtime()
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
     id_member: str | None = "recordId"
@@ -164,6 +166,10 @@ class BedrockAdapter(BaseAdapter):
             "inputDataConfig": {"s3InputDataConfig": {**source, "s3Uri": record.input}},
             "outputDataConfig": {"s3OutputDataConfig": {**target, "s3Uri": record.output}},
         }
+
+    def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:
+        source = nested_object(parameters, "inputDataConfig", default={}).get("s3InputDataConfig", {})
+        return RequestedInput(str(source.get("s3Uri", "")))
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare jobName; a task that ML Commons has not refreshed yet has only the ARN."""

@@ -7,14 +7,16 @@ parsing DAG files does not read them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.services.entry import AiService, Api, Storage
 
@@ -59,8 +61,14 @@ def row_errors() -> RowErrors:
     )
 
 
-def stores(schemes: dict[str, Scheme], api_of: Callable[[AiService], Api], *, services: Iterable[str]) -> Stores:
-    """Return a store for these schemes, and for the files at these AI services.
+def stores(
+    schemes: dict[str, Scheme],
+    api_of: Callable[[AiService], Api],
+    *,
+    services: Iterable[str],
+    below: Mapping[str, Callable[[], Objects]] = MappingProxyType({}),
+) -> Stores:
+    """Return a store for these schemes, for the files at these AI services, and for the prefixes of `below`.
 
     `api_of` creates a service's API client; it is called on the first access to the service's files.
     """
@@ -69,7 +77,8 @@ def stores(schemes: dict[str, Scheme], api_of: Callable[[AiService], Api], *, se
         return Scheme(lambda: storage.open(api_of(entry)), bare_id=storage.bare_id)
 
     entries = [service_of(name) for name in services]
-    return Stores(schemes | {each.storage.scheme: scheme(each, each.storage) for each in entries if each.storage})
+    at_services = {each.storage.scheme: scheme(each, each.storage) for each in entries if each.storage}
+    return Stores(schemes | at_services, below=below)
 
 
 @cache

@@ -23,6 +23,7 @@ from opensearch_batch.core.jobs.contract import (
     Limits,
     PredictionRow,
     RealtimeForm,
+    RequestedInput,
     RequestLine,
     RowMatching,
 )
@@ -84,6 +85,8 @@ class SageMakerAdapter(BaseAdapter):
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     batch_path = "CreateTransformJob"
+    name_parameter: str | None = "TransformJobName"
+    created_member = "CreationTime"
     realtime = SageMakerRealtime()
     output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     input_members = frozenset({MODEL_INPUTS})
@@ -182,6 +185,11 @@ class SageMakerAdapter(BaseAdapter):
             "TransformInput": {**nested_object(parameters, "TransformInput"), "DataSource": data_source},
             "TransformOutput": {**nested_object(parameters, "TransformOutput"), "S3OutputPath": record.output},
         }
+
+    def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:
+        """Return the prefix; a manifest names objects whose content it does not tell."""
+        source = nested_object(parameters, "TransformInput", default={}).get("DataSource", {}).get("S3DataSource", {})
+        return RequestedInput(str(source.get("S3Uri", "")) if source.get("S3DataType") == "S3Prefix" else "")
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare TransformJobName, which is unique and is the last part of the ARN."""

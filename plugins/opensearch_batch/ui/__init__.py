@@ -1,1 +1,1 @@
-"""What Airflow's api-server serves: the pages. No other process of Airflow imports this package."""
+"""What Airflow's api-server serves: pages, and ML Commons' API. No other process of Airflow imports this package."""

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from opensearch_batch.core.runs.run_lists import running_jobs
 from opensearch_batch.hooks.job_handle import JobHandle
-from opensearch_batch.ui.page_services import DagId, Form, StoredFiles, Visiting, in_thread
-from opensearch_batch.ui.visitor import PageError
+from opensearch_batch.ui.page_services import DagId, Form, PageError, StoredFiles, Visiting, in_thread
 
 router = APIRouter()
 

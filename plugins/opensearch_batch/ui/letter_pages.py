@@ -12,9 +12,8 @@ from fastapi import APIRouter, Query, Response
 
 from opensearch_batch.core.runs.dead_letter_samples import DeadLettersOfRun, dead_letters_of_run
 from opensearch_batch.core.types.identity import run_key
-from opensearch_batch.ui.page_services import DagId, Form, RunId, StoredFiles, Visiting, in_thread
+from opensearch_batch.ui.page_services import DagId, Form, PageError, RunId, StoredFiles, Visiting, in_thread
 from opensearch_batch.ui.replays import DAG_ID, replays_of, start_replays
-from opensearch_batch.ui.visitor import PageError
 
 router = APIRouter()
 # With many small parts, each letter is a request of the object storage.

@@ -18,10 +18,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from opensearch_batch.ui.page_services import DagId, RunId, Visit, Visiting
+from opensearch_batch.ui.page_services import DagId, PageError, RunId, Visit, Visiting
 from opensearch_batch.ui.rendering import PAGE_HEADERS
 from opensearch_batch.ui.run_pages import list_signature, listed_pipelines, read_run
-from opensearch_batch.ui.visitor import PageError
 
 router = APIRouter()
 POLL_EVERY_S, MAX_STREAMS = 3.0, 100

@@ -21,8 +21,8 @@ from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.hooks.pipeline_settings import PipelineSettings
 from opensearch_batch.ui.airflow_runs import AirflowDatabase, ListedPipeline
+from opensearch_batch.ui.login import SignedIn
 from opensearch_batch.ui.rendering import Renderer
-from opensearch_batch.ui.visitor import PageError, SignedIn
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +34,14 @@ MAX_FORM_BYTES, MAX_FORM_FIELDS = 65_536, 100
 
 DagId = Annotated[str, Path(max_length=250, pattern=r"^[\w.-]+$")]
 RunId = Annotated[str, Path(max_length=250)]
+
+
+class PageError(Exception):
+    """A request that is refused: the status, and one sentence for the user."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class PagePart(msgspec.Struct, Generic[T], frozen=True):
@@ -95,7 +103,7 @@ class Visit:
         self.services: PageServices = request.app.state.services
 
     def pipeline(self, dag_id: str) -> ListedPipeline:
-        """Return a pipeline that the user may read; raise PageError (403, 404)."""
+        """Return a pipeline that the user may read; raise HTTPException (403) or PageError (404)."""
         self.visitor.require("GET", dag_id)
         found = self.services.airflow.pipelines(dag_id)
         if not found:

@@ -1,6 +1,6 @@
 """The pages of pipelines, at ``/opensearch-batch``: a view in Airflow's navigation, and a tab of each DAG and run.
 
-- who: The login of Airflow's UI; its auth manager decides by the permissions on the runs of each DAG (`ui.visitor`).
+- who: The login of Airflow's UI; its auth manager decides by the permissions on the runs of each DAG (`ui.login`).
   Nothing is answered without a login, also no static file.
 - data: States and schedules come from Airflow's database, all else from the files of the runs (`core.runs.run_lists`).
   Each request reads a bounded part of both, whatever the number of runs, shards and dead letters.
@@ -30,8 +30,8 @@ from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.hooks.shared_clients import shared_client
 from opensearch_batch.hooks.stored_runs import reader_of
 from opensearch_batch.ui import job_pages, letter_pages, live, run_pages, search_page
-from opensearch_batch.ui.page_services import PageServices, Visiting
-from opensearch_batch.ui.visitor import PageError, visitor_of
+from opensearch_batch.ui.login import visitor_of
+from opensearch_batch.ui.page_services import PageError, PageServices, Visiting
 
 log = logging.getLogger(__name__)
 PREFIX = "/opensearch-batch"

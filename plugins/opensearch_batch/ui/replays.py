@@ -18,7 +18,7 @@ from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import select
 
 from opensearch_batch.hooks.pipeline_settings import PipelineSettings
-from opensearch_batch.ui.visitor import PageError
+from opensearch_batch.ui.page_services import PageError
 
 DAG_ID = "replay"
 # The newest runs, in which those of some dead letters are searched.

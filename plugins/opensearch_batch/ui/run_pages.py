@@ -19,6 +19,7 @@ from opensearch_batch.ui.airflow_runs import AirflowRun, ListedPipeline
 from opensearch_batch.ui.charts import history_chart, throughput_chart
 from opensearch_batch.ui.page_services import (
     DagId,
+    PageError,
     PagePart,
     PageServices,
     RunId,
@@ -27,7 +28,6 @@ from opensearch_batch.ui.page_services import (
     Visiting,
     in_thread,
 )
-from opensearch_batch.ui.visitor import PageError
 
 router = APIRouter()
 SHOWN_PIPELINES, SHOWN_RUNS, SHOWN_STATES, CHARTED_RUNS = 25, 25, 10, 90

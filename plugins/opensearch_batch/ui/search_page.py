@@ -21,8 +21,7 @@ from opensearch_batch.core.opensearch.questions import (
     like_document,
 )
 from opensearch_batch.core.runs.run_lists import recent_runs
-from opensearch_batch.ui.page_services import DagId, Form, PagePart, StoredFiles, Visit, Visiting, in_thread
-from opensearch_batch.ui.visitor import PageError
+from opensearch_batch.ui.page_services import DagId, Form, PageError, PagePart, StoredFiles, Visit, Visiting, in_thread
 
 router = APIRouter()
 SHOWN_HITS, MAX_QUESTION_CHARS, MAX_ID_CHARS, SHOWN_CHARS = 10, 1_000, 512, 400

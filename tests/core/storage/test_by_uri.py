@@ -42,6 +42,19 @@ def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
         Stores({}).head("/etc/passwd")
 
 
+def test_prefixes_have_stores_of_their_own(tmp_path: Path) -> None:
+    """Below them, whatever the scheme; a folder with a longer name is not below."""
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    stores = Stores({"s3": local(tmp_path / "theirs")}, below={"s3://work/": lambda: LocalFiles(tmp_path / "ours")})
+    assert stores._store("s3://work/a") is stores._store("s3://work/b")  # noqa: SLF001 - which store it is
+    assert stores._store("s3://work/a") is not stores._store("s3://works/a")  # noqa: SLF001
+    assert stores._store("s3://works/a") is stores._store("s3://other/a")  # noqa: SLF001
+    refusing = Stores({}, below={"s3://work/": refused})
+    with pytest.raises(ConfigError, match="s3://work/a: no key; give one"):
+        refusing.head("s3://work/a")
+
+
 def test_every_operation_goes_where_the_uri_says(store: S3Objects, bucket: str, tmp_path: Path) -> None:
     """S3 and this machine side by side."""
     stores = Stores({"s3": Scheme(lambda: store), "file": local(tmp_path)})

@@ -39,6 +39,7 @@ from opensearch_batch.core.ingest.request import (
     compile_map,
 )
 from opensearch_batch.core.storage.json_document import UNDECODABLE
+from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
 
@@ -83,7 +84,7 @@ class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: list[str]
 
 
-class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The request as a JSON object, in the documented form."""
 
     index_name: str
@@ -107,7 +108,7 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 # The members that `IngestRequest` has too, with the same values.
-_SAME_MEMBERS = set(_Body.__struct_fields__).intersection(IngestRequest.__struct_fields__) - {"on_missing"}
+_SAME_MEMBERS = set(RequestBody.__struct_fields__).intersection(IngestRequest.__struct_fields__) - {"on_missing"}
 # An example of each member, for messages.
 _EXAMPLES: Mapping[str, str] = MappingProxyType(
     {
@@ -142,7 +143,7 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     raw = _decode(content, location)
     _refuse_unknown(raw, location)
     try:
-        body = msgspec.convert(raw, _Body)
+        body = msgspec.convert(raw, RequestBody)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{location}: {_explain(error)}") from None
     except UnicodeEncodeError:
@@ -178,6 +179,18 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     )
 
 
+def refuse_local_files(batch: BatchIngestion) -> None:
+    """Raise ConfigError if a request that comes from a user of Airflow reads or writes files of the worker."""
+    if batch.type == "local":
+        raise ConfigError(
+            "data_source.type: 'local' would read the worker's own files; copy them to S3 and give type s3, or run the "
+            "request with the command line"
+        )
+    for uri in (batch.dead_letters, batch.work_prefix):
+        if uri is not None:
+            split_uri(uri)
+
+
 def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]:
     if isinstance(content, Mapping):
         return dict(content)
@@ -191,7 +204,7 @@ def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]
 
 
 def _refuse_unknown(raw: Mapping[str, Any], location: str) -> None:
-    members = [field.encode_name for field in msgspec.structs.fields(_Body)]
+    members = [field.encode_name for field in msgspec.structs.fields(RequestBody)]
     for name in raw:
         if name == "connector_id":
             raise ConfigError(
@@ -202,7 +215,7 @@ def _refuse_unknown(raw: Mapping[str, Any], location: str) -> None:
 
 
 def _no_such_member(keys: Keys, name: str) -> str:
-    members = [field.encode_name for field in msgspec.structs.fields(struct_at(_Body, keys) or _Body)]
+    members = [field.encode_name for field in msgspec.structs.fields(struct_at(RequestBody, keys) or RequestBody)]
     hint = did_you_mean(name, members) or f" The members are {', '.join(members)}."
     return f"{dotted((*keys, name))}: no such member.{hint}"
 
@@ -216,7 +229,7 @@ def _explain(error: msgspec.ValidationError) -> str:
         return f"{member} is missing; write {_EXAMPLES[member]}"
     if unknown := UNKNOWN_KEY.search(text):
         return _no_such_member(keys, unknown["key"])
-    if (wrong := NOT_ONE_OF.search(text)) and (field := field_at(_Body, keys)):
+    if (wrong := NOT_ONE_OF.search(text)) and (field := field_at(RequestBody, keys)):
         return f"{location}: {not_one_of(wrong['value'], choices(field.type))}"
     plain = re.sub(r"`([a-z |]+)`", lambda match: _type_names(match[1]), text.partition(" matching")[0])
     example = _EXAMPLES.get(dotted(keys[:-1] if isinstance(keys[-1], int) else keys))
@@ -240,7 +253,7 @@ def _unswapped(credential: Credential) -> Credential:
     return msgspec.structs.replace(credential, region=region or token, session_token=None)
 
 
-def _source_type(body: _Body, location: str) -> SourceType:
+def _source_type(body: RequestBody, location: str) -> SourceType:
     kind = body.data_source.type.lower()
     if kind not in get_args(SourceType):
         raise ConfigError(

@@ -18,7 +18,7 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
 from opensearch_batch.core.ingest.documents import DocumentFactory, SourceRows
-from opensearch_batch.core.ingest.progress import Progress, ProgressFile
+from opensearch_batch.core.ingest.progress import Progress, ProgressFile, progress_location
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
 from opensearch_batch.core.ledger.dead_records import LedgerScope
 from opensearch_batch.core.ledger.verdicts import RecordVerdict
@@ -93,7 +93,7 @@ class Ingest:
         self._clock = clock
         self._records = records
         self._still_claimed = still_claimed
-        self._file = ProgressFile(objects, f"{locations.prefix}/progress.json")
+        self._file = ProgressFile(objects, progress_location(locations.prefix))
         self._ledger = ledger
         # After `run`, with a `ledger`: object, line and state of each record that was not indexed.
         self.exceptions: list[RecordVerdict] = []

@@ -53,6 +53,18 @@ class Progress(Stamp, frozen=True, kw_only=True):
     written_at: float = 0.0
 
 
+def progress_location(prefix: str) -> str:
+    """Return the location of the progress of the ingest with this prefix."""
+    return f"{prefix}/progress.json"
+
+
+def counts_in_progress(objects: Objects, uri: str) -> IngestCounts | None:
+    """Return the counts of an ingest that has begun and not ended, None if there is none at this location."""
+    document: JsonDocument[Stamp] = JsonDocument(objects, uri, Progress, fallback=_stamp_in)
+    stored = document.read()
+    return stored.counts if isinstance(stored, Progress) and not stored.done else None
+
+
 class ProgressFile:
     """The progress of one ingest; one attempt at a time may write it.
 

@@ -44,7 +44,7 @@ def run_batch_ingestion(
         FatalError: a source is damaged, or changed during the ingest.
     """
     sources = find_sources(batch, objects)
-    name = digest(batch.ingest.index, *batch.sources)
+    prefix = ingest_prefix(batch, work_prefix)
     ingest = Ingest(
         objects,
         IndexSink(objects, cluster, batch.ingest),
@@ -56,12 +56,17 @@ def run_batch_ingestion(
         # dead letters.
         locations=Locations.of(
             work_prefix,
-            f"{work_prefix.rstrip('/')}/{name}",
-            batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/",
+            prefix,
+            batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{prefix.rpartition('/')[2]}/",
         ),
         on_progress=on_progress,
     )
     return ingest.run(sources, force=force)
+
+
+def ingest_prefix(batch: BatchIngestion, work_prefix: str) -> str:
+    """Return the prefix of a request's progress below a work prefix; it depends on the index and the sources only."""
+    return f"{work_prefix.rstrip('/')}/{digest(batch.ingest.index, *batch.sources)}"
 
 
 def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:

@@ -66,6 +66,16 @@ class Limits(msgspec.Struct, frozen=True):
         )
 
 
+class RequestedInput(msgspec.Struct, frozen=True):
+    """The input of a job whose parameters a user chose: the prefix of objects on S3, or the ids of uploaded files.
+
+    Without either, what the service will read cannot be known.
+    """
+
+    prefix: str = ""
+    staged: dict[str, str] = {}
+
+
 class ErrorCodes(msgspec.Struct, frozen=True):
     """Meanings of a service's error codes. Any other code is a temporary failure with status 5xx, else a refusal.
 
@@ -127,6 +137,8 @@ class ServiceAdapter(Protocol):
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
         realtime: how lines are sent in real time; None if the service cannot do that.
+        name_parameter: the parameter with the job's name; None if jobs have no names.
+        created_member: the member of a job's description with the time of its creation.
     """
 
     name: str
@@ -137,6 +149,8 @@ class ServiceAdapter(Protocol):
     id_member: str | None
     example_parameters: Mapping[str, Any]
     batch_path: str
+    name_parameter: str | None
+    created_member: str
 
     @property
     def realtime(self) -> RealtimeForm | None:
@@ -185,6 +199,9 @@ class ServiceAdapter(Protocol):
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> dict[str, Any]:
         """Return the ``parameters`` of ``_batch_predict`` that this job sets in place of the connector's."""
+
+    def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:
+        """Return the input that a user's parameters of ``_batch_predict`` name."""
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Return whether a `remote_job` from ML Commons or the service is this job."""

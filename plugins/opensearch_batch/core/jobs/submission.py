@@ -227,7 +227,15 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
 
     def find(self, record: JobRecord) -> Accepted | None:
         for task in self.ml.tasks(record.model_id):
-            if self.adapter.is_job(record, task.get("remote_job") or {}):
-                return Accepted(task["task_id"], task["remote_job"])
-        remote_job = self.client.find(record)
-        return None if remote_job is None else Accepted(None, remote_job)
+            remote_job = task.get("remote_job") or {}
+            if self.adapter.is_job(record, remote_job) and self.may_be_orphan(record, remote_job, task["create_time"]):
+                return Accepted(task["task_id"], remote_job)
+        found = self.client.find(record)
+        return Accepted(None, found) if found and self.may_be_orphan(record, found, None) else None
+
+    def may_be_orphan(self, record: JobRecord, remote_job: Mapping[str, Any], created_at_ms: float | None) -> bool:  # noqa: ARG002 - a subclass needs them
+        """Return True: only this package gives a job this name, or this file.
+
+        A subclass may return False. `created_at_ms` is when ML Commons created the job's task; None if it has none.
+        """
+        return True

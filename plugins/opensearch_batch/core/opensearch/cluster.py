@@ -26,6 +26,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+OK = 200
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, CONFLICT = 401, 403, 404, 408, 409
 TOO_LARGE, TOO_MANY, SERVER_ERROR = 413, 429, 500
 RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
@@ -96,6 +97,26 @@ class Cluster:
                 headers=headers,
                 params={**(params or {}), "request_timeout": timeout_s},
             )
+
+    def answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 30.0
+    ) -> tuple[int, Any]:
+        """Send one request and return status and decoded body of the response, if it is an error response, too.
+
+        Raises:
+            ConfigError: the credentials of the connection are wrong (401).
+            RetriableError: the cluster does not answer.
+        """
+        from opensearchpy import TransportError
+
+        with self._errors(f"{method} {path}"):
+            try:
+                params = {"request_timeout": timeout_s}
+                return OK, self.client.transport.perform_request(method, path, body=body, params=params)
+            except TransportError as error:
+                if not isinstance(error.status_code, int) or error.status_code == UNAUTHORIZED:
+                    raise
+                return error.status_code, error.info
 
     def text(
         self, method: str, path: str, body: Mapping[str, Any], *, params: Mapping[str, str], timeout_s: float

@@ -99,8 +99,10 @@ class MLCommons:
             raise ConfigError(f"OpenSearch {self._cluster.name}: no deployed model {name!r}; run the pipeline first")
         return str(max(hits, key=lambda hit: hit["_source"].get("created_time", 0))["_id"])
 
-    def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
-        """Submit a batch job; the AI service charges for this call.
+    def batch_predict(
+        self, model_id: str, parameters: Mapping[str, Any], *, dlq: Mapping[str, Any] | None = None
+    ) -> Accepted:
+        """Submit a batch job; the AI service charges for this call. `dlq` is where ML Commons reports its failure.
 
         Raises:
             RemoteError: the AI service refuses the request, throttles, or fails.
@@ -108,7 +110,8 @@ class MLCommons:
             RetriableError: the response was lost; the job may have been submitted.
         """
         path = f"{ML}/models/{model_id}/_batch_predict"
-        response = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
+        body = {"parameters": parameters} | ({"dlq": dlq} if dlq else {})
+        response = self._cluster.call("POST", path, body, timeout_s=SUBMIT_TIMEOUT_S)
         return Accepted(response["task_id"], response.get("remote_job") or {})
 
     def predict(self, model_id: str, parameters: Mapping[str, Any]) -> PredictResponse:
@@ -128,6 +131,10 @@ class MLCommons:
         """Return a task; for a batch job, ML Commons queries the AI service and puts the response into `remote_job`."""
         task: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
         return task
+
+    def answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """Send one request below ``/_plugins/_ml``; return status and body, as `Cluster.answer` does."""
+        return self._cluster.answer(method, f"{ML}/{path}", body, timeout_s=SUBMIT_TIMEOUT_S)
 
     def task_url(self, ml_task_id: str) -> str:
         """Return the URL that shows a task in a browser, without credentials."""

@@ -1,9 +1,10 @@
-"""Chooses the object store by URI scheme; a store is created on first use, so an unused one needs no credentials."""
+"""Chooses the object store by URI; a store is created on first use, so an unused one needs no credentials."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO
 
 import msgspec
@@ -24,10 +25,16 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 class Stores:
-    """Passes each call to the store of the URI's scheme; a name without a scheme is a `bare_id` or a local path."""
+    """Passes each call to the store of the URI's scheme; a name without a scheme is a `bare_id` or a local path.
 
-    def __init__(self, schemes: Mapping[str, Scheme]) -> None:
+    `below` maps prefixes to the stores of all URIs below them, whatever the store of their scheme.
+    """
+
+    def __init__(
+        self, schemes: Mapping[str, Scheme], *, below: Mapping[str, Callable[[], Objects]] = MappingProxyType({})
+    ) -> None:
         self._schemes = schemes
+        self._below = below
         self._stores: dict[str, Objects] = {}
 
     def list(
@@ -60,13 +67,14 @@ class Stores:
         return self._store(uri).open(uri, etag=etag, compression=compression)
 
     def _store(self, uri: str) -> Objects:
-        scheme = self._scheme(uri)
-        if scheme not in self._stores:
+        prefix = next((prefix for prefix in self._below if uri.startswith(prefix)), None)
+        name = self._scheme(uri) if prefix is None else prefix
+        if name not in self._stores:
             try:
-                self._stores[scheme] = self._schemes[scheme].make()
+                self._stores[name] = self._schemes[name].make() if prefix is None else self._below[prefix]()
             except ConfigError as error:
                 raise ConfigError(f"{uri}: {error}") from error
-        return self._stores[scheme]
+        return self._stores[name]
 
     def _scheme(self, uri: str) -> str:
         scheme, separator, _ = uri.partition("://")

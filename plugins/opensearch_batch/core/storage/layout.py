@@ -5,6 +5,9 @@ from __future__ import annotations
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.identity import digest
 
+# Where requests and their jobs store files, unless Airflow's configuration or the request name another prefix.
+DEFAULT_WORK_PREFIX = "s3://opensearch-batch"
+
 
 class Layout:
     """The paths of one pipeline below the work prefix, which must be an ``s3://`` URI."""

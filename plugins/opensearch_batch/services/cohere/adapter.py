@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RealtimeForm
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RealtimeForm, RequestedInput
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.identity import digest
@@ -88,6 +88,7 @@ class CohereAdapter(BaseAdapter):
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     batch_path = "/embed-jobs"
+    name_parameter: str | None = "name"
     realtime = CohereRealtime()
     output_members = frozenset({"embeddings"})
     id_member: str | None = RECORD_ID
@@ -128,6 +129,9 @@ class CohereAdapter(BaseAdapter):
         inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the dataset
     ) -> dict[str, Any]:
         return {DATASET: record.staged[DATASET], "name": record.name}
+
+    def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:
+        return RequestedInput(staged={DATASET: str(parameters[DATASET])} if parameters.get(DATASET) else {})
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare the dataset; a task that ML Commons has not refreshed yet has only the id."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestedInput
 from opensearch_batch.core.jobs.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.types.job import JobRecord, State
@@ -120,6 +120,9 @@ class OpenAIAdapter(BaseAdapter):
         inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the lines of the input
     ) -> dict[str, Any]:
         return {FILE: record.staged[FILE], "endpoint": _endpoint(parameters)}
+
+    def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:
+        return RequestedInput(staged={FILE: str(parameters[FILE])} if parameters.get(FILE) else {})
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare by the file, which was uploaded for this job only."""
