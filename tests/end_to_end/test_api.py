@@ -17,6 +17,7 @@ from opensearchpy import OpenSearch
 
 from include.local_stack.airflow import ADMIN
 from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.buckets import create_bucket
 from tests.curl_lines import OPENAI_CREDENTIAL, PAGE, at_airflow, copied_line, documented_lines, run_line
 from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 from tests.end_to_end.ingestion_runs import INDEX_BODY, Runs, files_with
@@ -34,6 +35,8 @@ SECONDS, PER_SECOND, LEAST_PER_SECOND = 30, 20, 5
 
 @pytest.fixture(scope="module", autouse=True)
 def _dag(lab: Lab) -> None:
+    # The default work prefix of requests, and that of the API's own jobs.
+    create_bucket(lab.s3, "opensearch-batch")
     lab.stack.airflow_api().wait_for_dag("batch_ingestion")
 
 
