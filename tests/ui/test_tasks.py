@@ -98,6 +98,23 @@ def test_a_run_is_cancelled(api: Api, start: Callable[[], str], route: str) -> N
     assert "has ended" in api.refused(400, "POST", f"tasks/{run_id}/{route}")
 
 
+def test_a_cancelled_run_that_a_user_starts_again_may_fail(api: Api, start: Callable[[], str]) -> None:
+    """Its note stays, but tells of its earlier start."""
+    run_id = start()
+    api.ok("POST", f"tasks/{run_id}/_cancel")
+    token = api.client.post("/auth/token", json={"username": "op", "password": "op-päss:word"}).json()["access_token"]
+    cleared = api.client.post(
+        f"/api/v2/dags/batch_ingestion/dagRuns/{run_id}/clear",
+        json={"dry_run": False},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert cleared.status_code == 200, cleared.text
+    assert api.ok("GET", f"tasks/{run_id}")["state"] == "CREATED"
+    airflow_runs.set_state(run_id, "failed")
+    assert api.ok("GET", f"tasks/{run_id}")["state"] == "FAILED"
+    assert airflow_runs.run_of(run_id)["note"] == "cancelled over the API by op"
+
+
 @pytest.mark.parametrize("task_id", ["batch_ingest.unknown", "manual__2026-01-01T00:00:00+00:00", "a b", "é"])
 def test_a_run_that_does_not_exist_is_not_found(api: Api, node: MLNode, task_id: str) -> None:
     """The cluster is not asked."""

@@ -7,7 +7,8 @@
 | succeeded | COMPLETED; COMPLETED_WITH_ERROR if rows became dead letters |
 | failed | FAILED, with the task's error; CANCELLED if it was cancelled here |
 
-Airflow has no cancelled state: a cancelled run fails, and its note names who cancelled it.
+Airflow has no cancelled state: a cancelled run fails, and its note names who cancelled it. A note from before the run
+was queued again does not count.
 """
 
 from __future__ import annotations
@@ -130,8 +131,12 @@ def newest_tasks(most: int) -> list[tuple[str, dict[str, Any]]]:
 
 def _rows(run_ids: Sequence[str] | None, *, most: int) -> list[tuple[Row[Any], dict[str, Any]]]:
     """Return the newest runs, of these ids or of any (None), each with its XComs; those of any without `PROGRESS`."""
-    columns = DagRun.run_id, DagRun.state, DagRun.run_after, DagRun.updated_at, DagRunNote.content
-    query = select(*columns).outerjoin(DagRunNote, DagRunNote.dag_run_id == DagRun.id).where(DagRun.dag_id == DAG_ID)
+    columns = DagRun.run_id, DagRun.state, DagRun.run_after, DagRun.updated_at, DagRun.queued_at
+    query = (
+        select(*columns, DagRunNote.content, DagRunNote.updated_at.label("noted_at"))
+        .outerjoin(DagRunNote, DagRunNote.dag_run_id == DagRun.id)
+        .where(DagRun.dag_id == DAG_ID)
+    )
     if run_ids is not None:
         query = query.where(DagRun.run_id.in_(run_ids))
     keys = [RESULT, ERROR, *([PROGRESS] if run_ids is not None else [])]
@@ -149,7 +154,7 @@ def _task(row: Row[Any], xcoms: Mapping[str, Any]) -> dict[str, Any]:
     result = _decoded(xcoms.get(RESULT))
     task = {
         "task_type": TASK_TYPE,
-        "state": _state(row.state, row.content or "", result),
+        "state": _state(row, result),
         "create_time": _ms(row.run_after),
         "last_update_time": _ms(row.updated_at or row.run_after),
         "is_async": True,
@@ -161,12 +166,13 @@ def _task(row: Row[Any], xcoms: Mapping[str, Any]) -> dict[str, Any]:
     return task
 
 
-def _state(state: str, note: str, result: Mapping[str, Any]) -> str:
-    if state == DagRunState.SUCCESS:
+def _state(row: Row[Any], result: Mapping[str, Any]) -> str:
+    if row.state == DagRunState.SUCCESS:
         return COMPLETED_WITH_ERROR if (result.get("counts") or {}).get("dead_letters") else COMPLETED
-    if state == DagRunState.FAILED:
-        return CANCELLED if note.startswith(CANCEL_NOTE) else FAILED
-    return CREATED if state == DagRunState.QUEUED else "RUNNING"
+    if row.state == DagRunState.FAILED:
+        is_noted = (row.content or "").startswith(CANCEL_NOTE)
+        return CANCELLED if is_noted and row.noted_at >= (row.queued_at or row.run_after) else FAILED
+    return CREATED if row.state == DagRunState.QUEUED else "RUNNING"
 
 
 def _progress(result: Mapping[str, Any], location: object) -> dict[str, Any]:
