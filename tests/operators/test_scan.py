@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
+from opensearch_batch.core.runs.metrics import DOCUMENT_BYTES, DOCUMENTS, NO_SERVICE, RECORDS
 from opensearch_batch.core.runs.run_details import run_details
 from opensearch_batch.core.runs.run_lists import recent_runs
 from opensearch_batch.core.storage.cached_reads import CachedReader
@@ -154,3 +156,18 @@ def test_a_scan_reports_its_prefixes_and_its_sinks(runs: Runs) -> None:
         "inputs": [{"namespace": place, "name": "in"}],
         "outputs": [{"namespace": place, "name": "out"}],
     }
+
+
+def test_a_scan_is_measured(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `ingest` what it wrote, by `reconcile` what became of the rows."""
+    found = Counter[tuple[str, str]]()
+    monkeypatch.setattr(
+        "opensearch_batch.operators.metrics.stats.incr",
+        lambda name, count, tags: found.update({(name, tags.get("outcome", tags["service"])): count}),
+    )
+    runs.store.write(f"s3://{runs.bucket}/in/a.json", b'{"n": 1}\n{"n": 2}\n')
+    context = runs.begin("first")
+    assert +found == {(DOCUMENTS.name, NO_SERVICE): 2, (DOCUMENT_BYTES.name, NO_SERVICE): 2 * len('{"n":1}')}
+    found.clear()
+    runs.end(context)
+    assert +found == {(RECORDS.name, "indexed"): 2}
