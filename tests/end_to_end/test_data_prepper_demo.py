@@ -16,7 +16,8 @@ def test_the_data_prepper_demo_says_what_it_finds(lab: Lab) -> None:
     left = REPOSITORY / "include" / "pipelines" / FILE
     assert not left.exists(), f"{left} is a DAG of the same name; remove it"
     # A folder of the lab's own, so that the repository's other tests never see the file.
-    folder = OwnPipelines(lab).folder / "pipelines"
+    own = OwnPipelines(lab)
+    folder = own.folder / "pipelines"
     said = lab.run("data_prepper", PIPELINES=str(folder))
     assert "placeholders filled in on 14 of its 76 lines" in said
     assert "600 read, 600 indexed, 0 unchanged, 0 dead letters, 0 unrouted, 0 dropped; 1 batch job submitted" in said
@@ -28,3 +29,4 @@ def test_the_data_prepper_demo_says_what_it_finds(lab: Lab) -> None:
     again = lab.run("data_prepper", PIPELINES=str(folder))
     assert "Nothing is new: no job was submitted and nothing was written." in again
     assert again.count("same answers by knn") == 3
+    own.pause()
