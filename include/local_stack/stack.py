@@ -20,6 +20,7 @@ from include.local_stack.airflow import ADMIN, read_secrets
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.services import LISTENERS, PROCESSES_OF, Services
 from include.local_stack.settings import (
+    REPOSITORY,
     Addresses,
     Ports,
     StackError,
@@ -108,7 +109,8 @@ class Stack(msgspec.Struct, frozen=True):
 
     def airflow_api(self) -> AirflowAPI:
         """Return a client for Airflow's REST API, authenticated as admin."""
-        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password())
+        folders = (REPOSITORY / "dags", self.home / "airflow" / "dags")
+        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password(), dag_folders=folders)
 
 
 def down(home: Path, *, say: Say = say_on_stdout) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.airflow_api import AirflowAPI, parse_again
 from include.local_stack.settings import REPOSITORY
 from tests.lab import Lab
 from tests.waiting import WAIT_S, eventually
@@ -111,7 +111,12 @@ class OwnPipelines:
 
     def write(self, name: str, spec: Mapping[str, Any]) -> None:
         """Write a pipeline's file."""
-        (self.folder / "pipelines" / f"{name}.yaml").write_text(yaml.safe_dump(dict(spec), sort_keys=False))
+        self.write_text(name, yaml.safe_dump(dict(spec), sort_keys=False))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write the text of a pipeline's file."""
+        (self.folder / "pipelines" / f"{name}.yaml").write_text(text)
+        parse_again([self.lab.stack.home / "airflow" / "dags"])
 
     def add(self, **parts: Any) -> str:
         """Write a pipeline with a name of its own and wait until Airflow has it; return its name."""
