@@ -241,7 +241,7 @@ class MLCommons:
         model_id = str(response["model_id"])
         for _ in range(DEPLOY_ATTEMPTS):
             model = self._cluster.call("GET", f"{ML}/models/{model_id}")
-            if model["model_state"] not in BEING_DEPLOYED_STATES:
+            if model.get("model_state") not in BEING_DEPLOYED_STATES:
                 break
             time.sleep(DEPLOY_PAUSE_S)
         return model_id
