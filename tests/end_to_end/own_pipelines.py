@@ -43,8 +43,12 @@ class Run:
         self.airflow, self.dag_id, self.run_id = airflow, dag_id, run_id
 
     def wait(self) -> str:
-        """Return the state it ended in."""
-        return self.airflow.wait(self.dag_id, self.run_id, wait_s=WAIT_S)
+        """Return the state it ended in; print the logs of tasks that failed, which a failed test shows."""
+        state = self.airflow.wait(self.dag_id, self.run_id, wait_s=WAIT_S)
+        for task in self.airflow.tasks(self.dag_id, self.run_id):
+            if task["state"] == "failed":
+                print(f"{self.dag_id}.{task['task_id']}: {self.airflow.log(task)}")  # noqa: T201 - as said above
+        return state
 
     def task(self, task_id: str) -> dict[str, Any]:
         """Return an unmapped task's instance."""
