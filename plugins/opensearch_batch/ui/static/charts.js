@@ -66,7 +66,7 @@ function options(chart, values, width) {
   }));
   const bars = isBars ? barOptions(chart, series, values) : null;
   series = bars?.series ?? series;
-  const time = {label: "\u00a0", value: (plot, at, index, own) => own === null ? "" : `${utc(chart.times[own])} UTC`};
+  const time = {value: (plot, at, index, own) => own === null ? "" : `${utc(chart.times[own])} UTC`};
   const first = chart.times[0], isShort = chart.times.at(-1) < first + SHORTEST_S;
   const range = (plot, low, high) => isShort ? [first, first + SHORTEST_S] : [low, high];
   return {
@@ -106,7 +106,9 @@ document.addEventListener("DOMContentLoaded", drawAll);
 document.addEventListener("htmx:after:settle", drawAll);
 document.addEventListener("htmx:after:swap", drawAll);
 addEventListener("resize", drawAll);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  drawn.forEach((each) => (each.data = ""));
-  drawAll();
-});
+for (const [source, event] of [[matchMedia("(prefers-color-scheme: dark)"), "change"], [window, "storage"]]) {
+  source.addEventListener(event, () => {
+    drawn.forEach((each) => (each.data = ""));
+    drawAll();
+  });
+}
