@@ -18,7 +18,7 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo run backfill incremental data-prepper up down test test-all fuzz mutation check bench clean prerequisites constraints reference
+.PHONY: help demo run backfill incremental data-prepper up down test test-all fuzz mutation check bench screenshots clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,6 +69,9 @@ check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
 
 bench: $(INSTALLED) ## the benchmarks, as a table
 	@$(BIN)/python -m benchmarks
+
+screenshots: $(INSTALLED) ## write README's pictures of the pages anew, to docs/images
+	@SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser/test_screenshots.py
 
 clean: down ## remove the environment, caches and all state of the stack
 	rm -rf $(VENV) .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis plugins/*.egg-info

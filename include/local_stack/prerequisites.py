@@ -1,15 +1,20 @@
-"""What the machine itself must bring: a Java and the Maven client. Everything else the stack fetches on its own.
+"""What the machine itself must bring: a Java and the Maven client; for the tests of the pages, a browser.
+
+Everything else the stack fetches on its own.
 
 Runs before any package is installed (`python3 include/local_stack/prerequisites.py check`): standard library only.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +23,13 @@ JVM_FOLDER = Path("/usr/lib/jvm")
 
 @dataclass(frozen=True)
 class Prerequisite:
-    """A program that is missing and the Debian package that brings it."""
+    """A program that is missing and the Debian packages that bring it."""
 
     program: str
-    package: str
+    packages: str
+
+
+Find = Callable[[], tuple[Prerequisite, ...]]
 
 
 def missing_prerequisites() -> tuple[Prerequisite, ...]:
@@ -34,27 +42,37 @@ def missing_prerequisites() -> tuple[Prerequisite, ...]:
     return tuple(missing)
 
 
+def missing_browser() -> tuple[Prerequisite, ...]:
+    """The browser that the tests of the pages drive, with a font of Airflow's UI for their pictures."""
+    return () if shutil.which("chromium") else (Prerequisite("chromium", "chromium fonts-inter"),)
+
+
 def install_line(missing: tuple[Prerequisite, ...]) -> str:
     """The command that installs them, for a person to copy."""
-    packages = " ".join(prerequisite.package for prerequisite in missing)
+    packages = " ".join(prerequisite.packages for prerequisite in missing)
     return f"sudo apt-get install --yes --no-install-recommends {packages}"
 
 
-def check(say: Callable[[str], None]) -> bool:
+def check(say: Callable[[str], None], find: Find = missing_prerequisites) -> bool:
     """True when nothing is missing; else say what to run."""
-    missing = missing_prerequisites()
+    missing = find()
     if missing:
         names = ", ".join(prerequisite.program for prerequisite in missing)
-        say(f"missing: {names}. Install with `make prerequisites` as root, or: {install_line(missing)}")
+        say(f"missing: {names}. Run this again as root, or: {install_line(missing)}")
     return not missing
 
 
-def install(say: Callable[[str], None]) -> bool:
+def install(say: Callable[[str], None], find: Find = missing_prerequisites) -> bool:
     """Install what is missing when root, else say how; True when nothing is missing any more."""
-    missing = missing_prerequisites()
+    with _one_at_a_time():
+        return _install(say, find)
+
+
+def _install(say: Callable[[str], None], find: Find) -> bool:
+    missing = find()
     if not missing or os.geteuid() != 0 or not shutil.which("apt-get"):
-        return check(say)
-    say(f"installing {', '.join(prerequisite.package for prerequisite in missing)}")
+        return check(say, find)
+    say(f"installing {', '.join(prerequisite.packages for prerequisite in missing)}")
     environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     apt_get = ["apt-get", "--quiet"]
     install_command = [*apt_get, *install_line(missing).split()[2:]]
@@ -62,7 +80,15 @@ def install(say: Callable[[str], None]) -> bool:
         if subprocess.run(command, check=False, env=environ).returncode:
             say(f"{' '.join(command)} failed; its reason stands above")
             return False
-    return check(say)
+    return check(say, find)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait for another process of the same user that installs; apt-get would fail."""
+    with (Path(tempfile.gettempdir()) / f"opensearch-batch-prerequisites-{os.geteuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def java_candidates() -> Iterator[Path]:

@@ -125,14 +125,24 @@ def test_secrets_of_airflow_are_made_once_and_private(tmp_path: Path) -> None:
     assert made.admin_password not in repr(made)
 
 
-def test_missing_programs_are_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without java and mvn, the person reads one line to copy."""
+@pytest.mark.parametrize(
+    ("find", "packages"),
+    [
+        (prerequisites.missing_prerequisites, "maven default-jre-headless"),
+        (prerequisites.missing_browser, "chromium fonts-inter"),
+    ],
+)
+def test_missing_programs_are_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: prerequisites.Find, packages: str
+) -> None:
+    """Without java and mvn, or a browser, a person who is not root reads one line to copy."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr(prerequisites, "JVM_FOLDER", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     said: list[str] = []
-    assert not prerequisites.check(said.append)
-    assert "sudo apt-get install --yes --no-install-recommends maven default-jre-headless" in said[0]
+    assert not prerequisites.install(said.append, find)
+    assert said[0].endswith(f"sudo apt-get install --yes --no-install-recommends {packages}")
 
 
 def test_an_error_is_a_message_without_a_traceback(
