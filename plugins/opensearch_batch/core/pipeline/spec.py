@@ -178,8 +178,8 @@ class IngestSpec(SpecStruct, frozen=True):
     index_body: Annotated[
         str | None,
         about(
-            "File (without `.json`) in `indexes/` beside `pipelines/`, or of the package, with the body of the index, which "
-            "is created if absent.",
+            "File (without `.json`) in `indexes/` beside `pipelines/`, or of the package, with the body of the index, "
+            "which is created if absent.",
             "passages",
         ),
     ] = None
