@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +41,15 @@ def main() -> None:
         opensearch_worker_password=os.environ["LOCAL_OPENSEARCH_WORKER_PASSWORD"],
     )
     write_private(options.passwords, json.dumps({ADMIN: os.environ["LOCAL_AIRFLOW_PASSWORD"]}).encode())
-    _provide_samples(_client("s3", options.s3, keys))
-    _provide_worker(options.node, options.authority, keys)
-    _unless_present(_client("sagemaker", options.ai_services, keys).create_model, ModelName=MODEL)
-
-
-def _client(name: str, url: str, keys: Credentials) -> Any:
-    make: Any = boto3.client
-    return make(
-        name,
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id=keys.access_key,
-        aws_secret_access_key=keys.secret_key,
-    )
-
-
-def _provide_samples(s3: Any) -> None:
+    make: Any = boto3.Session(
+        aws_access_key_id=keys.access_key, aws_secret_access_key=keys.secret_key, region_name="us-east-1"
+    ).client
+    s3, sagemaker = make("s3", endpoint_url=options.s3), make("sagemaker", endpoint_url=options.ai_services)
     for bucket in (DOCUMENTS, WORK):
         _unless_present(s3.create_bucket, Bucket=bucket)
     s3.upload_file(str(SAMPLE), DOCUMENTS, f"passages/{SAMPLE.name}")
+    _provide_worker(options.node, options.authority, keys)
+    _unless_present(sagemaker.create_model, ModelName=MODEL)
 
 
 def _provide_worker(node: str, authority: str, keys: Credentials) -> None:
@@ -71,7 +61,7 @@ def _provide_worker(node: str, authority: str, keys: Credentials) -> None:
             session.put(f"{node}{path}", json=body, timeout=TIMEOUT_S).raise_for_status()
 
 
-def _unless_present(create: Any, **arguments: str) -> None:
+def _unless_present(create: Callable[..., object], **arguments: str) -> None:
     try:
         create(**arguments)
     except ClientError as error:

@@ -20,17 +20,11 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::\?[^}]*)?\})")
 
 def new_secrets(folder: Path) -> dict[str, str]:
     """Return the variables that `python3 -m include.compose` writes into a folder."""
-    subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-I", "-c", f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); {_RUN}"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
+    # Without site-packages: a user runs it with any Python.
+    command = [sys.executable, "-S", "-m", "include.compose"]
+    subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)  # noqa: S603 - our own program
     lines = (folder / ".env").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines)
-
-
-_RUN = "runpy.run_module('include.compose', run_name='__main__')"
 
 
 def compose_services(secrets: Mapping[str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 
 from include.local_stack import opensearch, opensearch_security
 from include.local_stack.egress_certificates import jvm_flags
-from tests.compose.compose_file import FILE, OUR_IMAGE, ROOT, check_command, compose_services, new_secrets
+from tests.compose.compose_file import FILE, ROOT, check_command, compose_services, new_secrets
 
 COMPOSE = ROOT / "include" / "compose"
 NODE_CONFIG = Path("/usr/share/opensearch/config")
@@ -84,7 +84,7 @@ def test_every_service_is_checked_and_started_again(services: dict[str, Any]) ->
 def test_nothing_is_installed_at_start_and_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
     """Images have versions; only what a person opens has a port, on loopback."""
     for service in services.values():
-        assert "pip" not in json.dumps(service["command"] if "command" in service else "")
+        assert "pip" not in json.dumps(service.get("command", ""))
         assert "_PIP_ADDITIONAL_REQUIREMENTS" not in (service.get("environment") or {})
         assert re.fullmatch(r"[\w./-]+:(v?\d[\w.-]*|local)", service["image"])
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
