@@ -13,8 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.hooks.stored_connections import stored_connection
 
+AWS_CONN_ID = "aws_default"
 # Other names are not read, so no key leads out of the copy.
 _FILES = re.compile(r"pipelines/[^/]+\.ya?ml|(?:connectors|indexes)/[^/]+\.json")
 # Larger ones are no pipeline files; their reader refuses what is read of them.
@@ -32,7 +34,7 @@ def local_folder(location: str) -> Iterator[Path]:
         yield _with_pipelines(Path(location), location)
         return
     prefix = location.rstrip("/") + "/"
-    objects = object_storage()
+    objects = _objects()
     with TemporaryDirectory(prefix="opensearch-batch-") as folder:
 
         def copy(name: str) -> None:
@@ -58,7 +60,7 @@ def local_file(location: str) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="opensearch-batch-") as folder:
         path = Path(folder, location.rpartition("/")[2])
-        with object_storage().open(location, compression="none") as content:
+        with _objects().open(location, compression="none") as content:
             path.write_bytes(content.read(MAX_FILE_BYTES))
         try:
             yield path
@@ -69,6 +71,14 @@ def local_file(location: str) -> Iterator[Path]:
 def relocated(error: ConfigError, copy: Path, location: str) -> ConfigError:
     """Return the error about a copy as one about the location that was copied."""
     return ConfigError(str(error).replace(str(copy), location.rstrip("/")))
+
+
+def _objects() -> S3Objects:
+    """Return the store; `hooks.aws` would resolve connections of such files, too, which needs their content."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    stored_connection(AWS_CONN_ID, "aws")
+    return S3Objects(AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="s3").get_conn())
 
 
 def _with_pipelines(folder: Path, location: str) -> Path:
