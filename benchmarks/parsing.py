@@ -29,9 +29,7 @@ def run(*, quick: bool = False) -> Outcome:  # noqa: ARG001 - it takes seconds
         from opensearch_batch.dag_factory.pipelines import dags_of_folder
 
         folder = Path(name) / "include"
-        for kind in ("connectors", "indexes"):
-            shutil.copytree(ROOT / "include" / kind, folder / kind)
-        (folder / "pipelines").mkdir()
+        (folder / "pipelines").mkdir(parents=True)
         sources = sorted((ROOT / "include" / "pipelines").glob("*.yaml"))
         for number in range(FILES):
             shutil.copy(sources[number % len(sources)], folder / "pipelines" / f"p{number:03d}.yaml")

@@ -35,6 +35,7 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from opensearch_batch.core.pipeline.bodies import packaged_body
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
 from opensearch_batch.services.registry import adapter_of, service_of
@@ -206,7 +207,7 @@ def _prepared(field: Field) -> Field:
 
 
 def _connector(stack: Stack) -> dict[str, Any]:
-    body = json.loads((REPOSITORY / "include" / "connectors" / "sagemaker.json").read_text())
+    body = packaged_body("connector", "sagemaker")
     keys = stack.credentials
     credential = {"access_key": keys.access_key, "secret_key": keys.secret_key}
     values = {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL}

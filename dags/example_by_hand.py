@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, XComArg, task_group
 
+from opensearch_batch.core.pipeline.bodies import packaged_body
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators.base import INGEST_TASK_NAME, JOB_TASK_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
@@ -19,7 +18,6 @@ from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
-INCLUDE = Path(__file__).resolve().parent.parent / "include"
 WORK = "s3://opensearch-batch"
 INDEX = "passages-by-hand"
 INPUTS = ["$.text"]
@@ -44,7 +42,7 @@ with DAG(
         source="{{ params.source }}",
         work_prefix=WORK,
         service="sagemaker",
-        connector=json.loads((INCLUDE / "connectors" / "sagemaker.json").read_text()),
+        connector=packaged_body("connector", "sagemaker"),
         values={
             "region": "us-east-1",
             "model_name": "all-MiniLM-L6-v2",
@@ -53,7 +51,7 @@ with DAG(
         inputs=INPUTS,
         dimension=384,
         index=INDEX,
-        index_body=json.loads((INCLUDE / "indexes" / "passages.json").read_text()),
+        index_body=packaged_body("index_body", "passages"),
         field_map=FIELD_MAP,
         max_records=500,
         max_dead_letters="{{ params.max_dead_letters }}",

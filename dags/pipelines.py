@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opensearch_batch.dag_factory.pipelines import dags_of_folder
+from opensearch_batch.dag_factory import dags
 
-PIPELINES = Path(__file__).resolve().parent.parent / "include" / "pipelines"
-
-# Not in a loop: its variable would hide a pipeline of the same name.
-globals().update({dag.dag_id: dag for dag in dags_of_folder(PIPELINES).dags})
+globals().update(dags(Path(__file__).resolve().parent.parent / "include"))

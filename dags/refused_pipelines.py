@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.dag_factory.pipelines import dags_of_folder
+from opensearch_batch.dag_factory import raise_errors
 
-PIPELINES = Path(__file__).resolve().parent.parent / "include" / "pipelines"
-
-if errors := dags_of_folder(PIPELINES).errors:
-    raise ConfigError("\n".join(str(error) for error in errors))
+raise_errors(Path(__file__).resolve().parent.parent / "include")

@@ -71,7 +71,7 @@ def _store_dags() -> None:
         bundles: Any = DagBundlesManager
         bundles().sync_bundles_to_db()
         dags = REPOSITORY / "dags"
-        for name in ("pipelines.py", "replay.py", "batch_ingestion.py"):
+        for name in ("pipelines.py", "request_dags.py"):
             bag = BundleDagBag(dags / name, bundle_path=dags, bundle_name="dags-folder")
             assert not bag.import_errors
             sync_bag_to_db(bag, "dags-folder", bundle_version=None)

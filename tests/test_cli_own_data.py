@@ -6,7 +6,6 @@ import csv
 import importlib
 import json
 import re
-import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +52,7 @@ def write_parquet(path: Path) -> None:
 
 @pytest.fixture
 def include(tmp_path: Path) -> Path:
-    """A folder with the connectors of the project."""
-    shutil.copytree(ROOT / "include" / "connectors", tmp_path / "connectors")
+    """A folder for pipelines and indexes; the connectors are those of the package."""
     return tmp_path
 
 

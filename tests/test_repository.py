@@ -3,37 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import yaml
-
-from include.local_stack.egress_certificates import jvm_flags
 from include.local_stack.opensearch_artifacts import MAVEN_GOAL
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def test_the_compose_file_is_one() -> None:
-    """It validates against the compose specification's schema."""
-    command = [
-        sys.executable,
-        "-m",
-        "check_jsonschema",
-        "--builtin-schema",
-        "vendor.compose-spec",
-        "docker-compose.yaml",
-    ]
-    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own file
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-def test_the_compose_node_goes_out_as_the_local_one() -> None:
-    """Its JVM flags are those of the local stack, so that connectors carry production URLs there too."""
-    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
-    options = compose["services"]["opensearch"]["environment"]["OPENSEARCH_JAVA_OPTS"].split()
-    assert set(jvm_flags(Path("/usr/share/opensearch/config/egress"), 9401)) <= set(options)
 
 
 def test_every_requirement_is_pinned_as_the_constraints_say() -> None:

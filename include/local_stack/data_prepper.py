@@ -28,6 +28,7 @@ from opensearch_batch.core.data_prepper.check import check_data_prepper
 from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from opensearch_batch.core.pipeline.bodies import packaged_body
 
 PRINTED = SAMPLE.parent / "data_prepper" / "sagemaker_batch_job.yaml"
 # What the sample calls its pipeline, its index, its input prefix, and the bucket for what no job could be made of.
@@ -81,7 +82,7 @@ class DataPrepperDemo(Demo):
     def _register(self) -> str:
         """Register the documents' model, which a user of OpenSearch Ingestion has already; return its id."""
         self._provide_model()
-        connector = msgspec.json.decode((REPOSITORY / "include" / "connectors" / "sagemaker.json").read_bytes())
+        connector = packaged_body("connector", "sagemaker")
         del connector["credential"]
         body = fill(connector, {"region": REGION, "model_name": MODEL, "endpoint_name": MODEL}, "connector")
         # Each row of the documents is a record; its text alone is the model's.

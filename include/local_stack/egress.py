@@ -59,8 +59,8 @@ def target_of(head: bytes) -> Target:
 class Proxy:
     """Serves on loopback; every accepted connection ends at the AI services' port."""
 
-    def __init__(self, *, upstream_port: int, tls: ssl.SSLContext) -> None:
-        self._upstream_port = upstream_port
+    def __init__(self, *, upstream_port: int, tls: ssl.SSLContext, upstream_host: str = LOOPBACK) -> None:
+        self._upstream = (upstream_host, upstream_port)
         self._tls = tls
 
     async def start(self, port: int) -> asyncio.Server:
@@ -85,7 +85,7 @@ class Proxy:
             if target.port == 0:
                 await _reply(writer, "200 OK", "ok")
                 return
-            upstream = await self._upstream()
+            upstream = await self._connect()
         except asyncio.LimitOverrunError:
             await _refuse(writer, Refused("431 Request Header Fields Too Large", "request head too long"))
         except Refused as refused:
@@ -93,11 +93,11 @@ class Proxy:
         else:
             await self._tunnel(target, (reader, writer), upstream)
 
-    async def _upstream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            return await asyncio.open_connection(LOOPBACK, self._upstream_port)
+            return await asyncio.open_connection(*self._upstream)
         except OSError as error:
-            reason = f"the AI services do not answer on port {self._upstream_port}"
+            reason = f"the AI services do not answer on port {self._upstream[1]}"
             raise Refused("502 Bad Gateway", reason) from error
 
     async def _tunnel(
@@ -159,9 +159,11 @@ def server_tls(certificates: Path) -> ssl.SSLContext:
     return context
 
 
-async def serve(port: int, upstream_port: int, certificates: Path) -> None:
+async def serve(port: int, upstream: tuple[str, int], certificates: Path) -> None:
     """Run until cancelled."""
-    server = await Proxy(upstream_port=upstream_port, tls=server_tls(certificates)).start(port)
+    host, upstream_port = upstream
+    proxy = Proxy(upstream_host=host, upstream_port=upstream_port, tls=server_tls(certificates))
+    server = await proxy.start(port)
     LOG.info("listening on %s:%d for %s", LOOPBACK, port, ", ".join(HOSTS))
     async with server:
         await server.serve_forever()
@@ -171,11 +173,12 @@ def main(arguments: list[str]) -> None:
     """`python -m include.local_stack.egress --port P --upstream-port P --certificates DIR`."""
     parser = argparse.ArgumentParser(prog="egress", description=main.__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--upstream-host", default=LOOPBACK)
     parser.add_argument("--upstream-port", type=int, required=True)
     parser.add_argument("--certificates", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(serve(options.port, options.upstream_port, options.certificates))
+    asyncio.run(serve(options.port, (options.upstream_host, options.upstream_port), options.certificates))
 
 
 if __name__ == "__main__":

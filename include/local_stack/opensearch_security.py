@@ -10,6 +10,7 @@ import ipaddress
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -75,15 +76,15 @@ def authority_file(home: Path) -> Path:
     return certificates_of(home) / AUTHORITY_FILE
 
 
-def ensure_certificates(folder: Path) -> None:
-    """Make authority, certificate and key for loopback unless valid ones lie there."""
+def ensure_certificates(folder: Path, names: Sequence[str] = ("localhost",)) -> None:
+    """Make authority, certificate and key for loopback and these names unless valid ones lie there."""
     files = [folder / name for name in (AUTHORITY_FILE, KEY_FILE, CERTIFICATE_FILE)]
     if all(file.exists() for file in files) and is_fresh(read(folder / CERTIFICATE_FILE)):
         return
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority()
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
-    certificate, key = authority.issue("local stack node", names, usages=SERVER_AND_CLIENT)
+    alternatives = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
+    certificate, key = authority.issue("local stack node", alternatives, usages=SERVER_AND_CLIENT)
     (folder / CERTIFICATE_FILE).unlink(missing_ok=True)
     write_private(folder / KEY_FILE, key_pem(key))
     (folder / AUTHORITY_FILE).write_bytes(certificate_pem(authority.certificate))

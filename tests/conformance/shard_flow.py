@@ -44,7 +44,7 @@ from tests.lab import MODEL, Lab
 from tests.stored import dead_letters, present
 from tests.waiting import WAIT_S, eventually
 
-CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
+CONNECTORS = Path(__file__).resolve().parents[2] / "plugins" / "opensearch_batch" / "connectors"
 TITAN = "amazon.titan-embed-text-v2:0"
 VALUES = {
     "sagemaker": {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL},

@@ -62,9 +62,7 @@ def test_a_pipeline_without_a_schedule_scans_once(tmp_path: Path) -> None:
 def test_both_kinds_of_pipelines_share_a_folder_and_names_are_unique(tmp_path: Path) -> None:
     """Of two pipelines of one name neither is taken, because one would replace the other; the rest have their DAGs."""
     folder = tmp_path / "include" / "pipelines"
-    for name in ("connectors", "indexes"):
-        shutil.copytree(INCLUDE / name, tmp_path / "include" / name)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shutil.copy(INCLUDE / "pipelines" / "passages.yaml", folder)
     for name in ("a.yaml", "b.yml"):
         shutil.copy(SAMPLE, folder / name)
@@ -81,7 +79,7 @@ def test_both_endings_of_yaml_are_read(tmp_path: Path) -> None:
     (dag,) = dags_of_folder(tmp_path).dags
     task: Any = dag.task_dict["prepare"]
     assert task.file == str(tmp_path / "books.yml")
-    conn_id = file_conn_id(tmp_path / "books.yml", NAME, "sink", 0)
+    conn_id = file_conn_id(str(tmp_path / "books.yml"), NAME, "sink", 0)
     assert conn_id == f"{tmp_path / 'books.yml'}#{NAME}/sink/0"
     found: Any = connection(conn_id, "opensearch")
     assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
@@ -113,8 +111,6 @@ def test_a_file_of_ours_is_recognized_without_the_data_prepper_parser(tmp_path: 
     assert all(is_surely_pipeline_file(path) for path in (INCLUDE / "pipelines").glob("passages*.yaml"))
     assert not is_surely_pipeline_file(SAMPLE)
     text = (INCLUDE / "pipelines" / "passages.yaml").read_text()
-    for name in ("connectors", "indexes"):
-        shutil.copytree(INCLUDE / name, tmp_path / name)
     path = tmp_path / "pipelines" / "books.yaml"
     path.parent.mkdir()
     path.write_text(f"{text}\n# where is the sink: here\n")

@@ -15,12 +15,12 @@ from airflow.sdk import Connection
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 
-from dags.batch_ingestion import dag
-from dags.replay import dag as replay_dag
 from include.local_stack.airflow import MASKED_WORDS
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import Credential, parse_request
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
+from opensearch_batch.dag_factory.batch_ingestion import batch_ingestion_dag
+from opensearch_batch.dag_factory.replay import replay_dag
 from opensearch_batch.hooks.connections import base_url
 from opensearch_batch.operators.base import report_xcom
 from opensearch_batch.operators.batch_ingestion import (
@@ -34,10 +34,11 @@ from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "reference" / "batch_ingestion.md"
+DAG, REPLAY = batch_ingestion_dag(), replay_dag()
 KEYS = {"region": "us-east-1", "access_key": "AKIA-of-the-test", "secret_key": "one-secret", "session_token": "other"}
 
 
-def checked(conf: dict[str, Any], params: ParamsDict = dag.params) -> dict[str, Any]:
+def checked(conf: dict[str, Any], params: ParamsDict = DAG.params) -> dict[str, Any]:
     """Return the params that Airflow makes of a run's conf."""
     made = copy.deepcopy(params)
     made.update(conf)
@@ -95,7 +96,7 @@ def test_a_whole_data_source_takes_the_place_of_the_two_fields() -> None:
 
 def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
     """Each field of the form is a member of the request, or a setting."""
-    members = set(dag.params) - SETTINGS - set(DATA_SOURCE_FIELDS)
+    members = set(DAG.params) - SETTINGS - set(DATA_SOURCE_FIELDS)
     for name in members - {"credential"}:
         with pytest.raises(ConfigError, match=f"^request: (?!.*no such member).*{name}"):
             parse_request({**DOCUMENTED_SINGLE, name: object})
@@ -106,7 +107,7 @@ def test_the_confs_in_the_documents_are_valid() -> None:
     conf = conf_in(DOCUMENT)
     assert parse_remote_request(request_of(conf, checked(conf))).ingest.index == "my-nlp-index"
     conf = conf_in(ROOT / "docs" / "how_to" / "replay_dead_letters.md")
-    assert checked(conf, replay_dag.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
+    assert checked(conf, REPLAY.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
 
 
 def conf_in(page: Path) -> dict[str, Any]:
@@ -183,10 +184,10 @@ def test_a_request_of_ones_own_dag_is_held_to_the_same() -> None:
 def test_a_replay_needs_a_queue() -> None:
     """Without one, or with a local one, no run starts."""
     with pytest.raises(ParamValidationError, match="no default value"):
-        checked({}, replay_dag.params)
+        checked({}, REPLAY.params)
     with pytest.raises(ParamValidationError, match="does not match"):
-        checked({"queue": "/letters/"}, replay_dag.params)
-    assert checked({"queue": "s3://b/letters/"}, replay_dag.params)["field_map"] is None
+        checked({"queue": "/letters/"}, REPLAY.params)
+    assert checked({"queue": "s3://b/letters/"}, REPLAY.params)["field_map"] is None
 
 
 @pytest.mark.parametrize("name", ["opensearch_conn_id", "aws_conn_id", "openai_conn_id"])
@@ -196,7 +197,7 @@ def test_a_file_is_no_connection(name: str) -> None:
     assert "does not match" in refused({name: file})
     if name != "openai_conn_id":
         with pytest.raises(ParamValidationError, match="does not match"):
-            checked({"queue": "s3://b/letters/", name: file}, replay_dag.params)
+            checked({"queue": "s3://b/letters/", name: file}, REPLAY.params)
     with pytest.raises(AirflowFailException, match="a request may not use connection"):
         OpenSearchBatchIngestionOperator(task_id="t", request=DOCUMENTED_SINGLE, **{name: file}).execute({})
 

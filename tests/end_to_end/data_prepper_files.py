@@ -10,6 +10,7 @@ from typing import Any
 
 from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from opensearch_batch.core.pipeline.bodies import packaged_body
 from tests.end_to_end.own_pipelines import OwnPipelines, Run
 from tests.lab import MODEL
 
@@ -91,7 +92,7 @@ class DataPrepperFiles:
         return self._registered("data prepper bedrock", body)
 
     def _connector(self, name: str, **values: str) -> dict[str, Any]:
-        body = json.loads((REPOSITORY / "include" / "connectors" / f"{name}.json").read_text())
+        body = packaged_body("connector", name)
         del body["credential"]
         return fill(body, values, "connector")
 

@@ -78,10 +78,8 @@ class OwnPipelines:
         self.lab = lab
         self.airflow = lab.stack.airflow_api()
         self.folder = lab.stack.home / "airflow" / "include"
-        for name in ("connectors", "indexes", "pipelines"):
+        for name in ("indexes", "pipelines"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        for connector in (REPOSITORY / "include" / "connectors").glob("*.json"):
-            shutil.copy(connector, self.folder / "connectors")
         (self.folder / "indexes" / "vectors.json").write_text(json.dumps(INDEX_BODY))
         for dag_file in ("pipelines.py", "refused_pipelines.py"):
             shutil.copy(REPOSITORY / "dags" / dag_file, lab.stack.home / "airflow" / "dags")

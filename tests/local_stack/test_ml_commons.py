@@ -12,9 +12,9 @@ import openai
 import pytest
 import requests
 
-from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.errors import RemoteError
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
+from opensearch_batch.core.pipeline.bodies import packaged_body
 from tests.lab import Lab
 from tests.waiting import WAIT_S
 
@@ -37,7 +37,7 @@ def one_hour(lab: Lab) -> Iterator[None]:
 
 def registered(lab: Lab, service: str) -> str:
     """Create a service's connector and its model: the model's id."""
-    text = (REPOSITORY / "include" / "connectors" / f"{service}.json").read_text()
+    text = json.dumps(packaged_body("connector", service))
     places = {"region": "us-east-1", "model_name": MODEL_OF[service], "job_role_arn": ROLE}
     for name, value in places.items():
         text = text.replace(f"<{name}>", value)
@@ -92,7 +92,7 @@ def test_a_batch_job_is_submitted_seen_and_cancelled(lab: Lab, service: str) -> 
 @pytest.mark.usefixtures("one_hour")
 def test_a_key_that_changed_is_replaced_in_the_connector(lab: Lab) -> None:
     """The node refuses an update while a model is deployed, and a deployed model keeps the key of its deployment."""
-    text = (REPOSITORY / "include" / "connectors" / "openai.json").read_text()
+    text = json.dumps(packaged_body("connector", "openai"))
     connector = json.loads(text.replace("<model_name>", MODEL_OF["openai"]))
     connector["name"] = f"connector {uuid.uuid4().hex}"
     ml, job = MLCommons(lab.cluster()), parameters(lab, "openai")

@@ -21,6 +21,7 @@ from opensearch_batch.core.ingest.sinks.bulk_lines import lines_of
 from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from opensearch_batch.core.pipeline.bodies import packaged_body
 from tests.waiting import WAIT_S
 
 MODEL = "all-MiniLM-L6-v2"
@@ -87,7 +88,7 @@ class Secured:
 
     def connector(self) -> dict[str, Any]:
         """The body of a new SageMaker connector."""
-        body = json.loads((REPOSITORY / "include" / "connectors" / "sagemaker.json").read_text())
+        body = packaged_body("connector", "sagemaker")
         values = {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL}
         filled = fill({key: value for key, value in body.items() if key != "credential"}, values, "connector")
         keys = self.stack.credentials

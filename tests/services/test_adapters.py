@@ -23,7 +23,7 @@ from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.record_ids import position_of, record_id
 from opensearch_batch.services.registry import BUILT_IN, adapter_of
 
-CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
+CONNECTORS = Path(__file__).resolve().parents[2] / "plugins" / "opensearch_batch" / "connectors"
 VALUES = {
     "region": "us-east-1",
     "model_name": "m",

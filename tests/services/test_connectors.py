@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.services.registry import adapter_of
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_connectors.json").read_text())
-CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
+ROOT = Path(__file__).resolve().parents[2]
+CONNECTORS = ROOT / "plugins" / "opensearch_batch" / "connectors"
 Place = tuple[str | int, ...]
 SAGEMAKER = "https://api.sagemaker.<region>.amazonaws.com"
 DIFFERENCES: dict[str, dict[Place, Any]] = {
@@ -86,10 +86,8 @@ def test_a_connector_submits_looks_and_cancels(name: str) -> None:
 @pytest.mark.parametrize("name", ["sagemaker", "bedrock", "openai", "cohere"])
 def test_a_connector_of_another_service_is_refused(tmp_path: Path, service: str, name: str) -> None:
     """`check` compares the URL to which the connector submits jobs with the service's own."""
-    for folder in ("connectors", "indexes"):
-        shutil.copytree(CONNECTORS.parent / folder, tmp_path / folder)
     (tmp_path / "pipelines").mkdir()
-    pipelines = CONNECTORS.parent / "pipelines"
+    pipelines = ROOT / "include" / "pipelines"
     source = pipelines / ("passages.yaml" if service == "sagemaker" else f"passages_{service}.yaml")
     spec = yaml.safe_load(source.read_text())
     values = {"region": "r", "endpoint_name": "e", "job_role_arn": "a", "model_name": "amazon.titan-embed-text-v2:0"}

@@ -14,7 +14,7 @@ from opensearch_batch.core.opensearch.ml_commons import _normalized, fill
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.sagemaker import SageMakerAdapter
 
-CONNECTOR = Path(__file__).resolve().parents[2] / "include" / "connectors" / "sagemaker.json"
+CONNECTOR = Path(__file__).resolve().parents[2] / "plugins" / "opensearch_batch" / "connectors" / "sagemaker.json"
 VALUES = {"region": "us-east-1", "model_name": "minilm", "endpoint_name": "e", "role_arn": "arn:r"}
 RECORD = JobRecord("k", "p-k-1", "sagemaker", "m", "s3://w/jobs/k/input.jsonl", "s3://w/jobs/k/output/1/", 0.0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from include.local_stack.settings import REPOSITORY
 from tests.airflow_in_process import password
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def root_app() -> FastAPI:
     with warnings.catch_warnings():
         # Airflow's own packages warn about each other.
         warnings.simplefilter("ignore")
-        from airflow import plugins_manager, settings
+        from airflow import plugins_manager
         from airflow.api_fastapi.app import create_app
         from airflow.models.dag import DagModel
         from airflow.utils.session import create_session
@@ -28,8 +27,7 @@ def root_app() -> FastAPI:
 
         from opensearch_batch.ui.login import DAG_ID
 
-        # Another test may have imported Airflow, which reads this setting once, and loaded no plugins.
-        settings.PLUGINS_FOLDER = str(REPOSITORY / "plugins")
+        # Another test may have loaded the plugins while this process had no database.
         for function in (plugins_manager._get_plugins, plugins_manager.get_fastapi_plugins):  # noqa: SLF001 - their caches
             function.cache_clear()
         app = create_app(apps="core")

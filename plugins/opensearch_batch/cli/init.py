@@ -24,7 +24,7 @@ from opensearch_batch.services.registry import adapter_of, names
 FOLDER = Path("include")
 SAMPLE_ROWS = 100
 REGION = {"region": "us-east-1"}
-# Values for the placeholders of include/connectors/, and the dimension of the model's vectors.
+# Values for the placeholders of the connectors, and the dimension of the model's vectors.
 EXAMPLES: dict[str, tuple[dict[str, str], int]] = {
     "openai": ({"model_name": "text-embedding-3-small"}, 1536),
     "cohere": ({"model_name": "embed-english-v3.0"}, 1024),

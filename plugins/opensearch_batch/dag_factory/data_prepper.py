@@ -15,7 +15,6 @@ from airflow.sdk import DAG, Asset, XComArg, task_group
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.dag_factory.forms import switch, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
@@ -34,9 +33,12 @@ MAX_ACTIVE_RUNS = 16
 INGEST_TASK_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
 
 
-def data_prepper_dags(path: Path) -> list[DAG]:
-    """Return a DAG for each pipeline of a file; raise ConfigError if the file is invalid or not supported."""
-    file = DataPrepperFile(path)
+def data_prepper_dags(path: Path, location: str = "") -> list[DAG]:
+    """Return a DAG for each pipeline of a file; raise ConfigError if the file is invalid or not supported.
+
+    Tasks, triggers and pages read the file again at `location`, of which `path` is a copy.
+    """
+    file = DataPrepperFile(path, location)
     return [_dag(file, pipeline) for pipeline in file.pipelines]
 
 
@@ -83,7 +85,7 @@ def _doc_md(compiled: CompiledPipeline) -> str:
 
 
 def _create_tasks(compiled: CompiledPipeline) -> None:
-    pipeline_arguments: dict[str, Any] = {"file": str(compiled.file.path), "pipeline": compiled.pipeline.name}
+    pipeline_arguments: dict[str, Any] = {"file": compiled.file.location, "pipeline": compiled.pipeline.name}
     prepare = OpenSearchScanPrepareOperator(task_id="prepare", **pipeline_arguments)
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
@@ -115,16 +117,16 @@ def _indexes_and_assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
     """Return each index with a fixed name, and its asset, which can schedule other DAGs."""
     fixed = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
     conn_id = compiled.file.settings.connections.opensearch
-    return [(sink.index, index_asset(conn_id or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]
+    return [(sink.index, index_asset(conn_id or sink.host, sink.index)) for sink in fixed]
 
 
 def _shard_stages(compiled: CompiledPipeline, shards: XComArg, pipeline_arguments: dict[str, Any]) -> None:
-    ml, path, name, settings = compiled.ml, compiled.file.path, compiled.pipeline.name, compiled.file.settings
+    ml, file, name, settings = compiled.ml, compiled.file, compiled.pipeline.name, compiled.file.settings
     assert ml is not None  # noqa: S101 - only ml_inference submits jobs
     shared: dict[str, Any] = {
         "service": ml.service_name,
-        "opensearch_conn_id": file_conn_id(path, name, MODEL),
-        "aws_conn_id": file_conn_id(path, name, SOURCE),
+        "opensearch_conn_id": file_conn_id(file.location, name, MODEL),
+        "aws_conn_id": file_conn_id(file.location, name, SOURCE),
     }
     batch_predict = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",

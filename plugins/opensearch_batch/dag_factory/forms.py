@@ -20,6 +20,7 @@ from opensearch_batch.core.types.counts import PERCENT
 
 T = TypeVar("T")
 RUN = "This run"
+DAY_S = 86_400.0
 
 
 def form_of(spec: PipelineSpec) -> dict[str, Param]:

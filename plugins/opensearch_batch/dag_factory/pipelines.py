@@ -21,6 +21,7 @@ from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
 from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
+from opensearch_batch.hooks.pipeline_files import local_folder, relocated
 from opensearch_batch.hooks.pipeline_model import without_credential
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.base import INGEST_TASK_NAME, JOB_TASK_NAME
@@ -37,8 +38,9 @@ from opensearch_batch.services.registry import adapter_of
 _PIPELINE_FILE_KEY = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
 # Every Data Prepper file has at least one of these keys.
 _DATA_PREPPER_KEY = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
-# DAGs that files in dags/ define without a pipeline file.
+# DAGs of this package without a pipeline file.
 DAGS_WITHOUT_PIPELINE = ("batch_ingestion", "replay", "example_by_hand")
+THIS_PACKAGE = Path("this package")
 T = TypeVar("T")
 
 
@@ -49,23 +51,31 @@ class FolderDags(NamedTuple):
     errors: list[ConfigError]
 
 
-def dags_of_folder(folder: Path) -> FolderDags:
+def dags_of(location: str) -> FolderDags:
+    """Return the DAGs of all files in `pipelines/` of a folder or an S3 prefix; raise ConfigError if it has none."""
+    with local_folder(location) as folder:
+        found = dags_of_folder(folder / "pipelines", f"{location.rstrip('/')}/pipelines")
+        return FolderDags(found.dags, [relocated(error, folder, location) for error in found.errors])
+
+
+def dags_of_folder(folder: Path, location: str = "") -> FolderDags:
     """Return the DAGs of all files in a folder; an error in one file does not affect the others.
 
     A process that executes a task needs one DAG, so it reads only the file of the same name, if that defines the DAG.
+    `location` is what the folder is a copy of.
     """
     files, dag_id = pipeline_files(folder), get_parsing_context().dag_id
-    own = _built([path for path in files if path.stem == dag_id], files)
-    return own if any(dag.dag_id == dag_id for dag in own.dags) else _built(files, files)
+    own = _built([path for path in files if path.stem == dag_id], files, location)
+    return own if any(dag.dag_id == dag_id for dag in own.dags) else _built(files, files, location)
 
 
-def _built(chosen: Sequence[Path], files: Sequence[Path]) -> FolderDags:
+def _built(chosen: Sequence[Path], files: Sequence[Path], location: str) -> FolderDags:
     """Return the DAGs of some of the files in a folder."""
     result = FolderDags([], [])
     dags_by_id: dict[str, list[tuple[Path, DAG]]] = {}
     for path in chosen:
         try:
-            for dag in _dags(path):
+            for dag in _dags(path, f"{location}/{path.name}" if location else str(path)):
                 dags_by_id.setdefault(dag.dag_id, []).append((path, dag))
         except ConfigError as error:
             result.errors.append(error)
@@ -76,7 +86,8 @@ def _built(chosen: Sequence[Path], files: Sequence[Path]) -> FolderDags:
         # Otherwise a mistake in that file would let another file take over its running DAG.
         claimants = [path for path in files if path.stem == dag_id] or [path for path, _ in candidates]
         for path, dag in candidates:
-            others = [each for each in (*claimants, *_dag_file(dag_id)) if each != path]
+            reserved = [THIS_PACKAGE] if dag_id in DAGS_WITHOUT_PIPELINE else []
+            others = [each for each in (*claimants, *reserved) if each != path]
             if not others:
                 result.dags.append(dag)
                 continue
@@ -85,29 +96,24 @@ def _built(chosen: Sequence[Path], files: Sequence[Path]) -> FolderDags:
     return result
 
 
-def _dag_file(dag_id: str) -> list[Path]:
-    """Return the file in dags/ that defines this DAG without a pipeline file, if any."""
-    return [Path("dags") / f"{dag_id}.py"] if dag_id in DAGS_WITHOUT_PIPELINE else []
-
-
 def _unexpected(path: Path, error: Exception) -> ConfigError:
     """Return a ConfigError without the text of the original error, which may quote a secret of the file."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     location = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
     return ConfigError(
         f"{path}:1 cannot build a DAG from this file ({location}); "
-        f"run opensearch-batch check {path}, then correct or remove the file"
+        "run opensearch-batch check on it, then correct or remove it"
     )
 
 
-def _dags(path: Path) -> list[DAG]:
+def _dags(path: Path, location: str) -> list[DAG]:
     """Return the DAGs of a file; the parser of Data Prepper files is loaded only if the file may be one."""
     if is_surely_pipeline_file(path):
         return [pipeline_dag(path)]
     from opensearch_batch.core.data_prepper.file.pipelines import is_data_prepper
     from opensearch_batch.dag_factory.data_prepper import data_prepper_dags
 
-    return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]
+    return data_prepper_dags(path, location) if is_data_prepper(path) else [pipeline_dag(path)]
 
 
 def is_surely_pipeline_file(path: Path) -> bool:

@@ -6,15 +6,13 @@ a DAG passed to a trigger, are resolved; every other id of this form is refused.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 SOURCE, MODEL = "source", "model"
 _accepted: set[str] = set()
 
 
-def file_conn_id(path: Path, pipeline: str, *keys: str | int) -> str:
+def file_conn_id(location: str, pipeline: str, *keys: str | int) -> str:
     """Return the id of the connection that a block of the file describes; `keys` are its path in the pipeline."""
-    conn_id = f"{path}#{'/'.join(map(str, (pipeline, *keys)))}"
+    conn_id = f"{location}#{'/'.join(map(str, (pipeline, *keys)))}"
     _accepted.add(conn_id)
     return conn_id
 

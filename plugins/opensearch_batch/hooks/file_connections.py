@@ -21,32 +21,33 @@ from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
+from opensearch_batch.hooks.pipeline_files import local_file
 from opensearch_batch.hooks.stored_connections import find_stored_connection, stored_connection
 
 
 def connection_at(conn_id: str) -> Connection:
     """Return the connection that a block of a file describes; raise ConfigError if the file has lost the block."""
-    file_name, _, keys = conn_id.rpartition("#")
+    location, _, keys = conn_id.rpartition("#")
     pipeline_name, *rest = keys.split("/")
-    path = Path(file_name)
-    file = _read(path, path.stat().st_mtime_ns) if path.is_file() else DataPrepperFile(path)
+    with local_file(location) as path:
+        file = _read(path, location, path.stat().st_mtime_ns) if path.is_file() else DataPrepperFile(path)
     pipeline = next((each for each in file.pipelines if each.name == pipeline_name), None)
     if pipeline is None:
         raise ConfigError(
-            f"{path}: pipeline {pipeline_name} was removed from the file since this run began; put it back, or "
+            f"{location}: pipeline {pipeline_name} was removed from the file since this run began; put it back, or "
             "delete the run"
         )
     try:
         return _Connections(file, pipeline).at(rest)
     except (IndexError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"{path}: {keys} was removed from the file since this run began; clear the run's first task"
+            f"{location}: {keys} was removed from the file since this run began; clear the run's first task"
         ) from error
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, changed_at: int) -> DataPrepperFile:  # noqa: ARG001 - part of the cache key: a changed file is read again
-    return DataPrepperFile(path)
+def _read(path: Path, location: str, changed_at: int) -> DataPrepperFile:  # noqa: ARG001 - part of the cache key: a changed file is read again
+    return DataPrepperFile(path, location)
 
 
 class _Connections:
@@ -129,7 +130,7 @@ class _Connections:
     def _signed(
         self, host: str, aws: Aws, keys: tuple[str, ...], service: str, prefix: str | None = None
     ) -> Connection:
-        conn_id = file_conn_id(self._file.path, self._pipeline.name, *keys)
+        conn_id = file_conn_id(self._file.location, self._pipeline.name, *keys)
         return self._at_host(host, {"aws_conn_id": conn_id, "region_name": aws.region, "service": service}, prefix)
 
     def _at_host(self, url: str, extra: dict[str, Any], prefix: str | None) -> Connection:

@@ -7,7 +7,6 @@ pipeline it has only the file, which is read where the settings are needed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
+from opensearch_batch.hooks.pipeline_files import local_file
 
 _PIPELINE_FIELDS, _SCAN_FIELDS = {"work_prefix", "service", "index"}, {"file", "pipeline"}
 
@@ -52,7 +52,7 @@ def settings_of(dag_id: str, tasks: list[Mapping[str, Any]]) -> PipelineSettings
         if task.keys() >= _PIPELINE_FIELDS:
             return _of_prepare(dag_id, task)
         if task.keys() >= _SCAN_FIELDS:
-            return _of_file(dag_id, Path(str(task["file"])), str(task["pipeline"]))
+            return _of_file(dag_id, str(task["file"]), str(task["pipeline"]))
     return None
 
 
@@ -72,18 +72,19 @@ def _of_prepare(dag_id: str, task: Mapping[str, Any]) -> PipelineSettings:
     )
 
 
-def _of_file(dag_id: str, path: Path, pipeline: str) -> PipelineSettings:
+def _of_file(dag_id: str, location: str, pipeline: str) -> PipelineSettings:
     from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
-    if not path.is_file():
-        raise ConfigError(f"{path}: the api-server cannot read this file; mount it there as on the workers")
-    compiled = CompiledPipeline.load(path, pipeline)
+    with local_file(location) as path:
+        if not path.is_file():
+            raise ConfigError(f"{path}: the api-server cannot read this file; mount it there as on the workers")
+        compiled = CompiledPipeline.load(path, pipeline, location)
     return PipelineSettings(
         dag_id=dag_id,
         work_prefix=compiled.layout.root,
         service=compiled.ml.service_name if compiled.ml else "",
-        source=str(path.name),
+        source=path.name,
         is_scan=True,
-        opensearch_conn_id=file_conn_id(path, pipeline, MODEL),
-        aws_conn_id=file_conn_id(path, pipeline, SOURCE),
+        opensearch_conn_id=file_conn_id(location, pipeline, MODEL),
+        aws_conn_id=file_conn_id(location, pipeline, SOURCE),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
@@ -25,6 +24,7 @@ from opensearch_batch.core.types.manifest import Shard, ShardGroup
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
+from opensearch_batch.hooks.pipeline_files import local_file
 from opensearch_batch.operators.base import (
     PrepareOperator,
     is_dry_run,
@@ -63,7 +63,8 @@ class ScanOperator(BaseOperator):
         """Compile the pipeline from the current content of its file."""
         from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
-        return CompiledPipeline.load(Path(self.file), self.pipeline)
+        with local_file(self.file) as path:
+            return CompiledPipeline.load(path, self.pipeline, self.file)
 
     def _store(self, *keys: str | int) -> S3Objects:
         """Return the object storage that a block of the file names; without keys, that of the source."""
@@ -98,7 +99,7 @@ class ScanOperator(BaseOperator):
         )
 
     def _conn_id(self, *keys: str | int) -> str:
-        return file_conn_id(Path(self.file), self.pipeline, *keys)
+        return file_conn_id(self.file, self.pipeline, *keys)
 
 
 class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):

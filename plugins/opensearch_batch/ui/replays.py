@@ -56,7 +56,7 @@ def start_replays(locations: list[str], settings: PipelineSettings, *, user_name
     with create_session(scoped=False) as session:
         is_paused = session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == DAG_ID, ~DagModel.is_stale))
     if is_paused is not False:
-        reason = "is paused; unpause it" if is_paused else "is missing; deploy dags/replay.py"
+        reason = "is paused; unpause it" if is_paused else "is missing; add a DAG file with request_dags()"
         raise PageError(HTTPStatus.SERVICE_UNAVAILABLE, f"The DAG {DAG_ID} {reason} in Airflow.")
     busy = {each.queue.rstrip("/") for each in replays_of(locations) if each.state in {"queued", "running"}}
     started = [location for location in locations if location.rstrip("/") not in busy]

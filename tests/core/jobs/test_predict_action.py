@@ -17,7 +17,7 @@ from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.types.predict_response import PredictResponse
 from opensearch_batch.services.registry import BUILT_IN, adapter_of
 
-CONNECTORS = Path(__file__).parents[3] / "include" / "connectors"
+CONNECTORS = Path(__file__).parents[3] / "plugins" / "opensearch_batch" / "connectors"
 VALUES = {
     "region": "us-east-1",
     "model_name": "amazon.titan-embed-text-v2:0",

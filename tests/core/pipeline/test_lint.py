@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from opensearch_batch.core.pipeline.check import CheckResult, check_pipeline
 from opensearch_batch.services.registry import adapter_of
-from tests.command_line import ROOT
 
 GOOD = """\
 source:
@@ -45,8 +43,7 @@ BODY: dict[str, Any] = {
 
 
 def checked(folder: Path, text: str, body: Any = None) -> CheckResult:
-    """Check a pipeline beside the project's connectors."""
-    shutil.copytree(ROOT / "include" / "connectors", folder / "connectors")
+    """Check a pipeline with a connector of the package."""
     for name in ("pipelines", "indexes"):
         (folder / name).mkdir()
     (folder / "indexes" / "books.json").write_text(json.dumps(body or BODY))

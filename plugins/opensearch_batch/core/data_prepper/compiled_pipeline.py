@@ -51,9 +51,12 @@ class CompiledPipeline:
         self.source = pipeline.source
 
     @classmethod
-    def load(cls, path: Path, name: str) -> CompiledPipeline:
-        """Read a file and compile a pipeline; raise ConfigError if the file is invalid, or has no such pipeline."""
-        file = DataPrepperFile(path)
+    def load(cls, path: Path, name: str, location: str = "") -> CompiledPipeline:
+        """Read a file and compile a pipeline; raise ConfigError if the file is invalid, or has no such pipeline.
+
+        `location` is what the file is a copy of.
+        """
+        file = DataPrepperFile(path, location)
         for pipeline in file.pipelines:
             if pipeline.name == name:
                 return cls(file, pipeline)

@@ -55,7 +55,7 @@ class PredictAction(msgspec.Struct, frozen=True):
         """Return the action of a connector; raise ConfigError if it has none, or one that calls something else."""
         action = next((each for each in actions if str(each.get("action_type", "")).lower() == "predict"), None)
         if action is None:
-            raise ConfigError("the connector has no predict action; add one, as in include/connectors/")
+            raise ConfigError("the connector has no predict action; add one, as in the connectors of this package")
         defaults = {name: value if isinstance(value, str) else _json(value) for name, value in parameters.items()}
         url = unquote(_filled(str(action.get("url", "")), defaults)).partition("?")[0]
         ends = form.url_ends(parameters)

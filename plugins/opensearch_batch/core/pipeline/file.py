@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from opensearch_batch.core.config.annotations import (
 )
 from opensearch_batch.core.config.option_types import cause_of
 from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, Keys, YamlFile, split_message
-from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import AdapterOf
+from opensearch_batch.core.pipeline.bodies import PACKAGE, read_body
 from opensearch_batch.core.pipeline.dag_id import invalid_reason
 from opensearch_batch.core.pipeline.rules import rules
 from opensearch_batch.core.pipeline.spec import PipelineSpec
@@ -68,24 +68,18 @@ class PipelineFile:
     def body(self, *keys: str) -> dict[str, Any] | None:
         """Return the JSON document in the file that a `connector` or `index_body` option names, None if it is not set.
 
-        `keys` is the path of the option. Raise ConfigError if the file is missing or is not valid JSON.
+        `keys` is the path of the option. A file of the user, beside the folder of the pipeline file, comes before one
+        of this package. Raise ConfigError if the file is missing or is not valid JSON.
         """
-        kind = keys[-1]
-        folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
         value: Any = self.spec
         for key in keys:
             value = value[key] if isinstance(value, dict) else getattr(value, key)
         if value is None:
             return None
-        path = folder / f"{value}.json"
-        if not path.is_file():
-            known = [file.stem for file in folder.glob("*.json")]
-            raise self.error(keys, f"no file {path}; known: {', '.join(known)}.{did_you_mean(value, known)}")
         try:
-            body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise self.error(keys, f"{path}:{error.lineno} is not valid JSON: {error.msg}") from error
-        return body
+            return read_body(keys[-1], value, self.path.parent.parent, PACKAGE)
+        except ConfigError as error:
+            raise self.error(keys, str(error)) from error
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
         """Return an error with the location of the value at a path of keys."""

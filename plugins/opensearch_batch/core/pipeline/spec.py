@@ -53,7 +53,8 @@ class ModelSpec(SpecStruct, frozen=True):
     connector: Annotated[
         str | None,
         about(
-            "File in `include/connectors/` (without `.json`); connector and model are created from it if absent.",
+            "Connector of the package, or a file (without `.json`) in `connectors/` beside `pipelines/`; connector and "
+            "model are created from it if absent.",
             "sagemaker",
         ),
     ] = None
@@ -177,7 +178,8 @@ class IngestSpec(SpecStruct, frozen=True):
     index_body: Annotated[
         str | None,
         about(
-            "File in `include/indexes/` (without `.json`) with the body of the index, which is created if absent.",
+            "File (without `.json`) in `indexes/` beside `pipelines/`, or of the package, with the body of the index, "
+            "which is created if absent.",
             "passages",
         ),
     ] = None

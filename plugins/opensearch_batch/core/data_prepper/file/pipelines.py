@@ -102,12 +102,15 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 class DataPrepperFile:
     """A file for Data Prepper or OpenSearch Ingestion. `remarks` has line and message for each option without effect.
 
+    `location` is where tasks read it again, if `path` is a copy.
+
     Raises:
         ConfigError: the file cannot be read, is not valid YAML, or contains an unknown or unsupported option.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, location: str = "") -> None:
         self.path = path
+        self.location = location or str(path)
         self._file = YamlFile(path, root="file", aliases=False)
         self._reader = Reader(self._file)
         nodes = self._reader.members(self._file.tree, ())

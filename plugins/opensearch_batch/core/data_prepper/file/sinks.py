@@ -20,6 +20,7 @@ from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, Open
 from opensearch_batch.core.data_prepper.options.expressions import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import Action, check_index_name
+from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 from opensearch_batch.core.transform.expressions.format_string import compile_format
 
@@ -166,6 +167,11 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
     serverless: bool = False
     document_id_field: str | None = None
     routing_field: str | None = None
+
+    @property
+    def host(self) -> str:
+        """The name of the cluster's first host."""
+        return address_of(self.hosts[0]).host
 
     def __post_init__(self) -> None:
         normalized = {"action": _action(self.action), **self._replaced()}

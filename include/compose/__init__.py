@@ -1,0 +1,1 @@
+"""What docker-compose.yaml needs beside Airflow: its secrets, certificates, sample data."""
