@@ -61,11 +61,12 @@ fuzz: $(INSTALLED) ## new examples for each parser, SECONDS=60 long: only this p
 mutation: $(INSTALLED) ## break the core in a sample of places (SEED=1 SAMPLE=200), at most 20 minutes: a test must fail
 	@$(BIN)/python -m tests.mutation --seed $(or $(SEED),1) --sample $(or $(SAMPLE),200)
 
-check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
+check: $(INSTALLED) ## ruff, mypy, that core/ knows no Airflow, docker-compose.yaml and the Helm values
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/compose/test_file.py tests/test_helm.py
 
 bench: $(INSTALLED) ## the benchmarks, as a table
 	@$(BIN)/python -m benchmarks

@@ -89,6 +89,13 @@ def test_a_mistake_names_the_file_where_the_user_has_it(where: str, request: pyt
     assert str(error.value).startswith(f"{location}/pipelines/torn.yaml:2 ")
 
 
+def test_tasks_find_the_files_of_a_relative_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may run in another working directory than the dag-processor."""
+    monkeypatch.chdir(folder.parent)
+    prepare: Any = dags(folder.name)[DATA_PREPPER].task_dict["prepare"]
+    assert prepare.file == str(folder / "pipelines" / "osi.yml")
+
+
 def test_mistakes_are_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A DAG file that calls only `dags` has no import error."""
     dags(folder)

@@ -53,8 +53,10 @@ class FolderDags(NamedTuple):
 
 def dags_of(location: str) -> FolderDags:
     """Return the DAGs of all files in `pipelines/` of a folder or an S3 prefix; raise ConfigError if it has none."""
+    # Tasks may run in another working directory.
+    location = location.rstrip("/") if "://" in location else str(Path(location).absolute())
     with local_folder(location) as folder:
-        found = dags_of_folder(folder / "pipelines", f"{location.rstrip('/')}/pipelines")
+        found = dags_of_folder(folder / "pipelines", f"{location}/pipelines")
         return FolderDags(found.dags, [relocated(error, folder, location) for error in found.errors])
 
 
