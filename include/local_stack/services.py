@@ -6,6 +6,8 @@ import os
 import sys
 from functools import partial
 
+import msgspec
+
 from include.local_stack import egress, egress_certificates, opensearch
 from include.local_stack.ai_services import model
 from include.local_stack.airflow import COMPONENTS, Airflow
@@ -96,7 +98,9 @@ class Services:
     def _s3(self) -> Command:
         port = self._ports.s3
         argv = ("-m", "include.local_stack.s3_server", "--port", str(port))
-        return self._python("s3", argv, port=port, path="/moto-api/")
+        command = self._python("s3", argv, port=port, path="/moto-api/")
+        # Its objects are in memory: started again, it would be empty, and look as if it served.
+        return msgspec.structs.replace(command, restarts=False)
 
     def _ai_services(self) -> Command:
         port = self._ports.ai_services
