@@ -125,7 +125,7 @@ def missing(artifacts: Iterable[Artifact], cache: Path) -> list[str]:
 def _run_maven(version: str, cache: Path) -> None:
     if not (mvn := shutil.which("mvn")):
         raise StackError(
-            f"mvn is missing: it fetches OpenSearch. Install with: {install_line(missing_prerequisites())}"
+            f"mvn is missing: it fetches OpenSearch. Install with: {install_line(missing_prerequisites(celery=False))}"
         )
     goal = [MAVEN_GOAL, f"-DoutputDirectory={cache}"]
     answer = subprocess.run(

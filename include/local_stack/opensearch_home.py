@@ -39,13 +39,17 @@ class NodeHome(msgspec.Struct, frozen=True):
     left_out: tuple[str, ...]
 
 
-def place_for(stack_home: Path) -> Path:
-    """Where the node lives: in the stack's home, unless the account that must run it cannot get there."""
-    home = stack_home / "opensearch"
-    if os.geteuid() != 0 or node_user_can_reach(home):
-        return home
+def servers_folder(stack_home: Path) -> Path:
+    """Where the servers have their folders that run as another account: in the stack's home, if that can get there."""
+    if os.geteuid() != 0 or node_user_can_reach(stack_home / "opensearch"):
+        return stack_home
     digest = hashlib.sha256(str(stack_home).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"local-stack-{digest}" / "opensearch"
+    return Path(tempfile.gettempdir()) / f"local-stack-{digest}"
+
+
+def place_for(stack_home: Path, name: str = "opensearch") -> Path:
+    """Where a node has its folder."""
+    return servers_folder(stack_home) / name
 
 
 def node_user_can_reach(path: Path) -> bool:

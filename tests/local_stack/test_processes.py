@@ -106,7 +106,9 @@ def test_a_program_whose_state_is_in_memory_stays_down(file: StateFile, tmp_path
 
 def test_a_program_is_ended_by_its_own_signal(tmp_path: Path) -> None:
     """PostgreSQL takes SIGTERM for a request to wait until all clients have left."""
-    code = f"import signal; signal.signal(signal.SIGINT, lambda *_: exit('in order')); print('ready', flush=True); {SLEEP}"
+    code = (
+        f"import signal; signal.signal(signal.SIGINT, lambda *_: exit('in order')); print('ready', flush=True); {SLEEP}"
+    )
     process = processes.start(msgspec.structs.replace(command(tmp_path, code), stop_signal=signal.SIGINT))
     log = tmp_path / "sleeper.log"
     eventually(lambda: "ready" in log.read_text(), "the log line")
