@@ -138,6 +138,11 @@ class Lab:
         response = self.http.get(f"{self.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
         return int(response.json()["sagemaker"])
 
+    def texts(self) -> int:
+        """Return the number of texts that SageMaker's jobs have computed."""
+        response = self.http.get(f"{self.stack.addresses.ai_services}/texts/count", timeout=WAIT_S)
+        return int(response.json()["sagemaker"])
+
     def fault(self, **fault: Any) -> None:
         """Add a fault to SageMaker, or to the service that is named."""
         url = f"{self.stack.addresses.ai_services}/faults"

@@ -67,17 +67,17 @@ class Airflow:
         self._ports = ports
         self._nodes = options.opensearch_nodes
         self._components = COMPONENTS[options.executor]
-        self._celery = _celery_servers(options, ports) if options.executor == "celery" else None
+        self.celery = _celery_servers(options, ports) if options.executor == "celery" else None
 
     def servers(self) -> list[Command]:
         """The processes that must serve before `prepare`."""
-        if not self._celery:
+        if not self.celery:
             return []
         # Before the data folders of either are made.
         if missing := prerequisites.remedy(celery=True):
             raise StackError(missing)
-        self._celery.database.prepare()
-        return [self._celery.database.command(), self._celery.broker.command()]
+        self.celery.database.prepare()
+        return [self.celery.database.command(), self.celery.broker.command()]
 
     def prepare(self) -> None:
         """Make secrets, database and machines; does nothing that was done before, but each machine gets what is new."""
@@ -86,8 +86,8 @@ class Airflow:
         password = read_secrets(self.folder).admin_password
         write_private(self._passwords_file, json.dumps({ADMIN: password}).encode())
         self.deploy()
-        if self._celery:
-            self._prepare_server(self._celery.database)
+        if self.celery:
+            self._prepare_server(self.celery.database)
         else:
             self._prepare_file()
 
@@ -122,7 +122,7 @@ class Airflow:
                 env=self.environment(component),
                 cwd=self._machine(component).project if component.is_apart else REPOSITORY,
                 log=self._logs / f"{component.process}.log",
-                is_healthy=health_check(component, self._ports.airflow, self._celery),
+                is_healthy=health_check(component, self._ports.airflow, self.celery),
                 wait_s=START_WAIT_S,
             )
             for component in self._components
@@ -146,8 +146,8 @@ class Airflow:
     def environment(self, component: Component | None = None) -> dict[str, str]:
         """The environment of the processes, or of one of them, with secrets."""
         environment = child_environment() | self._common_settings() | _places(REPOSITORY, self.folder, self.own_dags)
-        if self._celery:
-            environment |= self._celery.settings()
+        if self.celery:
+            environment |= self.celery.settings()
         if component:
             environment["LOCAL_MACHINE"] = component.name
         if component and component.is_apart:

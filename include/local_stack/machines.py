@@ -57,6 +57,12 @@ class Machine(msgspec.Struct, frozen=True):
             folder.mkdir(parents=True, exist_ok=True)
 
 
+def deploy_to_all(airflow_folder: Path) -> None:
+    """Copy the project to the machines of an Airflow; without machines it does nothing."""
+    for folder in (airflow_folder / "machines").glob("*"):
+        Machine(folder.name, folder).deploy(airflow_folder)
+
+
 def _copy_if_changed(source: str, target: str) -> None:
     """Copy a file with its time; a running process never meets half of one."""
     new, there = Path(source).stat(), Path(target)

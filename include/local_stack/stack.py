@@ -18,6 +18,7 @@ import requests
 from include.local_stack import opensearch_home, opensearch_security, processes
 from include.local_stack.airflow import ADMIN, read_secrets
 from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.machines import deploy_to_all
 from include.local_stack.services import LISTENERS, Services, processes_of
 from include.local_stack.settings import (
     NODE_COUNTS,
@@ -92,6 +93,10 @@ class Stack(msgspec.Struct, frozen=True):
     def down(self, *, say: Say = say_on_stdout) -> None:
         """Stop this stack and remove its state."""
         down(self.home, say=say)
+
+    def deploy(self) -> None:
+        """Copy pipelines and DAGs that were written since `up` to the machines of Airflow's workers and triggerers."""
+        deploy_to_all(self.home / "airflow")
 
     def airflow_password(self) -> str:
         """Return the password of Airflow's user `admin`."""

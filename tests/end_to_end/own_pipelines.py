@@ -112,6 +112,7 @@ class OwnPipelines:
     def write(self, name: str, spec: Mapping[str, Any]) -> None:
         """Write a pipeline's file."""
         (self.folder / "pipelines" / f"{name}.yaml").write_text(yaml.safe_dump(dict(spec), sort_keys=False))
+        self.lab.stack.deploy()
 
     def add(self, **parts: Any) -> str:
         """Write a pipeline with a name of its own and wait until Airflow has it; return its name."""
