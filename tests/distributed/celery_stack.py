@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from redis import Redis
 
-from include.local_stack import processes
 from include.local_stack.airflow import Airflow, connections
-from include.local_stack.processes import RunningProcess
-from include.local_stack.stack import Stack, StackOptions
-from include.local_stack.state import StateFile
+from include.local_stack.stack import StackOptions
+from tests.distributed.running_stack import RunningStack
 from tests.end_to_end.own_pipelines import OwnPipelines
 from tests.faults.proxy import Exchange, Fault, Proxy
-from tests.lab import MODEL, Lab
+from tests.lab import MODEL
 from tests.stored import present
 from tests.waiting import eventually
 
@@ -31,16 +25,15 @@ QUEUE = "default"
 PIPELINES, PAIRS = 32, 2
 
 
-class CeleryStack:
+class CeleryStack(RunningStack):
     """The stack on free ports, with pipelines whose requests pass a proxy before the node and one before S3."""
 
     def __init__(self, home: Path) -> None:
         self._options = StackOptions(home=home, free_ports=True, executor="celery")
-        self.lab = Lab(Stack.up(self._options), self._options.opensearch_version)
+        super().__init__(self._options)
         self.airflow = self.lab.stack.airflow_api()
-        self._state = present(StateFile(home).read())
         # As `up` makes it, for its health checks and its two servers.
-        self.processes = Airflow(self._options, self._state.ports)
+        self.processes = Airflow(self._options, self.state.ports)
         self.servers = present(self.processes.celery)
         self.node, self.s3 = Proxy(self.lab.stack.addresses.opensearch), Proxy(self.lab.stack.addresses.s3)
         self.lab.sagemaker.create_model(ModelName=MODEL)
@@ -50,7 +43,7 @@ class CeleryStack:
         self._names = self._provide_pipelines()
 
     def _connect(self) -> None:
-        node, aws, *_ = connections(self._state.ports, self.lab.stack.credentials)
+        node, aws, *_ = connections(self.state.ports, self.lab.stack.credentials)
         host, _, port = self.node.url.removeprefix("http://").partition(":")
         node |= {"connection_id": NODE_CONN, "host": host, "port": int(port)}
         extra = json.loads(aws["extra"])
@@ -85,33 +78,6 @@ class CeleryStack:
         """Return a pipeline that has not run yet."""
         return self._names.pop()
 
-    def programs(self, name: str) -> list[RunningProcess]:
-        """Return what runs of a process of the stack, without the parent that starts it again."""
-        parent = self._parent(name)
-        return [each for each in processes.members_of_session(parent) if each != parent]
-
-    def signal(self, name: str, number: int) -> None:
-        """Send a signal to all that runs of a process of the stack."""
-        for program in self.programs(name):
-            if processes.is_alive(program):
-                os.kill(program.pid, number)
-
-    def kill(self, name: str) -> None:
-        """End a process of the stack without warning; its parent starts it again."""
-        self.signal(name, signal.SIGKILL)
-
-    @contextmanager
-    def away(self, name: str, number: int) -> Iterator[None]:
-        """End a process of the stack by a signal; it is started again afterwards."""
-        parent = self._parent(name).pid
-        os.kill(parent, signal.SIGSTOP)
-        try:
-            self.signal(name, number)
-            eventually(lambda: not self.programs(name), f"the end of {name}")
-            yield
-        finally:
-            os.kill(parent, signal.SIGCONT)
-
     def sender(self, exchange: Exchange) -> str:
         """Return the process of the stack that has sent a request to a proxy."""
         port = exchange.client_port
@@ -119,7 +85,7 @@ class CeleryStack:
             each.pid for each in psutil.net_connections("tcp4") if each.laddr.port == port and each.pid != os.getpid()
         )
         session = os.getsid(present(pid))
-        return next(name for name, process in self._state.processes.items() if process.pid == session)
+        return next(name for name, process in self.state.processes.items() if process.pid == session)
 
     def kills_sender(self, killed: list[str], *, after: bool) -> Fault:
         """Kill the worker that sends a request, before the server has handled it, or after that; add it to `killed`."""
@@ -177,20 +143,6 @@ class CeleryStack:
         self.lab.stack.down()
         self.node.close()
         self.s3.close()
-
-    def environment(self, name: str) -> dict[str, str]:
-        """Return the environment of a process of the stack."""
-        pid = self.programs(name)[0].pid
-        lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
-        return dict(line.split("=", 1) for line in lines if "=" in line)
-
-    def _parent(self, name: str) -> RunningProcess:
-        return self._state.processes[name]
-
-
-def wait_s(seconds: float) -> None:
-    """Let time pass, as long as a fault lasts."""
-    time.sleep(seconds)
 
 
 def tries(tasks: list[dict[str, Any]]) -> int:

@@ -6,11 +6,13 @@ What dies is started again by its parent, as `make up` has it.
 from __future__ import annotations
 
 import signal
+import threading
+import time
 
 import pytest
 
 from include.local_stack.settings import REPOSITORY
-from tests.distributed.celery_stack import CeleryStack, wait_s
+from tests.distributed.celery_stack import CeleryStack
 from tests.distributed.trial import RECORDS, Trial
 from tests.faults.ingestion import BULK
 from tests.faults.proxy import Exchange, afterwards, first, passes
@@ -108,7 +110,7 @@ def test_postgres_is_away(stack: CeleryStack, mode: str, seconds: int) -> None:
 
     def away() -> None:
         with stack.away("postgres", number):
-            wait_s(seconds)
+            time.sleep(seconds)
 
     stack.node.on(BULK, 4, first(away))
     trial.start()
@@ -150,10 +152,20 @@ def test_redis_loses_its_queue(stack: CeleryStack) -> None:
     trial.end()
 
 
-def test_redis_restarts_while_tasks_run(stack: CeleryStack) -> None:
-    """They end as if nothing had been."""
-    trial = Trial(stack, "kill -9 of Redis during `ingest`")
-    stack.node.on(BULK, 4, first(lambda: stack.kill("redis")))
+def test_redis_is_away_when_a_task_ends(stack: CeleryStack) -> None:
+    """The next task is sent as soon as the broker is back; no attempt is used up."""
+    trial = Trial(stack, "Redis away for 8 s when `prepare` ends")
+
+    def away() -> None:
+        with stack.away("redis", signal.SIGKILL):
+            time.sleep(8)
+
+    def begins(exchange: Exchange) -> None:
+        threading.Thread(target=away, daemon=True).start()
+        eventually(lambda: not stack.programs("redis"), "the end of Redis")
+        passes(exchange)
+
+    stack.s3.on(r"PUT .*/manifest\.json", 1, begins)
     trial.start()
     assert trial.end().retries == 0
 
@@ -171,7 +183,7 @@ def test_a_worker_that_was_stopped_goes_on(stack: CeleryStack) -> None:
     stack.node.on(BULK, 8, stop)
     trial.start()
     eventually(lambda: stopped, "the worker")
-    wait_s(120)
+    time.sleep(120)
     stack.signal(stopped[0], signal.SIGCONT)
     stack.wait_until_healthy()
     # The attempt that was stopped has ended by now: nothing of the worker is left but its own processes.
