@@ -74,7 +74,7 @@ def assemble(lock: Lock, *, cache: Path, path: Path, left_out: tuple[str, ...] =
     marker, content = path / "assembled.json", msgspec.json.encode([lock, left_out])
     if marker.exists() and marker.read_bytes() == content:
         return home
-    _own_parent(path)
+    own_parent(path)
     shutil.rmtree(path, ignore_errors=True)
     verify(lock.artifacts(), cache)
     # The node opens bin/ at start, though nothing lies in it.
@@ -106,8 +106,8 @@ def remove(path: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _own_parent(path: Path) -> None:
-    """Below the system's temporary folder anybody can make folders: use none that is not ours."""
+def own_parent(path: Path) -> None:
+    """Make the folder above. Below the system's temporary folder anybody can make folders: use none that is not ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (owner := path.parent.stat().st_uid) != os.geteuid():
         raise StackError(f"{path.parent}: belongs to user id {owner}. Delete it, or set LOCAL_STACK_HOME elsewhere.")

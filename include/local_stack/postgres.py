@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from include.local_stack import prerequisites, processes
-from include.local_stack.opensearch_home import NODE_USER
+from include.local_stack.opensearch_home import NODE_USER, own_parent
 from include.local_stack.processes import Command
 from include.local_stack.settings import LOOPBACK, StackError
 
@@ -49,8 +49,9 @@ class Postgres:
         """Create the data folder; does nothing if there is one."""
         if self._data.exists():
             return
+        own_parent(self._folder)
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True, mode=0o700)
+        self._folder.mkdir(mode=0o700)
         secret = self._folder / "password"
         secret.write_text(self._password)
         if self._account:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from include.local_stack import prerequisites, processes
-from include.local_stack.opensearch_home import NODE_USER
+from include.local_stack.opensearch_home import NODE_USER, own_parent
 from include.local_stack.processes import Command
 from include.local_stack.settings import LOOPBACK, StackError
 from include.local_stack.state import write_private
@@ -46,7 +46,8 @@ class RedisServer:
         program = shutil.which("redis-server")
         if program is None:
             raise StackError(prerequisites.remedy(celery=True))
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own_parent(self._folder)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
         settings = SETTINGS.format(host=LOOPBACK, port=self._port, password=self._password, folder=self._folder)
         write_private(self._folder / "redis.conf", settings.encode())
         account = pwd.getpwnam(NODE_USER) if os.geteuid() == 0 else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 
 
 def name() -> str:
-    """Return the name that the local stack has given this process."""
-    return os.environ["LOCAL_MACHINE"]
+    """Return the name that the local stack has given this process, else that of the real machine."""
+    return os.environ.get("LOCAL_MACHINE") or platform.node()
