@@ -107,7 +107,7 @@ def remove(path: Path) -> None:
 
 
 def own_parent(path: Path) -> None:
-    """Make the folder above. Below the system's temporary folder anybody can make folders: use none that is not ours."""
+    """Make the folder above; below the system's temporary folder anybody can make one: use none that is not ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (owner := path.parent.stat().st_uid) != os.geteuid():
         raise StackError(f"{path.parent}: belongs to user id {owner}. Delete it, or set LOCAL_STACK_HOME elsewhere.")

@@ -71,11 +71,9 @@ class OpenSearchMLHook(BaseHook):
     @cached_property
     def cluster(self) -> Cluster:
         """The connection's cluster."""
-        host, port = self._connection.host, self._connection.port
-        return Cluster(
-            self.get_conn(),
-            f"{self.opensearch_conn_id} ({host}:{port})" if port else f"{self.opensearch_conn_id} ({host})",
-        )
+        conn = self._connection
+        address = f"{conn.host}:{conn.port}" if conn.port else conn.host
+        return Cluster(self.get_conn(), f"{self.opensearch_conn_id} ({address})")
 
     @cached_property
     def ml(self) -> MLCommons:
