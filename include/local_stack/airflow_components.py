@@ -96,12 +96,10 @@ class CeleryServers(msgspec.Struct, frozen=True):
             "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "aws_default",
         }
 
-    def is_at_work(self, component: Component) -> bool:
-        """Whether a worker answers, or another component's heartbeat is fresh."""
-        if component.name in WORKERS:
-            return _answers_ping(self.broker.url, component.name)
+    def has_heartbeat(self, name: str) -> bool:
+        """Whether a scheduler or a triggerer has shown that it works."""
         query = "SELECT 1 FROM job WHERE hostname = %s AND state = 'running' AND latest_heartbeat > now() - %s"
-        if self.database.rows(query, component.name, HEARTBEAT_MAX_AGE):
+        if self.database.rows(query, name, HEARTBEAT_MAX_AGE):
             return True
         # Each look is a new session of the database, and takes its time from the component's start.
         time.sleep(0.5)
@@ -112,7 +110,9 @@ def health_check(component: Component, port: int, servers: CeleryServers | None)
     """Return the health check of a component."""
     if component.health or servers is None:
         return _report_check(port, component.health)
-    return lambda: servers.is_at_work(component)
+    if component.name in WORKERS:
+        return _ping_check(servers.broker.url, component.name)
+    return lambda: servers.has_heartbeat(component.name)
 
 
 def _report_check(port: int, key: str) -> Callable[[], bool]:
@@ -133,12 +133,17 @@ def _report_check(port: int, key: str) -> Callable[[], bool]:
     return is_healthy
 
 
-def _answers_ping(broker_url: str, hostname: str) -> bool:
+def _ping_check(broker_url: str, hostname: str) -> Callable[[], bool]:
+    """A health check: this worker answers on the broker."""
+    # Here, because two threads must not import it at the same time: its modules load each other lazily.
     from celery import Celery
-    from kombu.exceptions import KombuError, OperationalError
+    from kombu.exceptions import KombuError
 
-    with Celery(broker=broker_url, set_as_current=False) as app:
-        try:
-            return bool(app.control.inspect(destination=[f"celery@{hostname}"], timeout=1.0).ping())
-        except (OSError, KombuError, OperationalError):
-            return False
+    def is_healthy() -> bool:
+        with Celery(broker=broker_url, set_as_current=False) as app:
+            try:
+                return bool(app.control.inspect(destination=[f"celery@{hostname}"], timeout=1.0).ping())
+            except (OSError, KombuError):
+                return False
+
+    return is_healthy
