@@ -121,7 +121,9 @@ class Field:
     def used(self) -> Used:
         """Look at the triggerer's processes and at the counters."""
         state = StateFile(self.stack.home).read()
-        found = processes.members_of_session(state.processes["airflow-triggerer"]) if state else []
+        parent = state.processes["airflow-triggerer"] if state else None
+        # The parent only starts the triggerer again.
+        found = [each for each in processes.members_of_session(parent) if each != parent] if parent else []
         usage = [usage(process.pid) for process in found]
         log = self.stack.home / "logs" / "egress.log"
         counts = self.proxy.counts

@@ -2,6 +2,9 @@
 
 Everything else the stack fetches on its own.
 
+With EXECUTOR=celery also PostgreSQL and Redis. They are not installed otherwise: Debian's packages start them as
+services of the system, which nobody asked for who only runs the demo.
+
 Runs before any package is installed (`python3 include/local_stack/prerequisites.py check`): standard library only.
 """
 
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 JVM_FOLDER = Path("/usr/lib/jvm")
+# Debian keeps PostgreSQL's server programs, by version, out of the PATH.
+POSTGRES_FOLDER = Path("/usr/lib/postgresql")
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,23 @@ class Prerequisite:
 Find = Callable[[], tuple[Prerequisite, ...]]
 
 
-def missing_prerequisites() -> tuple[Prerequisite, ...]:
-    """What `apt-get` should install; empty when nothing is missing."""
+def missing_for_the_stack() -> tuple[Prerequisite, ...]:
+    """What the local stack needs."""
     missing = []
     if not shutil.which("mvn"):
         missing.append(Prerequisite("mvn", "maven"))
     if next(java_candidates(), None) is None:
         missing.append(Prerequisite("java", "default-jre-headless"))
+    return tuple(missing)
+
+
+def missing_for_celery() -> tuple[Prerequisite, ...]:
+    """What the local stack needs with EXECUTOR=celery."""
+    missing = [*missing_for_the_stack()]
+    if postgres_programs() is None:
+        missing.append(Prerequisite("postgres", "postgresql"))
+    if not shutil.which("redis-server"):
+        missing.append(Prerequisite("redis-server", "redis-server"))
     return tuple(missing)
 
 
@@ -53,16 +68,21 @@ def install_line(missing: tuple[Prerequisite, ...]) -> str:
     return f"sudo apt-get install --yes --no-install-recommends {packages}"
 
 
-def check(say: Callable[[str], None], find: Find = missing_prerequisites) -> bool:
-    """True when nothing is missing; else say what to run."""
+def remedy(find: Find) -> str:
+    """What is missing and how to install it; empty when nothing is missing."""
     missing = find()
-    if missing:
-        names = ", ".join(prerequisite.program for prerequisite in missing)
-        say(f"missing: {names}. Run this again as root, or: {install_line(missing)}")
-    return not missing
+    names = ", ".join(prerequisite.program for prerequisite in missing)
+    return f"missing: {names}. Run this again as root, or: {install_line(missing)}" if missing else ""
 
 
-def install(say: Callable[[str], None], find: Find = missing_prerequisites) -> bool:
+def check(say: Callable[[str], None], find: Find) -> bool:
+    """True when nothing is missing; else say what to run."""
+    if found := remedy(find):
+        say(found)
+    return not found
+
+
+def install(say: Callable[[str], None], find: Find) -> bool:
     """Install what is missing when root, else say how; True when nothing is missing any more."""
     with _one_at_a_time():
         return _install(say, find)
@@ -101,6 +121,15 @@ def java_candidates() -> Iterator[Path]:
         yield from _existing(jvm / "bin" / "java")
 
 
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's server programs: that of the PATH, else the system's newest; None without one."""
+    if on_path := shutil.which("postgres"):
+        return Path(on_path).resolve().parent
+    versions = [folder for folder in POSTGRES_FOLDER.glob("*") if (folder / "bin" / "postgres").exists()]
+    newest = max(versions, key=lambda folder: int(folder.name), default=None)
+    return newest / "bin" if newest else None
+
+
 def _existing(executable: Path) -> Iterator[Path]:
     if os.access(executable, os.X_OK):
         yield executable
@@ -117,7 +146,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in actions:
         sys.stderr.write("usage: prerequisites.py check|install\n")
         return 2
-    return 0 if actions[arguments[0]](_say) else 1
+    find = missing_for_celery if os.environ.get("EXECUTOR") == "celery" else missing_for_the_stack
+    return 0 if actions[arguments[0]](_say, find) else 1
 
 
 if __name__ == "__main__":

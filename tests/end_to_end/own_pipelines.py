@@ -119,6 +119,7 @@ class OwnPipelines:
         """Write the text of a pipeline's file."""
         (self.folder / "pipelines" / f"{name}.yaml").write_text(text)
         parse_again([self.lab.stack.home / "airflow" / "dags"])
+        self.lab.stack.deploy()
 
     def add(self, **parts: Any) -> str:
         """Write a pipeline with a name of its own and wait until Airflow has it; return its name."""
