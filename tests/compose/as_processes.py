@@ -130,7 +130,17 @@ def start_servers(processes: Processes, folder: Path, secrets: Mapping[str, str]
     for path in (data, password):
         os.chown(path, account.pw_uid, account.pw_gid)
     programs = next(DEBIAN.glob("*/bin"))
-    initdb = [programs / "initdb", "-U", "airflow", "--pwfile", password, "-A", "scram-sha-256", "-D", data]
+    initdb = [
+        str(programs / "initdb"),
+        "-U",
+        "airflow",
+        "--pwfile",
+        str(password),
+        "-A",
+        "scram-sha-256",
+        "-D",
+        str(data),
+    ]
     subprocess.run(initdb, user=account.pw_uid, cwd="/", check=True, capture_output=True)  # noqa: S603 - Debian's program
     settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200")
     arguments = [word for setting in settings for word in ("-c", setting)]
@@ -142,7 +152,7 @@ def start_servers(processes: Processes, folder: Path, secrets: Mapping[str, str]
     )
     processes.launch("redis", ["redis-server", str(configuration)], {"PATH": os.environ["PATH"]})
     # The image creates the database of POSTGRES_DB.
-    create = [programs / "createdb", "-h", LOOPBACK, "-p", str(ports[0]), "-U", "airflow", "airflow"]
+    create = [str(programs / "createdb"), "-h", LOOPBACK, "-p", str(ports[0]), "-U", "airflow", "airflow"]
     known = {"PGPASSWORD": secrets["LOCAL_POSTGRES_PASSWORD"]}
 
     def is_created() -> bool:

@@ -73,6 +73,6 @@ class Installed:
 
 
 def _uv(*arguments: str) -> None:
-    command = [Path(sys.executable).parent / "uv", *arguments, "--quiet"]
+    command = [str(Path(sys.executable).parent / "uv"), *arguments, "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - pinned by this project
     assert done.returncode == 0, done.stderr
