@@ -27,7 +27,7 @@ from opensearch_batch.core.ledger.store_head import Located, StoreHead
 from opensearch_batch.core.runs.pending_rows import PendingRows, repeated_deletions
 from opensearch_batch.core.runs.plan import CLASSES
 from opensearch_batch.core.runs.prepare_options import PreparePlan
-from opensearch_batch.core.runs.source_reading import PiecesReader, SourceReading, SplitFiles, StoredSplit, stored_rows
+from opensearch_batch.core.runs.source_reading import PiecesReader, SourceReading, StoredSplit, stored_rows
 from opensearch_batch.core.sharding.changed_records import ChangedRecords
 from opensearch_batch.core.sharding.cut import NONE, Cut, CutOptions, cut_shards
 from opensearch_batch.core.sharding.splits import Piece
@@ -117,7 +117,7 @@ class Comparison:
         is_committed = loaded.claim.version == loaded.committed
         return None if is_committed and not any((*changes, head.deletions)) else changes
 
-    def run(self, splits: Sequence[tuple[SplitFiles, StoredSplit]] = ()) -> ComparedSource | None:
+    def run(self, splits: Sequence[StoredSplit] = ()) -> ComparedSource | None:
         """Compare the source; objects that are not in `splits`, which were read, are read here.
 
         Return None if nothing changed since the last run.
@@ -185,14 +185,15 @@ class Comparison:
         return head.reopened() if self._options.force or self._options.rebuild else head
 
     def _read(
-        self, splits: Sequence[tuple[SplitFiles, StoredSplit]], changed: Sequence[ObjectInfo], dead: DeadLetters
+        self, splits: Sequence[StoredSplit], changed: Sequence[ObjectInfo], dead: DeadLetters
     ) -> Iterator[tuple[ObjectInfo, pa.Table]]:
         """Yield the rows of objects; those that changed since they were listed are left to the next run."""
-        read = {(piece.item.uri, piece.item.etag) for _, split in splits for piece, _ in split.pieces}
+        read = {(piece.item.uri, piece.item.etag) for split in splits for piece, _ in split.pieces}
         wanted = {item.uri for item in changed if (item.uri, item.etag) in read}
         here = PiecesReader(self._objects, self._plan, self._adapter, dead, self._reading)
+        stored = stored_rows(self._objects, splits, wanted, self._reading, dead)
         rest = (Piece(item) for item in changed if item.uri not in wanted)
-        for piece, table in chain(stored_rows(splits, wanted, self._reading, dead), here.rows(rest)):
+        for piece, table in chain(stored, here.rows(rest)):
             yield piece.item, table
 
     def _refuse(self, counts: DiffCounts, dead: DeadLetters, *, is_new: bool) -> None:

@@ -6,8 +6,10 @@ piece. The lines of a piece are counted from its start; who reads the files adds
 
 from __future__ import annotations
 
+import secrets
 from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +23,7 @@ from opensearch_batch.core.sharding.document_ids import document_ids
 from opensearch_batch.core.sharding.passthrough import check_input_object
 from opensearch_batch.core.sharding.record_reader import RecordReader, in_large_tables
 from opensearch_batch.core.sharding.splits import Piece, Split
-from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 
@@ -138,9 +140,11 @@ class PiecesReader:
 
 
 class StoredSplit(msgspec.Struct, frozen=True):
-    """A split that was read: its pieces with their accounts."""
+    """A split that was read: its pieces with their accounts, the file with their rows, the prefix of dead letters."""
 
     pieces: list[tuple[Piece, PieceAccount]]
+    rows: str
+    letters: str
 
 
 class SplitFiles:
@@ -148,57 +152,60 @@ class SplitFiles:
 
     def __init__(self, objects: Objects, folder: str, number: int) -> None:
         self._objects = objects
-        self._rows = f"{folder}/read-{number:05d}.parquet"
-        self._account = JsonDocument(objects, f"{folder}/read-{number:05d}.json", StoredSplit, indent=-1)
-        self.prefix = f"{folder}/letters-{number:05d}/"
+        self._stem = f"{folder}/read-{number:05d}"
+        self._account = JsonDocument(objects, f"{self._stem}.json", StoredSplit, indent=-1)
 
-    def write(self, pieces: Split, reader: PiecesReader, dead: DeadLetters) -> None:
+    def write(self, pieces: Split, plan: PreparePlan, adapter: ServiceAdapter) -> None:
         """Read a split, and store its rows, its dead letters, and then its account."""
+        # A late attempt of a task replaces no file of another one.
+        stem = f"{self._stem}-{secrets.token_hex(4)}"
+        reading, rows, letters = SourceReading(), f"{stem}.parquet", f"{stem}/"
         file = NewParquetFile(rows_schema(), ROWS_COMPRESSION, ("routing", "version", "state"))
-        for _, table in reader.rows(pieces):
-            file.write(table.cast(rows_schema()), group_rows=PACK_ROWS)
-        file.upload(self._objects, self._rows)
-        dead.delete_uncounted_parts()
-        dead.write()
-        self._account.write(StoredSplit(reader.reading.accounts))
+        with DeadLetters(self._objects, letters) as dead:
+            tables = (table for _, table in PiecesReader(self._objects, plan, adapter, dead, reading).rows(pieces))
+            for table in in_large_tables(tables, PACK_ROWS):
+                file.write(table.cast(rows_schema()), group_rows=PACK_ROWS)
+            dead.write()
+        file.upload(self._objects, rows)
+        self._account.write(StoredSplit(reading.accounts, rows, letters))
 
     def load(self) -> StoredSplit | None:
         """Return the split, None if it was not read."""
         return self._account.read()
 
-    def rows(self, split: StoredSplit) -> Iterator[tuple[Piece, pa.Table]]:
-        """Yield the rows of the pieces that did not change, each piece at least once."""
-        pieces = [(piece, account.rows) for piece, account in split.pieces if not account.is_changed]
-        tables = self._tables([count for _, count in pieces])
-        for piece, _ in pieces:
-            for table in in_large_tables(next(tables)):
-                yield piece, table
 
-    def _tables(self, counts: Sequence[int]) -> Iterator[list[pa.Table]]:
-        """Yield the rows in parts of these lengths."""
-        import pyarrow as pa
+def _rows_of(objects: Objects, split: StoredSplit) -> Iterator[tuple[Piece, pa.Table]]:
+    """Yield the rows of the pieces that did not change, each piece at least once."""
+    pieces = [(piece, account.rows) for piece, account in split.pieces if not account.is_changed]
+    tables = _tables(objects, split, [count for _, count in pieces])
+    for piece, _ in pieces:
+        for table in in_large_tables(next(tables)):
+            yield piece, table
 
-        error = "the rows of this split are {}; clear the task read of this run"
-        file = StoredParquetFile(self._objects, self._rows, error)
-        names = rows_schema().names
-        groups, rest = iter(range(len(file.group_rows))), rows_schema().empty_table()
-        for count in counts:
-            tables, left = list[pa.Table](), count
-            while left > rest.num_rows:
-                tables.append(rest)
-                left -= rest.num_rows
-                rest = pa.table(file.read(*names, group=next(groups)), names=names)
-            yield [*tables, rest.slice(0, left)]
-            rest = rest.slice(left)
 
-    def letters(self) -> Iterator[DeadLetter]:
-        """Yield the dead letters."""
-        for part in list_parts(self._objects, self.prefix):
-            yield from read_letters(self._objects, part)
+def _tables(objects: Objects, split: StoredSplit, counts: Sequence[int]) -> Iterator[list[pa.Table]]:
+    """Yield the rows of a split in parts of these lengths."""
+    import pyarrow as pa
+
+    file = StoredParquetFile(objects, split.rows, "the rows of this split are {}; clear the task read of this run")
+    names = rows_schema().names
+    groups, rest = iter(range(len(file.group_rows))), rows_schema().empty_table()
+    for count in counts:
+        tables, left = list[pa.Table](), count
+        while left > rest.num_rows:
+            tables.append(rest)
+            left -= rest.num_rows
+            rest = pa.table(file.read(*names, group=next(groups)), names=names)
+        yield [*tables, rest.slice(0, left)]
+        rest = rest.slice(left)
 
 
 def stored_rows(
-    splits: Sequence[tuple[SplitFiles, StoredSplit]], wanted: Collection[str], reading: SourceReading, dead: DeadLetters
+    objects: Objects,
+    splits: Sequence[StoredSplit],
+    wanted: Collection[str],
+    reading: SourceReading,
+    dead: DeadLetters,
 ) -> Iterator[tuple[Piece, pa.Table]]:
     """Yield the rows of the `wanted` objects of splits that were read, with the lines of whole objects.
 
@@ -207,7 +214,7 @@ def stored_rows(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    pieces = [each for _, split in splits for each in split.pieces]
+    pieces = [each for split in splits for each in split.pieces]
     changed = {piece.item.uri for piece, account in pieces if account.is_changed}
     reading.changed |= dict.fromkeys(sorted(changed.intersection(wanted)))
     # The start of each range of an object, and the number of lines before it.
@@ -216,19 +223,20 @@ def stored_rows(
         uri = piece.item.uri
         starts.setdefault(uri, []).append(piece.start)
         lines.setdefault(uri, [0]).append(lines[uri][-1] + account.lines)
-    for files, split in splits:
+    for split in splits:
         for piece, account in split.pieces:
             uri = piece.item.uri
             if uri in wanted and uri not in changed:
                 before = lines[uri][starts[uri].index(piece.start)]
                 reading.add(msgspec.structs.replace(piece, lines_before=before), account)
-        for piece, table in files.rows(split):
+        for piece, table in _rows_of(objects, split):
             uri = piece.item.uri
             if uri in wanted and uri not in changed:
                 before = lines[uri][starts[uri].index(piece.start)]
                 line = pc.add(table["line"], pa.scalar(before, pa.uint32()))
                 yield piece, table.set_column(table.schema.get_field_index("line"), "line", line)
-        for letter in files.letters():
+        parts = list_parts(objects, split.letters)
+        for letter in chain.from_iterable(read_letters(objects, part) for part in parts):
             uri = letter.source
             if uri in changed or (uri in starts and uri not in wanted):
                 continue

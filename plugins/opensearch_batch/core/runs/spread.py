@@ -25,11 +25,10 @@ from opensearch_batch.core.ledger.parquet_files import NewParquetFile, StoredPar
 from opensearch_batch.core.runs.comparison import Compared
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun, pieces_to_stage
 from opensearch_batch.core.runs.prepare_options import PreparePlan
-from opensearch_batch.core.runs.source_reading import PiecesReader, SourceReading, SplitFiles
+from opensearch_batch.core.runs.source_reading import SplitFiles
 from opensearch_batch.core.sharding.document_ids import document_ids
 from opensearch_batch.core.sharding.splits import MAX_SPLITS, Split, grouped, split_objects
 from opensearch_batch.core.sharding.staging import PieceRecords, StagedRecords
-from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -160,22 +159,17 @@ class Spread:
     def read(self, number: int) -> None:
         """Read a split."""
         files = SplitFiles(self._objects, self._folder, number)
-        with DeadLetters(self._objects, files.prefix) as dead:
-            reader = PiecesReader(self._objects, self.plan, self._adapter, dead, SourceReading())
-            files.write(self._load_splits()[number], reader, dead)
+        files.write(self._load_splits()[number], self.plan, self._adapter)
 
     def compare(self) -> list[SplitSize]:
         """Compare the source with the ledger; return the splits to stage."""
         import numpy as np
 
-        stored = []
-        for number in range(len(self._load_splits())):
-            files = SplitFiles(self._objects, self._folder, number)
-            if (split := files.load()) is None:
+        files = [SplitFiles(self._objects, self._folder, number) for number in range(len(self._load_splits()))]
+        for number, each in enumerate(files):
+            if each.load() is None:
                 self.read(number)
-                split = files.load()
-            if split is not None:
-                stored.append((files, split))
+        stored = [split for each in files if (split := each.load()) is not None]
         found = self._preparation.comparison().run(stored)
         if found is None:
             self._comparison.write(_Comparison(None))
@@ -217,7 +211,9 @@ class Spread:
 
     def _stage(self, compared: Compared, pieces: Split, number: int) -> StagedRecords:
         records = self._read_records(self._file(compared, f"stage-{number:05d}.parquet"), pieces)
-        staged = self._preparation.stage(compared, records, suffix=f"-{number:05d}")
+        # A late attempt of a task replaces no file of another one.
+        suffix = f"-{number:05d}-{secrets.token_hex(4)}"
+        staged = self._preparation.stage(compared, records, suffix=suffix)
         self._staged(compared, number).write(staged)
         return staged
 

@@ -206,18 +206,18 @@ class RecordReader:
         return False
 
 
-def in_large_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the rows of one or more tables as one table, or as several that have `TABLE_ROWS` rows or more."""
+def in_large_tables(tables: Iterable[pa.Table], at_least: int | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of tables as one table, or as several with so many rows, by default `TABLE_ROWS`."""
     import pyarrow as pa
 
     waiting, rows, is_empty = list[pa.Table](), 0, True
     for table in tables:
         waiting.append(table)
         rows += table.num_rows
-        if rows >= TABLE_ROWS:
+        if rows >= (at_least or TABLE_ROWS):
             yield pa.concat_tables(waiting)
             waiting, rows, is_empty = [], 0, False
-    if is_empty or rows:
+    if waiting and (is_empty or rows):
         yield pa.concat_tables(waiting)
 
 
