@@ -36,7 +36,8 @@ SUMMARIES = 2 * SHOWN_RUNS
 # The first state of these that an instance of a task has is the state of the stage.
 STAGE_STATES = ("failed", "upstream_failed", "running", "deferred", "up_for_retry", "queued", "scheduled", "success")
 STAGES = (
-    *("prepare", "batch_predict", "poll", "rows", "ingest", "ingest_rows"),
+    *("prepare", "split", "read", "compare", "stage", "reserve"),
+    *("batch_predict", "poll", "rows", "ingest", "ingest_rows"),
     *("repair", "ingest_repaired", "reconcile", "publish"),
 )
 # The classes of records, each with its look.
