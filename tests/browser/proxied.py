@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from urllib.parse import urlsplit
 
 import requests
 
 from include.local_stack import processes
 from include.local_stack.airflow import Airflow
-from include.local_stack.settings import LOOPBACK, Ports, StackOptions
+from include.local_stack.settings import LOOPBACK, StackOptions
+from include.local_stack.state import StateFile
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S, eventually
 
 PATH = "/team/airflow"
@@ -32,8 +33,7 @@ def proxied(lab: Lab) -> Iterator[str]:
         port = free.getsockname()[1]
     proxy = ThreadingHTTPServer((LOOPBACK, 0), _handler(port))
     url = f"http://{LOOPBACK}:{proxy.server_port}{PATH}"
-    own = urlsplit(lab.stack.addresses.airflow).port or 0
-    ports = Ports(opensearch=1, opensearch_transport=1, s3=1, ai_services=1, egress=1, airflow=own)
+    ports = present(StateFile(lab.stack.home).read()).ports
     airflow = Airflow(StackOptions(home=lab.stack.home), ports)
     (command, *_) = airflow.commands()
     settings = {"AIRFLOW__API__BASE_URL": url, "AIRFLOW__API__PORT": str(port)}

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 SHOWN_SAMPLES = 3
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class ComparisonResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a comparison found, and what the run will commit.
 
     Args:
@@ -84,7 +84,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class ComparedSource(NamedTuple):
     """What a comparison found, with the records to stage, and the pieces that have them; samples of dead letters."""
 
-    compared: Compared
+    compared: ComparisonResult
     records: ChangedRecords
     cut: Cut
     pieces: dict[str, list[Piece]]
@@ -153,7 +153,7 @@ class Comparison:
         counts.reconcile(plan.listing.source)
         is_left = records.is_changed & (cut.numbers == NONE)
         changed = dict(zip((item.uri for item in records.objects), records.counts(), strict=True))
-        compared = Compared(
+        compared = ComparisonResult(
             counts=counts,
             claim=claim,
             version=claim.version + 1 if claim else next_version(plan.at_s, after=loaded.claim.version),

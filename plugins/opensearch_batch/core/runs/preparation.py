@@ -25,7 +25,7 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.head import RunLedger
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.runs.comparison import Compared, ComparedSource, Comparison
+from opensearch_batch.core.runs.comparison import ComparisonResult, ComparedSource, Comparison
 from opensearch_batch.core.runs.prepare_options import PrepareOptions, PreparePlan
 from opensearch_batch.core.runs.source_reading import record_reader
 from opensearch_batch.core.sharding.cut import NONE
@@ -101,14 +101,14 @@ class Preparation:
         prepared = self.finish(found.compared, found.records.keys[found.cut.payers()], [staged])
         return prepared._replace(samples=found.samples)
 
-    def stage(self, compared: Compared, pieces: Iterable[PieceRecords], *, suffix: str = "") -> StagedRecords:
+    def stage(self, compared: ComparisonResult, pieces: Iterable[PieceRecords], *, suffix: str = "") -> StagedRecords:
         """Stage the records of pieces."""
         run_key, options = self.plan.manifest.run_key, self._staging_options(compared, suffix)
         staging = Staging(self._objects, self._layout, run_key, shards=compared.shards, options=options)
         with DeadLetters(self._objects, self._layout.dead_letters(run_key, "prepare")) as dead:
             return staging.run(record_reader(self.plan, self._adapter, dead), pieces)
 
-    def finish(self, compared: Compared, keys: Keys, staged: Sequence[StagedRecords]) -> PreparedRun:
+    def finish(self, compared: ComparisonResult, keys: Keys, staged: Sequence[StagedRecords]) -> PreparedRun:
         """Reserve the `keys` to pay for, and complete the manifest.
 
         Raises:
@@ -150,7 +150,7 @@ class Preparation:
         )
         return PreparedRun(manifest, _run_ledger(compared, left), [])
 
-    def _staging_options(self, compared: Compared, suffix: str) -> StagingOptions:
+    def _staging_options(self, compared: ComparisonResult, suffix: str) -> StagingOptions:
         manifest = self.plan.manifest
         return StagingOptions(
             self._adapter.request_line(manifest.parameters, manifest.inputs),
@@ -159,7 +159,7 @@ class Preparation:
             suffix=f"-{compared.claim.version if compared.claim else 0}{suffix}",
         )
 
-    def _remarks(self, compared: Compared, *, too_few: int, others: int, has_shards: bool) -> Iterator[str]:
+    def _remarks(self, compared: ComparisonResult, *, too_few: int, others: int, has_shards: bool) -> Iterator[str]:
         """Yield remarks on the records that were not staged."""
         least, problem = self._limits.min_records, self.plan.options.realtime.problem
         problem = problem and f", and fewer cannot be predicted in real time: {problem}"
@@ -196,7 +196,7 @@ def pieces_to_stage(found: ComparedSource) -> Iterator[PieceRecords]:
                 yield PieceRecords(piece, records.lines[at], records.keys[at], cut.numbers[at], cut.pays[at])
 
 
-def _run_ledger(compared: Compared, left: Sequence[tuple[str, int]]) -> RunLedger:
+def _run_ledger(compared: ComparisonResult, left: Sequence[tuple[str, int]]) -> RunLedger:
     """Return what the run will commit. Objects are unread if none of their new and changed records is staged."""
     if compared.claim is None:
         return RunLedger(removed=compared.removed)

@@ -22,7 +22,7 @@ from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.key_index import column_keys
 from opensearch_batch.core.ledger.parquet_files import NewParquetFile, StoredParquetFile
-from opensearch_batch.core.runs.comparison import Compared
+from opensearch_batch.core.runs.comparison import ComparisonResult
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun, pieces_to_stage
 from opensearch_batch.core.runs.prepare_options import PreparePlan
 from opensearch_batch.core.runs.source_reading import SplitFiles
@@ -87,7 +87,7 @@ class _Splits(msgspec.Struct, frozen=True):
 class _Comparison(msgspec.Struct, frozen=True):
     """What was found, None if nothing changed; and the pieces to stage."""
 
-    compared: Compared | None
+    compared: ComparisonResult | None
     splits: list[Split] = []
 
 
@@ -209,7 +209,7 @@ class Spread:
         keys = np.load(io.BytesIO(stored.content), allow_pickle=False)
         return self._preparation.finish(compared, keys, staged)
 
-    def _stage(self, compared: Compared, pieces: Split, number: int) -> StagedRecords:
+    def _stage(self, compared: ComparisonResult, pieces: Split, number: int) -> StagedRecords:
         records = self._read_records(self._file(compared, f"stage-{number:05d}.parquet"), pieces)
         # A late attempt of a task replaces no file of another one.
         suffix = f"-{number:05d}-{secrets.token_hex(4)}"
@@ -225,10 +225,10 @@ class Spread:
         absent = FatalError(f"{self._comparison.uri}: missing, because compare has not ended; {_REMEDY}")
         return self._comparison.require(absent)
 
-    def _staged(self, compared: Compared, number: int) -> JsonDocument[StagedRecords]:
+    def _staged(self, compared: ComparisonResult, number: int) -> JsonDocument[StagedRecords]:
         return JsonDocument(self._objects, self._file(compared, f"staged-{number:05d}.json"), StagedRecords, indent=-1)
 
-    def _file(self, compared: Compared, name: str) -> str:
+    def _file(self, compared: ComparisonResult, name: str) -> str:
         """Return the location of a file of one attempt to compare."""
         return f"{self._folder}/{compared.attempt}/{name}"
 
