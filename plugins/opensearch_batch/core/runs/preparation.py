@@ -25,7 +25,7 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
 from opensearch_batch.core.ledger.head import RunLedger
 from opensearch_batch.core.ledger.predictions import PredictionStore
-from opensearch_batch.core.runs.comparison import ComparisonResult, ComparedSource, Comparison
+from opensearch_batch.core.runs.comparison import ComparedSource, Comparison, ComparisonResult
 from opensearch_batch.core.runs.prepare_options import PrepareOptions, PreparePlan
 from opensearch_batch.core.runs.source_reading import record_reader
 from opensearch_batch.core.sharding.cut import NONE
