@@ -111,7 +111,12 @@ class OwnPipelines:
 
     def write(self, name: str, spec: Mapping[str, Any]) -> None:
         """Write a pipeline's file."""
-        (self.folder / "pipelines" / f"{name}.yaml").write_text(yaml.safe_dump(dict(spec), sort_keys=False))
+        self.write_all({name: spec})
+
+    def write_all(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the files of pipelines."""
+        for name, spec in specs.items():
+            (self.folder / "pipelines" / f"{name}.yaml").write_text(yaml.safe_dump(dict(spec), sort_keys=False))
         self.lab.stack.deploy()
 
     def add(self, **parts: Any) -> str:
