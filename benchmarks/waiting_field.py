@@ -123,7 +123,7 @@ class Field:
         parent = state.processes["airflow-triggerer"] if state else None
         # The parent only starts the triggerer again.
         found = [each for each in processes.members_of_session(parent) if each != parent] if parent else []
-        usage = [_usage(process.pid) for process in found]
+        usage = [usage(process.pid) for process in found]
         log = self.stack.home / "logs" / "egress.log"
         counts = self.proxy.counts
         return Used(
@@ -215,7 +215,7 @@ def _connector(stack: Stack) -> dict[str, Any]:
     return fill({**body, "credential": {}}, values, "connector") | {"credential": credential}
 
 
-def _usage(pid: int) -> tuple[float, float]:
+def usage(pid: int) -> tuple[float, float]:
     """Return resident memory in MiB and processor seconds of a process; nothing of one that is gone."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

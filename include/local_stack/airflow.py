@@ -184,12 +184,13 @@ class Airflow:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": own.api_secret_key,
             "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             # A worker or a scheduler that died is noticed within a minute, not after five.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            # Parsing takes a seventh of two cores at an interval of 10 s. A file that is modified is parsed at once.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             # The default, and two that only tests name.
             "AIRFLOW__OPENSEARCH_BATCH__REQUEST_CONNECTIONS": (
                 "opensearch_default, aws_default, openai_default, openai_of_the_test, nowhere"

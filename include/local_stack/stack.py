@@ -22,6 +22,7 @@ from include.local_stack.machines import deploy_to_all
 from include.local_stack.services import LISTENERS, Services, processes_of
 from include.local_stack.settings import (
     NODE_COUNTS,
+    REPOSITORY,
     Addresses,
     StackError,
     StackOptions,
@@ -114,7 +115,8 @@ class Stack(msgspec.Struct, frozen=True):
 
     def airflow_api(self) -> AirflowAPI:
         """Return a client for Airflow's REST API, authenticated as admin."""
-        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password())
+        folders = (REPOSITORY / "dags", self.home / "airflow" / "dags")
+        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password(), dag_folders=folders)
 
 
 def down(home: Path, *, say: Say = say_on_stdout) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from redis import Redis
 
 from include.local_stack.airflow import Airflow, connections
@@ -56,17 +57,18 @@ class CeleryStack(RunningStack):
     def _provide_pipelines(self) -> list[str]:
         """Write the pipelines; each has an index of its own, but the first ones share one in pairs."""
         names = [self.pipelines.new_name() for _ in range(PIPELINES)]
-        specs = {}
+        texts = {}
         for number, name in enumerate(names):
             shared = names[number - number % 2] if number < 2 * PAIRS else name
             self.index_of[name] = shared.replace("_", "-")
-            specs[name] = self.pipelines.spec(
+            spec = self.pipelines.spec(
                 name,
                 shard={"max_records": 100},
                 ingest={"index": self.index_of[name], "max_body_bytes": 60_000, "max_in_flight": 2},
                 connections={"opensearch": NODE_CONN, "aws": S3_CONN},
             )
-        self.pipelines.write_all(specs)
+            texts[name] = yaml.safe_dump(spec, sort_keys=False)
+        self.pipelines.write_texts(texts)
         for name in names:
             self.airflow.wait_for_dag(name)
         return names
