@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from benchmarks.node import VERSION
 from benchmarks.report import Case, Outcome
@@ -114,11 +115,13 @@ def _sampled(stack: Stack) -> Iterator[Used]:
     state = StateFile(stack.home).read()
     if state is None:
         raise RuntimeError(f"{stack.home}: the stack left no state")
-    scheduler = state.processes["airflow-scheduler"]
+    parent = state.processes["airflow-scheduler"]
+    # The parent only starts the scheduler again.
+    (scheduler,) = psutil.Process(parent.pid).children()
 
     def look() -> None:
         while not ended.wait(SAMPLE_EVERY_S):
-            for process in processes.members_of_session(scheduler):
+            for process in processes.members_of_session(parent):
                 rss_mb, cpu_s[process.pid] = usage(process.pid)
                 if process.pid == scheduler.pid:
                     used.rss_mb = max(used.rss_mb, rss_mb)

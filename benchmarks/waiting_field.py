@@ -124,13 +124,13 @@ class Field:
         parent = state.processes["airflow-triggerer"] if state else None
         # The parent only starts the triggerer again.
         found = [each for each in processes.members_of_session(parent) if each != parent] if parent else []
-        usage = [usage(process.pid) for process in found]
+        usages = [usage(process.pid) for process in found]
         log = self.stack.home / "logs" / "egress.log"
         counts = self.proxy.counts
         return Used(
             time.time(),
-            sum(rss for rss, _ in usage),
-            sum(cpu for _, cpu in usage),
+            sum(rss for rss, _ in usages),
+            sum(cpu for _, cpu in usages),
             counts["polls"],
             # The node makes a connection for each call.
             log.read_bytes().count(b"CONNECT api.sagemaker"),

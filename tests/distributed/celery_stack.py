@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from redis import Redis
 
 from include.local_stack.airflow import Airflow, connections
+from include.local_stack.processes import RunningProcess, start_time
 from include.local_stack.stack import StackOptions
 from tests.distributed.running_stack import RunningStack
 from tests.end_to_end.own_pipelines import OwnPipelines
@@ -55,16 +57,18 @@ class CeleryStack(RunningStack):
     def _provide_pipelines(self) -> list[str]:
         """Write the pipelines; each has an index of its own, but the first ones share one in pairs."""
         names = [self.pipelines.new_name() for _ in range(PIPELINES)]
+        texts = {}
         for number, name in enumerate(names):
             shared = names[number - number % 2] if number < 2 * PAIRS else name
             self.index_of[name] = shared.replace("_", "-")
-            ingest = {"index": self.index_of[name], "max_body_bytes": 60_000, "max_in_flight": 2}
-            parts = {
-                "shard": {"max_records": 100},
-                "ingest": ingest,
-                "connections": {"opensearch": NODE_CONN, "aws": S3_CONN},
-            }
-            self.pipelines.write(name, self.pipelines.spec(name, **parts))
+            spec = self.pipelines.spec(
+                name,
+                shard={"max_records": 100},
+                ingest={"index": self.index_of[name], "max_body_bytes": 60_000, "max_in_flight": 2},
+                connections={"opensearch": NODE_CONN, "aws": S3_CONN},
+            )
+            texts[name] = yaml.safe_dump(spec, sort_keys=False)
+        self.pipelines.write_texts(texts)
         for name in names:
             self.airflow.wait_for_dag(name)
         return names
@@ -78,14 +82,16 @@ class CeleryStack(RunningStack):
         """Return a pipeline that has not run yet."""
         return self._names.pop()
 
-    def sender(self, exchange: Exchange) -> str:
-        """Return the process of the stack that has sent a request to a proxy."""
+    def sender(self, exchange: Exchange) -> tuple[str, RunningProcess]:
+        """Return the process of the stack that has sent a request to a proxy, and which of its programs."""
         port = exchange.client_port
-        pid = next(
-            each.pid for each in psutil.net_connections("tcp4") if each.laddr.port == port and each.pid != os.getpid()
+        connections = psutil.net_connections("tcp4")
+        pid = int(
+            next(each.pid for each in connections if each.laddr.port == port and each.pid not in (None, os.getpid()))
         )
-        session = os.getsid(present(pid))
-        return next(name for name, process in self.state.processes.items() if process.pid == session)
+        session = os.getsid(pid)
+        name = next(name for name, process in self.state.processes.items() if process.pid == session)
+        return name, RunningProcess(pid=pid, started=start_time(pid) or "")
 
     def kills_sender(self, killed: list[str], *, after: bool) -> Fault:
         """Kill the worker that sends a request, before the server has handled it, or after that; add it to `killed`."""
@@ -93,7 +99,7 @@ class CeleryStack(RunningStack):
         def fault(exchange: Exchange) -> None:
             if after:
                 exchange.forward()
-            killed.append(self.sender(exchange))
+            killed.append(self.sender(exchange)[0])
             self.kill(killed[-1])
             exchange.reset()
 

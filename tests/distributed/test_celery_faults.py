@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from include.local_stack.processes import RunningProcess, is_alive
 from include.local_stack.settings import REPOSITORY
 from tests.distributed.celery_stack import CeleryStack
 from tests.distributed.trial import RECORDS, Trial
@@ -69,8 +70,7 @@ def test_a_worker_is_killed_in_each_stage(stack: CeleryStack, stage: str) -> Non
     trial.start()
     outcome = trial.end(repaired=10 if stage == "repair" else 0)
     assert killed[0] in {"airflow-worker-1", "airflow-worker-2"}
-    assert outcome.retries == 1
-    stack.wait_until_healthy()
+    assert outcome.retries >= 1
 
 
 def test_the_triggerer_that_waits_is_killed(stack: CeleryStack) -> None:
@@ -173,22 +173,20 @@ def test_redis_is_away_when_a_task_ends(stack: CeleryStack) -> None:
 def test_a_worker_that_was_stopped_goes_on(stack: CeleryStack) -> None:
     """Another attempt has done its work; what it still writes changes nothing."""
     trial = Trial(stack, "SIGSTOP of the worker in `ingest` for 120 s")
-    stopped: list[str] = []
+    stopped: list[tuple[str, RunningProcess]] = []
 
     def stop(exchange: Exchange) -> None:
         stopped.append(stack.sender(exchange))
-        stack.signal(stopped[0], signal.SIGSTOP)
+        stack.signal(stopped[0][0], signal.SIGSTOP)
         passes(exchange)
 
     stack.node.on(BULK, 8, stop)
     trial.start()
-    eventually(lambda: stopped, "the worker")
+    ((name, attempt),) = eventually(lambda: stopped, "the worker")
     time.sleep(120)
-    stack.signal(stopped[0], signal.SIGCONT)
-    stack.wait_until_healthy()
-    # The attempt that was stopped has ended by now: nothing of the worker is left but its own processes.
-    outcome = trial.end()
-    assert outcome.retries == 1
+    stack.signal(name, signal.SIGCONT)
+    eventually(lambda: not is_alive(attempt), "the end of the attempt that was stopped")
+    assert trial.end().retries >= 1
 
 
 def test_two_workers_write_one_index_while_the_node_restarts(stack: CeleryStack) -> None:

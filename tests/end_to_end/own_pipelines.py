@@ -117,9 +117,14 @@ class OwnPipelines:
 
     def write_text(self, name: str, text: str) -> None:
         """Write the text of a pipeline's file."""
-        (self.folder / "pipelines" / f"{name}.yaml").write_text(text)
-        parse_again([self.lab.stack.home / "airflow" / "dags"])
+        self.write_texts({name: text})
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write the texts of the files of pipelines."""
+        for name, text in texts.items():
+            (self.folder / "pipelines" / f"{name}.yaml").write_text(text)
         self.lab.stack.deploy()
+        parse_again([self.lab.stack.home / "airflow" / "dags"])
 
     def add(self, **parts: Any) -> str:
         """Write a pipeline with a name of its own and wait until Airflow has it; return its name."""
