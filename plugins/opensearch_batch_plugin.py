@@ -22,11 +22,11 @@ class _AppsOfApiServer:
 
 
 def _views() -> list[dict[str, Any]]:
-    """Return the pages that Airflow's UI shows: one in its navigation, and a tab of each DAG and of each run."""
+    """Return the pages that Airflow's UI shows: one in its navigation, and a tab of each DAG, run and task instance."""
     # Behind a proxy, all addresses have the path of Airflow's own.
     root = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + "/opensearch-batch"
     run = f"{root}/pipelines/{{DAG_ID}}/runs/{{RUN_ID}}"
-    hrefs = {"nav": f"{root}/", "dag": f"{root}/pipelines/{{DAG_ID}}", "dag_run": run}
+    hrefs = {"nav": f"{root}/", "dag": f"{root}/pipelines/{{DAG_ID}}", "dag_run": run, "task_instance": run}
     return [
         {
             "name": "Pipelines" if destination == "nav" else "Pipeline",

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from opensearch_batch.cli import main, status
+from opensearch_batch.core.runs.request_runs import account_for_request, announce_request
+from opensearch_batch.core.storage.layout import DEFAULT_WORK_PREFIX, Layout
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.identity import run_key
 from tests.command_line import ROOT
 from tests.core.aws import aws
@@ -117,6 +120,25 @@ def test_runs_are_listed(cli: Cli, watched: Watched) -> None:
     assert re.search(r"p manual run2 \S+ \S+ not ended 1 1 0 0 1 0", words(text))
     assert re.search(r"p manual run1 \S+ \S+ [\w .]+ 7 6 0 0 6 5 0 2", words(text))
     assert len(shown(cli("runs", FOLDER, "--limit", "1", "--json"))["runs"]) == 1
+
+
+def test_the_runs_of_requests_are_listed_with_those_of_all_pipelines(
+    cli: Cli, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the work prefixes of the pipelines; they are shown by the name of their DAG."""
+    monkeypatch.chdir(ROOT)
+    layout = Layout(DEFAULT_WORK_PREFIX, "batch_ingestion")
+    manifest = announce_request(
+        watched.store, layout, run_key("batch_ingestion", "r"), run_id="r", sources=["s3://d/"], index="i",
+        progress="s3://opensearch-batch/progress.json", now=time.time(),
+    )  # fmt: skip
+    report = IngestReport("i", "DONE", IngestCounts(read=5, indexed=3, joined=2))
+    account_for_request(watched.store, layout, manifest, report, now=time.time())
+    (listed,) = shown(cli("runs", "--json"))["runs"]
+    assert (listed["pipeline"], listed["run_id"], listed["counts"]["indexed"]) == ("batch_ingestion", "r", 3)
+    code, text = cli("status", "batch_ingestion", "r")
+    assert code == 0
+    assert "5 read = 3 indexed + 2 joined" in words(text)
 
 
 def test_a_run_is_shown_while_it_runs_and_when_it_has_ended(cli: Cli, watched: Watched) -> None:

@@ -10,11 +10,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.local_stack.s3_server import s3_server
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.progress import counts_in_progress
+from opensearch_batch.core.runs.run_lists import recent_runs
+from opensearch_batch.core.storage.cached_reads import CachedReader
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.hooks.connections import run_conn_id
 from opensearch_batch.operators.batch_ingestion import OpenSearchBatchIngestionOperator
@@ -50,19 +54,25 @@ class Task:
             "data_source": {"type": "s3", "source": [source]},
         }
         self._name = name
+        # The ids of the tasks of its DAG.
+        self.tasks = ["t"]
         # The buckets are those of other tests, too.
         self.work_prefix = f"s3://work/{name}"
 
     def execute(self, run_id: str = RUN, *, source_conn_id: str | None = None) -> dict[str, Any]:
         """Run the task."""
-        operator = OpenSearchBatchIngestionOperator(
-            task_id="t",
-            request=self.request,
-            work_prefix=self.work_prefix,
-            opensearch_conn_id=f"opensearch_{self._name}",
-            aws_conn_id=f"aws_{self._name}",
-            source_conn_id=source_conn_id,
-        )
+        with DAG("batch_ingestion", schedule=None):
+            operator, *_ = [
+                OpenSearchBatchIngestionOperator(
+                    task_id=task_id,
+                    request=self.request,
+                    work_prefix=self.work_prefix,
+                    opensearch_conn_id=f"opensearch_{self._name}",
+                    aws_conn_id=f"aws_{self._name}",
+                    source_conn_id=source_conn_id,
+                )
+                for task_id in self.tasks
+            ]
         ti = SimpleNamespace(
             xcom_push=lambda key, value: self.pushed.update({key: value}), task_id="t", map_index=-1, max_tries=0
         )
@@ -190,3 +200,17 @@ def test_why_a_task_failed_is_pushed(task: Task) -> None:
         task.execute(source_conn_id=run_conn_id("batch_ingestion", RUN))
     assert len(task.pushed["error"]) == 2000
     assert "s3://documents/kkk" in task.pushed["error"]
+
+
+def test_a_run_is_in_the_list_of_runs_unless_its_dag_has_other_tasks(task: Task, client: Any) -> None:
+    """The files of a run are those of its DAG, so another task's would be taken for these."""
+    layout = Layout(task.work_prefix, "batch_ingestion")
+    task.tasks = ["t", "another"]
+    task.execute("with-others")
+    assert recent_runs(CachedReader(S3Objects(client)), layout) == []
+    task.tasks = ["t"]
+    task.execute()
+    (listed,) = recent_runs(CachedReader(S3Objects(client)), layout)
+    assert (listed.run_id, listed.index, listed.source) == (RUN, "i", "s3://documents/rows.jsonl")
+    assert listed.counts is not None
+    assert (listed.counts.read, listed.counts.unchanged) == (2, 2)

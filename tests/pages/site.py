@@ -11,8 +11,10 @@ from airflow.api_fastapi.app import get_auth_manager, init_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.auth.middlewares.refresh_token import JWTRefreshMiddleware
 from airflow.models.dagrun import DagRun
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState
+from airflow.utils.state import DagRunState, TaskInstanceState
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
@@ -98,6 +100,19 @@ def store_run(run_id: str, state: str = "success", *, dag_id: str = DAG_ID, minu
         run.state = DagRunState(state)
         run.start_date, run.end_date = began_at, began_at + timedelta(seconds=30)
         session.add(run)
+
+
+def store_tasks(run_id: str, *, dag_id: str = DAG_ID, **map_indexes: list[int]) -> None:
+    """Store the instances of tasks of a run by their map indexes, all of which succeeded."""
+    with create_session() as session:
+        dag = SerializedDagModel.get(dag_id, session=session)
+        assert dag is not None
+        for task_id, indexes in map_indexes.items():
+            task = dag.dag.get_task(task_id)
+            for index in indexes:
+                ti = TaskInstance(task, dag_version_id=dag.dag_version_id, run_id=run_id, map_index=index)
+                ti.state = TaskInstanceState.SUCCESS
+                session.add(ti)
 
 
 def forget_runs() -> None:

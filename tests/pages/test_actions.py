@@ -144,6 +144,24 @@ def test_a_job_in_flight_is_cancelled_at_ml_commons(
     assert "is being cancelled" in user.http.get(response.headers["Location"]).text
 
 
+def test_the_jobs_of_all_pipelines_are_those_that_a_user_may_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch, node: Scripted
+) -> None:
+    """Each with the button of its own pipeline; a pipeline without jobs is left out."""
+    job = RunningJob(site, monkeypatch, node).shard.job
+    store_run("other", "running", dag_id="passages_daily")
+    page = Browser(site, "user").page("/jobs")
+    assert page.count("task-1") == 1
+    assert f'action="/opensearch-batch/pipelines/{DAG_ID}/jobs/cancel"' in page
+    assert f'name="job" value="{job}"' in page
+    assert "passages_daily" not in page
+    assert "Cancel the job" not in Browser(site, "viewer").page("/jobs")
+    assert "No job of a pipeline that you may read is in flight." in Browser(site, "neighbour").page("/jobs")
+    with create_session() as session:
+        session.execute(update(DagRun).where(DagRun.run_id == "r1").values(state="failed"))
+    assert "task-1" in Browser(site, "user").page("/jobs")
+
+
 MAPPINGS = {"properties": {"text": {"type": "text"}, "v": {"type": "knn_vector", "dimension": 2}}}
 INDEX = {"books": {"settings": {"index": {"uuid": "u"}}, "mappings": MAPPINGS}}
 

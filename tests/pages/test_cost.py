@@ -12,7 +12,7 @@ from airflow import settings
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.run_summary import RunSummary, record_start, summary_uri
@@ -111,9 +111,23 @@ def queries(at_most: int) -> Iterator[None]:
 
 
 def test_the_list_of_pipelines(browser: Browser, store: CountedObjects) -> None:
-    """One listing a pipeline, and its newest summary."""
-    with store.expect(LIST=6, GET=1), queries(at_most=25):
+    """One listing a pipeline, also of the requests, and its newest summary."""
+    with store.expect(LIST=7, GET=1), queries(at_most=20):
         browser.page()
+
+
+def test_the_jobs_of_all_pipelines(browser: Browser, store: CountedObjects) -> None:
+    """Pipelines whose newest run succeeded are not asked; the others share the reads of a page."""
+    with store.expect(), queries(at_most=15):
+        assert "is in flight" in browser.page("/jobs")
+    with create_session() as session:
+        session.execute(update(DagRun).where(DagRun.run_id == name_of(17)).values(state=DagRunState.RUNNING))
+    with queries(at_most=10):
+        store.requests.clear()
+        browser.page("/jobs")
+    # Slots and summaries are listed, the summaries read, and the manifest of the one run that has not ended.
+    assert store.requests["LIST"] == 2
+    assert store.requests["GET"] <= 50 + 1 + 100
 
 
 def test_a_pipeline_with_a_long_history(browser: Browser, store: CountedObjects) -> None:

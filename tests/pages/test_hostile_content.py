@@ -32,7 +32,7 @@ class Markup(HTMLParser):
         if tag == "script":
             assert (values["src"] or "").startswith(f"{PREFIX}/static/")
         if tag == "a":
-            assert (values["href"] or "").startswith(("/opensearch-batch/", "#"))
+            assert (values["href"] or "").startswith(("/opensearch-batch/", "/dags/", "#"))
 
 
 def check(page: str) -> None:

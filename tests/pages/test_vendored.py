@@ -14,7 +14,7 @@ SHA256 = {
     "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
     "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
 }
-OWN = {"charts.js", "icon.svg", "page.css", "theme.js"}
+OWN = {"airflow.js", "charts.js", "icon.svg", "page.css", "theme.js"}
 
 
 def test_vendored_files_are_those_of_their_packages() -> None:

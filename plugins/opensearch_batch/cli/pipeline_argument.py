@@ -9,13 +9,16 @@ import typer
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
-from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.layout import DEFAULT_WORK_PREFIX, Layout
 from opensearch_batch.services.registry import adapter_of
 
 FOLDER = Path("include/pipelines")
 PipelineArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")]
+# The DAG that runs `_batch_ingestion` requests.
+REQUESTS = "batch_ingestion"
 _LOCATION = (
-    f"Pipeline file, or its name in {FOLDER}/, or the folder of a pipeline in its work prefix, s3://bucket/prefix/name."
+    f"Pipeline file, or its name in {FOLDER}/, or the folder of a pipeline in its work prefix, s3://bucket/prefix/name,"
+    f" or {REQUESTS} for the requests in {DEFAULT_WORK_PREFIX}."
 )
 LayoutArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help=_LOCATION)]
 LayoutsArgument = Annotated[
@@ -29,6 +32,8 @@ def layout_of(pipeline: str) -> Layout:
     if "://" in pipeline:
         work_prefix, _, name = pipeline.rstrip("/").rpartition("/")
         return Layout(work_prefix, name)
+    if pipeline == REQUESTS:
+        return Layout(DEFAULT_WORK_PREFIX, REQUESTS)
     file = pipeline_file(pipeline)
     return Layout(file.spec.work_prefix, file.name)
 

@@ -20,7 +20,7 @@ _RUN_COUNTS = ("read", "new", "changed", "removed", "paid", "indexed", "deleted"
 # Counts of an account that are part of the sum of what was read.
 _VERDICTS = (
     "indexed", "unchanged", "duplicates", "tombstones", "superseded", "filtered", "unrouted", "dropped",
-    "dead_letters", "waiting",
+    "dead_letters", "waiting", "joined",
 )  # fmt: skip
 
 
@@ -88,7 +88,8 @@ def _run_parts(details: RunDetails, now: float) -> Iterator[RenderableType]:
         yield f"began {local_time(run.started_at)}, not ended{alive}"
     else:
         yield f"began {local_time(run.started_at)}, ended after {duration(run.ended_at - run.started_at)}"
-    yield " -> ".join(map(_stage, details.stages))
+    if details.stages:
+        yield " -> ".join(map(_stage, details.stages))
     if not run.is_scan:
         classes = ", ".join(f"{getattr(prepared, name):,} {name.replace('_', ' ')}" for name in CLASSES)
         yield f"{classes}; {prepared.removed:,} of {prepared.before:,} documents removed; {prepared.paid:,} paid"

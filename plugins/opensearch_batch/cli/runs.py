@@ -1,4 +1,4 @@
-"""runs: lists the newest runs of a pipeline, or of all pipelines."""
+"""runs: lists the newest runs of a pipeline, or of all pipelines and of the requests in their work prefixes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
 from opensearch_batch.cli.command import Account
-from opensearch_batch.cli.pipeline_argument import LayoutsArgument, layouts_of
+from opensearch_batch.cli.pipeline_argument import REQUESTS, LayoutsArgument, layouts_of
 from opensearch_batch.cli.run_tables import runs_table
 from opensearch_batch.core.runs.run_lists import SHOWN_RUNS, recent_runs
 from opensearch_batch.core.runs.run_summary import RunSummary
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import DONE
 
 
@@ -45,6 +46,8 @@ class Runs(ClientCommand[RunsAccount]):
 
     def execute(self) -> None:
         layouts, remarks = layouts_of(self._pipeline)
+        if self._pipeline is None:
+            layouts += [Layout(root, REQUESTS) for root in sorted({layout.root for layout in layouts})]
         reader = self._reader()
         runs = [run for layout in layouts for run in recent_runs(reader, layout, limit=self._limit)]
         runs.sort(key=lambda run: -run.started_at)

@@ -1,7 +1,8 @@
 """What pages need to know of a pipeline, from its DAG as Airflow stores it. So no DAG file is read in the api-server.
 
 A pipeline's `prepare` has the settings as templated fields, which Airflow stores with the DAG. Of a Data Prepper
-pipeline it has only the file, which is read where the settings are needed.
+pipeline it has only the file, which is read where the settings are needed. A DAG of `_batch_ingestion` requests has no
+settings but the work prefix, and each of its runs may have its own.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.core.storage.layout import DEFAULT_WORK_PREFIX, Layout
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, configured_work_prefix
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.pipeline_files import local_file
 
@@ -21,7 +22,11 @@ _PIPELINE_FIELDS, _SCAN_FIELDS = {"work_prefix", "service", "index"}, {"file", "
 
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one pipeline; `index` is empty for a Data Prepper pipeline, which may have several."""
+    """The settings of one pipeline.
+
+    `index` is empty for a Data Prepper pipeline, which may have several, and for a DAG of requests (`is_request`), each
+    of whose runs has its own.
+    """
 
     dag_id: str
     work_prefix: str
@@ -29,6 +34,7 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
     index: str = ""
     source: str = ""
     is_scan: bool = False
+    is_request: bool = False
     shares_predictions: bool = False
     opensearch_conn_id: str = OPENSEARCH_CONN_ID
     aws_conn_id: str = AWS_CONN_ID
@@ -39,9 +45,22 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The paths of the pipeline's files."""
         return Layout(self.work_prefix, self.dag_id)
 
+    def of_run(self, run_conf: Mapping[str, Any]) -> PipelineSettings:
+        """Return the settings of a run with this conf, which a DAG of requests has by run.
+
+        The files are read with the same connection, because whoever starts a run chooses those in its conf.
+        """
+        prefix = run_conf.get("work_prefix")
+        conn_id = run_conf.get("opensearch_conn_id")
+        return msgspec.structs.replace(
+            self,
+            work_prefix=prefix if isinstance(prefix, str) and prefix.startswith("s3://") else self.work_prefix,
+            opensearch_conn_id=conn_id if isinstance(conn_id, str) else self.opensearch_conn_id,
+        )
+
 
 def settings_of(dag_id: str, tasks: list[Mapping[str, Any]]) -> PipelineSettings | None:
-    """Return the settings of a DAG, given its stored tasks; None if it is no pipeline.
+    """Return the settings of a DAG, given its stored tasks; None if it is neither a pipeline nor runs requests.
 
     Raises:
         ConfigError: the Data Prepper file cannot be read here, or is invalid.
@@ -53,6 +72,12 @@ def settings_of(dag_id: str, tasks: list[Mapping[str, Any]]) -> PipelineSettings
             return _of_prepare(dag_id, task)
         if task.keys() >= _SCAN_FIELDS:
             return _of_file(dag_id, str(task["file"]), str(task["pipeline"]))
+    if len(tasks) == 1 and str(tasks[0].get("task_type", "")).endswith("BatchIngestionOperator"):
+        prefix = str(tasks[0].get("work_prefix") or "")
+        default = configured_work_prefix() or DEFAULT_WORK_PREFIX
+        return PipelineSettings(
+            dag_id=dag_id, work_prefix=prefix if prefix.startswith("s3://") else default, is_request=True
+        )
     return None
 
 

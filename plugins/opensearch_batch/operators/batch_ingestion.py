@@ -9,6 +9,7 @@ reads the sources; everything that this package stores is read and written with 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request, refuse_local_files
 from opensearch_batch.core.ingest.progress import progress_location
 from opensearch_batch.core.ingest.request_ingest import ingest_prefix, run_batch_ingestion
+from opensearch_batch.core.runs.request_runs import account_for_request, announce_request
+from opensearch_batch.core.runs.run_summary import RunManifest
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.dead_letters import refuse_dead_letters
@@ -146,6 +149,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         work_prefix = f"{layout.root}/{layout.pipeline}/ingested"
         location = progress_location(ingest_prefix(batch, work_prefix))
         context["ti"].xcom_push(key=PROGRESS, value=location)
+        manifest = self._announce(batch, store, layout, context, location)
         report = run_batch_ingestion(
             batch,
             store,
@@ -157,6 +161,8 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         )
         uri = _report_uri(layout, context)
         save(store, uri, report)
+        if manifest is not None:
+            account_for_request(store, layout, manifest, report, now=time.time())
         for remark in report.remarks:
             self.log.warning(remark)
         xcom = report_xcom(report, uri)
@@ -167,6 +173,24 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
             store, counts.dead_letters, read=counts.read, max_share=max_share, locations=[report.dead_letters]
         )
         return xcom
+
+    def _announce(
+        self, batch: BatchIngestion, store: Stores, layout: Layout, context: Context, progress: str
+    ) -> RunManifest | None:
+        """Begin the run in lists of runs, unless the DAG has other tasks, whose run this would hide."""
+        dag, run, map_index = self.get_dag(), context["dag_run"], context["ti"].map_index
+        if dag is None or list(dag.task_ids) != [self.task_id] or map_index not in (None, -1):
+            return None
+        return announce_request(
+            store,
+            layout,
+            run_key_of(context),
+            run_id=run.run_id,
+            sources=batch.sources,
+            index=batch.ingest.index,
+            progress=progress,
+            now=time.time(),
+        )
 
 
 def _progress_logger(log: Logger) -> Callable[[IngestCounts, int], None]:

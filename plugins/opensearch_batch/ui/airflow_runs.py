@@ -15,6 +15,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState, State
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -61,6 +62,13 @@ class AirflowRun(msgspec.Struct, frozen=True):
             return None
         until = self.ended_at if self.has_ended and self.ended_at else datetime.now(UTC)
         return (until - self.started_at).total_seconds()
+
+
+class TaskInstances(msgspec.Struct, frozen=True):
+    """How many instances of a task of a run have which state, and whether the task is mapped."""
+
+    states: Counter[str] = msgspec.field(default_factory=Counter)
+    is_mapped: bool = False
 
 
 _RUN = DagRun.id, DagRun.run_id, DagRun.state, DagRun.run_type, DagRun.queued_at, DagRun.start_date, DagRun.end_date
@@ -116,18 +124,40 @@ class AirflowDatabase:
             row = session.execute(query).one_or_none()
         return None if row is None else AirflowRun(*row)
 
-    def task_states(self, dag_id: str, run_id: str) -> dict[str, Counter[str]]:
-        """Return how many instances of each task of a run have which state."""
+    def conf_of_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return the conf of a run, empty if it has none."""
+        query = select(DagRun.conf).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        with create_session(scoped=False) as session:
+            found = session.scalar(query)
+        return found if isinstance(found, dict) else {}
+
+    def busy(self, dag_ids: Sequence[str]) -> list[str]:
+        """Return those of some DAGs that may have a job in flight, in the order of their names.
+
+        They have a run that has not ended, or their newest run failed.
+        """
+        own = DagRun.dag_id == DagModel.dag_id
+        unfinished = select(DagRun.id).where(own, DagRun.state.in_(State.unfinished_dr_states)).limit(1)
+        newest = select(DagRun.state).where(own).order_by(DagRun.id.desc()).limit(1)
+        is_busy = unfinished.exists() | (newest.scalar_subquery() == DagRunState.FAILED)
+        query = select(DagModel.dag_id).where(DagModel.dag_id.in_(dag_ids), is_busy).order_by(DagModel.dag_id)
+        with create_session(scoped=False) as session:
+            return list(session.scalars(query))
+
+    def task_instances(self, dag_id: str, run_id: str) -> dict[str, TaskInstances]:
+        """Return the instances of a run by task."""
         query = (
-            select(TaskInstance.task_id, TaskInstance.state, func.count())
+            select(TaskInstance.task_id, TaskInstance.state, func.count(), func.max(TaskInstance.map_index))
             .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
             .group_by(TaskInstance.task_id, TaskInstance.state)
         )
-        states: dict[str, Counter[str]] = {}
+        found: dict[str, TaskInstances] = {}
         with create_session(scoped=False) as session:
-            for task_id, state, count in session.execute(query):
-                states.setdefault(task_id, Counter())[str(state or "none")] += count
-        return states
+            for task_id, state, count, map_index in session.execute(query):
+                before = found.get(task_id, TaskInstances())
+                states = before.states + Counter({str(state or "none"): count})
+                found[task_id] = TaskInstances(states, before.is_mapped or map_index >= 0)
+        return found
 
     def _settings_of(self, session: Session, dag_ids: Sequence[str]) -> dict[str, PipelineSettings | str | None]:
         newest = (

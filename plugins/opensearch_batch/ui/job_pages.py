@@ -1,17 +1,61 @@
-"""Batch jobs of a pipeline that run now, and their cancellation."""
+"""Batch jobs that run now, of a pipeline or of all that the user may read, and their cancellation."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Query, Response
 
+from opensearch_batch.core.runs.job_state import RunningJobs
+from opensearch_batch.core.runs.run_details import MAX_READS
 from opensearch_batch.core.runs.run_lists import running_jobs
 from opensearch_batch.hooks.job_handle import JobHandle
-from opensearch_batch.ui.page_services import DagId, Form, PageError, StoredFiles, Visiting, in_thread
+from opensearch_batch.ui.airflow_runs import ListedPipeline
+from opensearch_batch.ui.page_services import (
+    DagId,
+    Form,
+    PageError,
+    PagePart,
+    StoredFiles,
+    Visit,
+    Visiting,
+    in_thread,
+)
+from opensearch_batch.ui.run_pages import SHOWN_PIPELINES, readable_pipelines
 
 router = APIRouter()
+
+
+class JobsOfPipeline(msgspec.Struct, frozen=True):
+    """A pipeline with its jobs in flight, and whether the user may cancel them."""
+
+    pipeline: ListedPipeline
+    jobs: PagePart[RunningJobs]
+    may_change: bool
+
+
+@router.get("/jobs")
+@in_thread
+def all_jobs(visit: Visiting, page: Annotated[int, Query(ge=1, le=100)] = 1) -> Response:
+    """Show the jobs in flight of all pipelines that the user may read and that may have some."""
+    by_id = {
+        each.dag_id: each for each in readable_pipelines(visit) if not (each.settings and each.settings.is_request)
+    }
+    busy = [by_id[dag_id] for dag_id in visit.services.airflow.busy(list(by_id))]
+    shown = busy[(page - 1) * SHOWN_PIPELINES : page * SHOWN_PIPELINES]
+    max_reads = MAX_READS // max(len(shown), 1)
+    rows = visit.services.each(shown, lambda listed: _jobs_of(visit, listed, max_reads))
+    rows = [row for row in rows if row.jobs.value != RunningJobs([])]
+    return visit.page("all_jobs.html", rows=rows, number=page, pages=-(-len(busy) // SHOWN_PIPELINES))
+
+
+def _jobs_of(visit: Visit, listed: ListedPipeline, max_reads: int) -> JobsOfPipeline:
+    found = visit.services.attempt(
+        listed, lambda stored: running_jobs(stored.reader, stored.layout, max_reads=max_reads)
+    )
+    return JobsOfPipeline(listed, found, visit.visitor.may("PUT", listed.dag_id))
 
 
 @router.get("/pipelines/{dag_id}/jobs")
@@ -19,15 +63,7 @@ router = APIRouter()
 def jobs(visit: Visiting, dag_id: DagId, cancelled: Annotated[str, Query(max_length=64)] = "") -> Response:
     """Show the jobs that are in flight."""
     listed = visit.pipeline(dag_id)
-    found = visit.services.attempt(listed, lambda stored: running_jobs(stored.reader, stored.layout))
-    return visit.page(
-        "jobs.html",
-        pipeline=listed,
-        jobs=found.value,
-        error=found.error,
-        may_change=visit.visitor.may("PUT", dag_id),
-        cancelled=cancelled,
-    )
+    return visit.page("jobs.html", pipeline=listed, row=_jobs_of(visit, listed, MAX_READS), cancelled=cancelled)
 
 
 @router.post("/pipelines/{dag_id}/jobs/cancel")

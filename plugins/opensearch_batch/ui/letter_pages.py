@@ -33,7 +33,7 @@ def dead_letters(
     started: Annotated[int | None, Query(ge=0, le=MAX_REPLAYS)] = None,
 ) -> Response:
     """Show the dead letters of a run; with `reason`, samples of those with a reason like it."""
-    listed, visitor = visit.pipeline(dag_id), visit.visitor
+    listed, visitor = visit.pipeline_of_run(dag_id, run_id), visit.visitor
     # Logs of tasks quote records, too.
     visitor.require("GET", dag_id, DagAccessEntity.TASK_LOGS)
     found = visit.services.attempt(listed, lambda stored: _read(stored, run_id, reason))
@@ -60,7 +60,7 @@ def dead_letters(
 @in_thread
 def replay(visit: Visiting, dag_id: DagId, run_id: RunId, form: Form) -> Response:
     """Start the DAG `replay` for some of the locations of a run's dead letters."""
-    listed = visit.pipeline(dag_id)
+    listed = visit.pipeline_of_run(dag_id, run_id)
     for each in (dag_id, DAG_ID):
         visit.visitor.require("POST", each)
     stored, chosen = visit.services.files_of(listed), list(dict.fromkeys(form.get("location", [])))

@@ -121,5 +121,5 @@ async def pipeline_events(visit: Visiting, dag_id: DagId, since: Since = "") -> 
 @router.get("/pipelines/{dag_id}/runs/{run_id}/events")
 async def run_events(visit: Visiting, dag_id: DagId, run_id: RunId, since: Since = "") -> Response:
     """Tell when a run has got on."""
-    listed, services = await visit.run(visit.pipeline, dag_id), visit.services
+    listed, services = await visit.run(visit.pipeline_of_run, dag_id, run_id), visit.services
     return _stream(visit, (dag_id, run_id), lambda: read_run(services, listed, run_id).signature, since)

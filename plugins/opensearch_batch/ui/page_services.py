@@ -110,6 +110,14 @@ class Visit:
             raise PageError(HTTPStatus.NOT_FOUND, f"DAG {dag_id} is not a pipeline of opensearch-batch.")
         return found[0]
 
+    def pipeline_of_run(self, dag_id: str, run_id: str) -> ListedPipeline:
+        """Return a pipeline with the settings of a run, which a DAG of requests has by run."""
+        listed = self.pipeline(dag_id)
+        if listed.settings is None or not listed.settings.is_request:
+            return listed
+        settings = listed.settings.of_run(self.services.airflow.conf_of_run(dag_id, run_id))
+        return msgspec.structs.replace(listed, settings=settings)
+
     def page(self, name: str, **values: object) -> Response:
         """Return a page made by a template."""
         return self.services.renderer.page(self.request, name, values)

@@ -1,4 +1,4 @@
-"""The pages of pipelines, at ``/opensearch-batch``: a view in Airflow's navigation, and a tab of each DAG and run.
+"""The pages of pipelines, at ``/opensearch-batch``: in Airflow's navigation, and a tab of each DAG, run and task.
 
 - who: The login of Airflow's UI; its auth manager decides by the permissions on the runs of each DAG (`ui.login`).
   Nothing is answered without a login, also no static file.

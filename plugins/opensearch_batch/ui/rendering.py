@@ -131,10 +131,16 @@ class Renderer:
     def page(
         self, request: Request, name: str, values: Mapping[str, object], *, status: int = HTTPStatus.OK
     ) -> Response:
-        """Return a page; `root` is the address of the pages behind any proxy's prefix, `here` that of this page."""
+        """Return a page.
+
+        `root` is the address of the pages behind any proxy's prefix, `airflow` that of Airflow's UI, and `here` that of
+        this page.
+        """
         root: str = request.scope["root_path"]
         here = root + quote(request.scope["path"].removeprefix(root))
-        content = self._environment.get_template(name).render(values, root=root, here=here)
+        content = self._environment.get_template(name).render(
+            values, root=root, here=here, airflow=root.rpartition("/")[0]
+        )
         return Response(content, status, PAGE_HEADERS, "text/html; charset=utf-8")
 
     def file(self, name: str) -> Response | None:

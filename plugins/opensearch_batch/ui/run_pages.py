@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated
 
@@ -11,12 +10,13 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from opensearch_batch.core.runs.ledger_storage import ledger_storage
-from opensearch_batch.core.runs.run_details import SHOWN_SHARDS, RunDetails, run_details
+from opensearch_batch.core.runs.run_details import SHOWN_SHARDS, RunDetails, ShardPhase, run_details
 from opensearch_batch.core.runs.run_lists import recent_runs
 from opensearch_batch.core.runs.run_summary import RunSummary
 from opensearch_batch.core.types.identity import digest, run_key
-from opensearch_batch.ui.airflow_runs import AirflowRun, ListedPipeline
+from opensearch_batch.ui.airflow_runs import AirflowRun, ListedPipeline, TaskInstances
 from opensearch_batch.ui.charts import history_chart, throughput_charts
+from opensearch_batch.ui.login import DAG_ID as REQUESTS
 from opensearch_batch.ui.page_services import (
     DagId,
     PageError,
@@ -28,6 +28,7 @@ from opensearch_batch.ui.page_services import (
     Visiting,
     in_thread,
 )
+from opensearch_batch.ui.runs import read_task
 
 router = APIRouter()
 SHOWN_PIPELINES, SHOWN_RUNS, SHOWN_STATES, CHARTED_RUNS = 25, 25, 10, 90
@@ -64,9 +65,13 @@ class PipelineRow(msgspec.Struct, frozen=True):
 
 
 class StageView(msgspec.Struct, frozen=True):
-    """A stage: the state of its task instances, and how much of its work is done."""
+    """A stage: the state of its task instances, and how much of its work is done.
+
+    `path` is that of the task below the page of the run in Airflow, empty if Airflow does not have the task.
+    """
 
     name: str
+    path: str
     state: str
     instances: str
     done: int = 0
@@ -93,7 +98,7 @@ def pipelines(visit: Visiting, page: Annotated[int, Query(ge=1, le=100)] = 1) ->
     """Show the pipelines that the user may read."""
     shown, pages = listed_pipelines(visit, page)
     rows = visit.services.each(shown, lambda pipeline: _row(visit.services, pipeline))
-    since = list_signature(visit.services, [each.dag_id for each in shown])
+    since = _signature(row.runs for row in rows)
     return visit.page("pipelines.html", rows=rows, number=page, pages=pages, since=since)
 
 
@@ -126,13 +131,19 @@ def pipeline(visit: Visiting, dag_id: DagId, before: Annotated[int | None, Query
 @router.get("/pipelines/{dag_id}/runs/{run_id}")
 @in_thread
 def run(
-    visit: Visiting, dag_id: DagId, run_id: RunId, first: Annotated[int, Query(ge=0, le=1_000_000)] = 0
+    visit: Visiting,
+    dag_id: DagId,
+    run_id: RunId,
+    first: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    state: ShardPhase | None = None,
 ) -> Response:
-    """Show a run with its stages, shards and counts."""
-    listed = visit.pipeline(dag_id)
-    read = read_run(visit.services, listed, run_id, first=first)
+    """Show a run with its stages, counts and shards, or those in a state."""
+    listed = visit.pipeline_of_run(dag_id, run_id)
+    read = read_run(visit.services, listed, run_id, state=state, first=first)
     details = read.details.value
-    summary = details.summary if details else None
+    summary, error = details.summary if details else None, read.details.error
+    if dag_id == REQUESTS and read.run is not None and read.run.state == "failed":
+        error = str(read_task(run_id).get("error", error))
     return visit.page(
         "run.html",
         pipeline=listed,
@@ -140,55 +151,73 @@ def run(
         run=read.run,
         details=details,
         summary=summary,
-        error=read.details.error,
-        stages=_stages(read.states, details),
+        error=error,
+        stages=_stages(read.tasks, details),
         classes=_members(summary.prepared, CLASSES) if summary else {},
         class_looks=CLASSES,
         sums=_sums(summary) if summary else [],
         charts=throughput_charts(details.throughput) if details else [],
         first=first,
         limit=SHOWN_SHARDS,
+        of_state=state,
         since=read.signature,
     )
 
 
 class ReadRun(msgspec.Struct, frozen=True):
-    """What Airflow and the store know of a run; `states` counts the instances of each task by state."""
+    """What Airflow and the store know of a run; `tasks` are its task instances by task."""
 
     run: AirflowRun | None
     details: PagePart[RunDetails]
-    states: dict[str, Counter[str]]
+    tasks: dict[str, TaskInstances]
 
     @property
     def signature(self) -> str:
         """A text that changes when the page of the run changes."""
         found = self.details.value
         progress = found and (found.active_at, found.settled, sorted(found.job_states.items()), found.unread)
-        states = sorted((name, sorted(each.items())) for name, each in self.states.items())
+        states = sorted((name, sorted(each.states.items())) for name, each in self.tasks.items())
         return digest(self.run.state if self.run else "", repr(states), repr(progress))
 
 
-def read_run(services: PageServices, listed: ListedPipeline, run_id: str, *, first: int = 0) -> ReadRun:
+def read_run(
+    services: PageServices,
+    listed: ListedPipeline,
+    run_id: str,
+    *,
+    state: ShardPhase | None = None,
+    first: int = 0,
+) -> ReadRun:
     """Return what is known of a run; raise PageError (404) if nothing is."""
     found = services.airflow.run(listed.dag_id, run_id)
     key = run_key(listed.dag_id, run_id)
-    details = services.attempt(listed, lambda stored: run_details(stored.reader, stored.layout, key, first=first))
+    details = services.attempt(
+        listed, lambda stored: run_details(stored.reader, stored.layout, key, state=state, first=first)
+    )
     if found is None and details.value is None:
         raise PageError(HTTPStatus.NOT_FOUND, f"Pipeline {listed.dag_id} has no run {run_id}.")
-    return ReadRun(found, details, services.airflow.task_states(listed.dag_id, run_id))
+    return ReadRun(found, details, services.airflow.task_instances(listed.dag_id, run_id))
 
 
 def listed_pipelines(visit: Visit, page: int) -> tuple[list[ListedPipeline], int]:
     """Return the pipelines of a page of the list, and the number of pages."""
+    mine = readable_pipelines(visit)
+    return mine[(page - 1) * SHOWN_PIPELINES : page * SHOWN_PIPELINES], -(-len(mine) // SHOWN_PIPELINES)
+
+
+def readable_pipelines(visit: Visit) -> list[ListedPipeline]:
+    """Return the pipelines that the user may read, in the order of their names."""
     found = visit.services.airflow.pipelines()
     readable = visit.visitor.readable([each.dag_id for each in found])
-    mine = [each for each in found if each.dag_id in readable]
-    return mine[(page - 1) * SHOWN_PIPELINES : page * SHOWN_PIPELINES], -(-len(mine) // SHOWN_PIPELINES)
+    return [each for each in found if each.dag_id in readable]
 
 
 def list_signature(services: PageServices, dag_ids: list[str]) -> str:
     """Return a text that changes when a run of these DAGs begins or ends."""
-    runs = [services.airflow.runs(dag_id, limit=SHOWN_STATES) for dag_id in dag_ids]
+    return _signature(services.airflow.runs(dag_id, limit=SHOWN_STATES) for dag_id in dag_ids)
+
+
+def _signature(runs: Iterable[Sequence[AirflowRun]]) -> str:
     return digest(repr([(run.number, run.state) for each in runs for run in each]))
 
 
@@ -207,19 +236,21 @@ def _summaries(stored: StoredFiles, runs: list[AirflowRun], *, is_first: bool) -
     return recent_runs(stored.reader, stored.layout, limit=SUMMARIES, before=after_all)
 
 
-def _stages(states: Mapping[str, Counter[str]], details: RunDetails | None) -> list[StageView]:
+def _stages(tasks: Mapping[str, TaskInstances], details: RunDetails | None) -> list[StageView]:
     progress = {each.stage: each for each in details.stages} if details else {}
     stages = []
-    for name in STAGES:
-        if name not in states and name not in progress:
+    for name in dict.fromkeys([*STAGES, *sorted(tasks)]):
+        if name not in tasks and name not in progress:
             continue
-        found, done = states.get(name, Counter[str]()), progress.get(name)
-        known = {each: number for each, number in sorted(found.items()) if each != "none"}
+        task, done = tasks.get(name, TaskInstances()), progress.get(name)
+        known = {each: number for each, number in sorted(task.states.items()) if each != "none"}
         state = next((each for each in STAGE_STATES if each in known), next(iter(known), "not started"))
         # A single instance has the state of the stage.
-        instances = ", ".join(f"{number:,} {each}" for each, number in known.items()) if found.total() > 1 else ""
+        is_single = task.states.total() <= 1
+        instances = "" if is_single else ", ".join(f"{number:,} {each}" for each, number in known.items())
         work = (done.done, done.total, done.unit) if done else ()
-        stages.append(StageView(name, state, instances, *work))
+        path = f"tasks/{name}{'/mapped' if task.is_mapped else ''}" if name in tasks else ""
+        stages.append(StageView(name, path, state, instances, *work))
     return stages
 
 

@@ -77,8 +77,8 @@ def _ranks(answers: Iterable[Answer]) -> dict[str, dict[str, int]]:
 
 def _answers(stored: StoredFiles, clusters: Callable[[str], Cluster], question: str, like: str) -> list[Answer]:
     settings = stored.settings
-    if settings.is_scan:
-        raise ConfigError(f"{settings.dag_id}: a Data Prepper pipeline has several indexes; search them in OpenSearch")
+    if settings.is_scan or settings.is_request:
+        raise ConfigError(f"{settings.dag_id}: its runs may write to several indexes; search them in OpenSearch")
     newest = next(iter(recent_runs(stored.reader, stored.layout, limit=1)), None)
     if newest is None:
         raise ConfigError(f"{settings.dag_id}: no run has written documents yet; start one, then search")

@@ -16,7 +16,6 @@ from opensearch_batch.core.runs.run_lists import (
     find_run,
     recent_runs,
     running_jobs,
-    runs_with_keys,
 )
 from opensearch_batch.core.runs.run_summary import (
     HISTORY_S,
@@ -80,16 +79,6 @@ def test_the_newest_of_ten_thousand_runs_are_one_listing_and_one_read_each(histo
     oldest = RunSummary(pipeline="p", run_key="k20", started_at=NOW + 60 * 20)
     with history.expect(LIST=1, GET=20):
         assert len(recent_runs(reader, LAYOUT, limit=50, before=oldest)) == 20
-
-
-def test_runs_are_found_by_their_keys_among_the_newest(history: CountedObjects) -> None:
-    """Only their summaries are read; a run that had nothing to do has none."""
-    reader = CachedReader(history)
-    with history.expect(LIST=1, GET=2):
-        assert set(runs_with_keys(reader, LAYOUT, ["k9999", "k9100"])) == {"k9999", "k9100"}
-    with history.expect(LIST=2, GET=1):
-        found = runs_with_keys(reader, LAYOUT, ["k8500", "nothing", "k9999", "k7000"])
-    assert {key: run.run_key for key, run in found.items()} == {"k8500": "k8500", "k9999": "k9999"}
 
 
 def test_jobs_in_flight_are_found_without_the_ended_runs(history: CountedObjects) -> None:

@@ -22,7 +22,7 @@ from opensearch_batch.core.types.throughput import Throughput
 MAX_RUN_INTERVALS = 120
 
 # A work item is read once for each sink, so these counts are taken from the report of the first sink only.
-_READ = ("read", "unrouted", "dropped", "superseded", "waiting")
+_READ = ("read", "unrouted", "dropped", "superseded", "waiting", "joined")
 _WRITTEN = ("indexed", "unchanged", "filtered", "nulls", "dead_letters")
 
 
@@ -31,7 +31,8 @@ class RunCounts(msgspec.Struct, frozen=True):
 
     Records with the same id become one document; a record that goes to several sinks is written to each of them. An
     ingest pipeline of the index dropped the `filtered` documents. The `unrouted` records matched no route or `when`. A
-    processor of the pipeline dropped the `dropped` records.
+    processor of the pipeline dropped the `dropped` records. The `joined` rows of a request with several sources are
+    part of another row's document.
     """
 
     read: int = 0
@@ -42,6 +43,7 @@ class RunCounts(msgspec.Struct, frozen=True):
     filtered: int = 0
     unrouted: int = 0
     dropped: int = 0
+    joined: int = 0
 
     @classmethod
     def of(cls, total: Counter[str]) -> Self:

@@ -87,7 +87,8 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
             `prepare`, too. Each of the `unanswered` records has no prediction yet and is left to `repair`.
         throughput: of all shards together.
         documents_per_s: of the last minute in which something was written; of the whole ingest if the run has ended.
-        seconds_left: until all records have a verdict at this rate; None while no shard is being written.
+        seconds_left: until all records have a verdict at this rate; None while no shard is being written, and for a
+            scan, of which nobody knows the number of rows.
         active_at: the last sign of life: when a shard's progress, the manifest or the account was written.
         dead_letter_locations: the prefixes of the dead letters so far, and
         reasons: their reasons, the most common first.
@@ -150,6 +151,7 @@ def run_details(
     summary, outcomes = summary_of(run.manifest, run.account), run.outcomes.values()
     rate = run.throughput.documents_per_s(last_s=None if summary.has_ended else RATE_S)
     is_writing = "writing" in phases.values() and set(phases.values()) <= {"predicted", "writing", "written"}
+    records_left = max(summary.documents - settled, 0) if summary.documents and is_writing else None
     return RunDetails(
         summary=summary,
         stages=_stages(run, summary, settled, job_states),
@@ -166,7 +168,7 @@ def run_details(
         unanswered=sum(outcome.unanswered for outcome in outcomes),
         throughput=run.throughput,
         documents_per_s=rate,
-        seconds_left=max(summary.documents - settled, 0) / rate if is_writing and rate else None,
+        seconds_left=None if records_left is None or not rate else records_left / rate,
         active_at=run.active_at,
         dead_letter_locations=run.locations,
         reasons=run.reasons,
@@ -229,7 +231,9 @@ def _shard_state(
 
 
 def _stages(run: StoredRun, summary: RunSummary, settled: int, job_states: Mapping[str, int]) -> list[StageProgress]:
-    """Return the stages, of which `publish` stores nothing."""
+    """Return the stages, of which `publish` stores nothing; a request has none."""
+    if run.manifest.progress:
+        return []
     waiting = sum(job_states.get(state, 0) for state in ("WAITING", "SUBMITTING", "REFUSED", "UNREAD"))
     jobs, repaired = sum(job_states.values()), run.outcomes.get(REPAIR)
     unanswered = sum(outcome.unanswered for outcome in run.outcomes.values())

@@ -10,7 +10,6 @@ function. Every request is bounded, whatever the number of runs, shards and dead
 | `run_details`, when the run has ended | none | 3, and the jobs of the shards that are shown |
 | `run_details`, before | 1 for each 1,000 files of the ingests | 3, and at most `max_reads` |
 | `running_jobs` | 2 | `MAX_LISTED_RUNS` summaries, `MAX_OPEN_RUNS` manifests, and at most `max_reads` |
-| `runs_with_keys` | 1, or 2 if some are not among the newest 1,000 | one a run |
 | `dead_letters_of_run` | as `run_details`, and 1 | the same, and at most `MAX_READ_PARTS` files of letters |
 | `ledger_storage` | 1 for each 1,000 objects, at most 6, once a minute | 1 |
 """
@@ -18,7 +17,7 @@ function. Every request is bounded, whatever the number of runs, shards and dead
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from opensearch_batch.core.errors import ConfigError
@@ -35,8 +34,6 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 SHOWN_RUNS = 20
 # The newest runs, and those of them that have not ended, of which jobs are searched.
 MAX_LISTED_RUNS, MAX_OPEN_RUNS = 50, 10
-# Runs are searched by key among so many.
-MAX_SEARCHED_RUNS = 2_000
 # A run that began before has no job that still runs.
 OPEN_S = DEADLINE_S + 86_400.0
 
@@ -49,18 +46,6 @@ def recent_runs(
     A run is in the list when its `prepare` has announced what it writes; one that found nothing to do is not.
     """
     return [summary for summary, _ in _summaries(reader, layout, limit=limit, before=before)]
-
-
-def runs_with_keys(reader: CachedReader, layout: Layout, keys: Collection[str]) -> dict[str, RunSummary]:
-    """Return the runs with these keys by key, of the `MAX_SEARCHED_RUNS` newest ones."""
-    missing, items = set(keys), list[ObjectInfo]()
-    for item in islice(reader.objects.list(layout.summaries()), MAX_SEARCHED_RUNS):
-        if (key := summary_named(item.uri).run_key) in missing:
-            missing.remove(key)
-            items.append(item)
-            if not missing:
-                break
-    return {summary.run_key: summary for summary, _ in _read(reader, items)}
 
 
 def find_run(reader: CachedReader, layout: Layout, name: str | None = None) -> str:

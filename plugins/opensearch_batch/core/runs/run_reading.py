@@ -69,6 +69,12 @@ class StoredProgress(StoredCounts, frozen=True):
     """The progress of the ingest of a shard, without the verdicts of single records."""
 
     identity: list[str] = []
+    done: bool = False
+    written_at: float = 0.0
+
+    def belongs(self, manifest: RunManifest, shard: Shard) -> bool:
+        """Return whether this is of the last attempt of `prepare`; equal requests share theirs, which may be done."""
+        return not self.done if manifest.progress else self.identity[:1] == [manifest.digest_of(shard)]
 
 
 class StoredRun(NamedTuple):
@@ -161,9 +167,12 @@ def _running(reader: CachedReader, layout: Layout, manifest: RunManifest, budget
         # If the job ended badly, the records become dead letters.
         add_report(msgspec.structs.replace(repair, job=""))
     unread = {id_ for id_, wanted in listed.items() if wanted.uri not in reports}
+    if manifest.progress:
+        files[_progress_name(shards[0])] = Wanted(manifest.progress)
     for shard, progress in _progress(reader, files, [each for each in shards if each.id not in written], budget):
-        if progress.identity[:1] == [manifest.digest_of(shard)]:
+        if progress.belongs(manifest, shard):
             total.add(shard.id, [progress.report()])
+            active_at = max(active_at, progress.written_at)
     prepared = 0 if manifest.is_scan else manifest.counts.dead_letters
     return StoredRun(
         manifest,
@@ -184,11 +193,15 @@ def _progress(
     reader: CachedReader, files: Mapping[str, Wanted], shards: Sequence[Shard], budget: ReadBudget
 ) -> Iterator[tuple[Shard, StoredProgress]]:
     """Yield the shards whose ingest has begun, with its progress."""
-    begun = [(shard, files[name]) for shard in shards if (name := f"{shard.id}/progress.json") in files]
+    begun = [(shard, files[name]) for shard in shards if (name := _progress_name(shard)) in files]
     found = reader.read([wanted for _, wanted in begun], StoredProgress, budget=budget)
     for shard, wanted in begun:
         if (progress := found.get(wanted.uri)) is not None:
             yield shard, progress
+
+
+def _progress_name(shard: Shard) -> str:
+    return f"{shard.id}/progress.json"
 
 
 def _belongs(report: StoredReport, manifest: RunManifest, shard: Shard) -> bool:

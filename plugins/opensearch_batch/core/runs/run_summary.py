@@ -38,8 +38,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         started_at: when `prepare` began for the first time.
         ended_at: when `reconcile` had the account; None before, and for ever if the run failed. Only Airflow knows
             whether a run that has not ended still runs.
-        is_scan: the run is a scan of a Data Prepper pipeline. `prepared` has only its `objects`, of which it `opened`
-            the new ones, and `documents` is 0, because nobody knows the number of rows.
+        is_scan: the run is a scan of a Data Prepper pipeline, or that of a `_batch_ingestion` request. `prepared` has
+            only its `objects`, of which it `opened` the new ones, and `documents` is 0, because nobody knows the number
+            of rows.
         is_trial: the run does not commit to the record ledger.
         shards: the number of shards, or of the work items of a scan.
         jobs: the number of those that need a job.
@@ -93,7 +94,7 @@ class ScannedItem(msgspec.Struct, frozen=True):
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What the read model needs of a manifest: of `Manifest`, or of the manifest of a scan, which has `work_items`.
 
-    `at` is the time of the scan.
+    `at` is the time of the scan. The manifest of a request has one work item, and the location of its `progress`.
     """
 
     pipeline: str
@@ -115,10 +116,11 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     attempt: str = ""
     remarks: list[str] = []
+    progress: str = ""
 
     @property
     def is_scan(self) -> bool:
-        """Whether this is the manifest of a scan."""
+        """Whether this is the manifest of a scan, or of a request."""
         return self.work_items is not None
 
     @property
