@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from tests.waiting import WAIT_S
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Error, Locator
+    from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Request
 
 PREFIX = "/opensearch-batch"
 SIZE = {"width": 1280, "height": 800}
@@ -24,6 +24,11 @@ REPORT_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) =>
   console.error(`${location.href}: ${event.effectiveDirective} stops ${event.blockedURI}`));
 """
+
+
+def stream_of(request: Request) -> list[str]:
+    """Return the address of a stream of events, if it is one."""
+    return [request.url] if urlsplit(request.url).path.endswith("/events") else []
 
 
 class Window:
@@ -46,6 +51,10 @@ class Window:
         self.page.add_init_script(REPORT_VIOLATIONS)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", self._on_error)
+        self.streams: list[str] = []
+        self.page.on("request", lambda request: self.streams.extend(stream_of(request)))
+        for ending in ("requestfinished", "requestfailed"):
+            self.page.on(ending, lambda request: [self.streams.remove(url) for url in stream_of(request)])
 
     def sign_in(self, user: str, password: str) -> None:
         """Fill in the login's form."""
@@ -85,6 +94,8 @@ class Window:
             serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in FAILING]
             assert serious == [], (theme, self.page.url)
         assert self.problems == []
+        # A browser has six connections to a server, and a page needs one for what it loads.
+        assert len(self.streams) <= 1
 
     def another(self, **how: Any) -> Window:
         """Return another window with the same login."""
