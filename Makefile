@@ -18,7 +18,7 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo run backfill incremental data-prepper up down test test-all fuzz mutation check bench clean prerequisites constraints reference
+.PHONY: help demo run backfill incremental data-prepper up down test test-all test-distributed fuzz mutation check bench screenshots clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,7 +38,7 @@ incremental: $(INSTALLED) ## start the stack, run 2,000 passages, change a few, 
 data-prepper: $(INSTALLED) ## start the stack, run the OSI sample unchanged but for its placeholders, ask; then rows without a title
 	@$(BIN)/python -m include.local_stack.data_prepper
 
-up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, SECURITY=on, PORTS=free)
+up: $(INSTALLED) ## start the local stack (EXECUTOR=celery, OPENSEARCH_VERSION=2.19.1|3.6.0, OPENSEARCH_NODES=3, SECURITY=on, PORTS=free)
 	@$(STACK) up
 
 down: ## stop the local stack
@@ -54,6 +54,9 @@ test-all: $(INSTALLED) check ## all tests, those that are not slow on both OpenS
 	$(BIN)/python -m pytest -m lab; lab=$$?; \
 	wait $$apart; apart=$$?; wait $$newer; newer=$$?; \
 	cat $$parts/*; rm -r $$parts; exit $$((lab | apart | newer))
+
+test-distributed: $(INSTALLED) ## faults of several workers, schedulers, triggerers and nodes, at most 30 minutes (make prerequisites EXECUTOR=celery)
+	@$(BIN)/python -m pytest -m distributed
 
 fuzz: $(INSTALLED) ## new examples for each parser, SECONDS=60 long: only this package's errors, and no hang
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),60)
@@ -71,10 +74,13 @@ check: $(INSTALLED) ## ruff, mypy, that core/ knows no Airflow, docker-compose.y
 bench: $(INSTALLED) ## the benchmarks, as a table
 	@$(BIN)/python -m benchmarks
 
+screenshots: $(INSTALLED) ## write README's pictures of the pages anew, to docs/images
+	@SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser/test_screenshots.py
+
 clean: down ## remove the environment, caches and all state of the stack
 	rm -rf $(VENV) .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis plugins/*.egg-info
 
-prerequisites: $(INSTALLED) ## install what the operating system has to bring (as root, with apt-get)
+prerequisites: $(INSTALLED) ## install what the operating system has to bring, with EXECUTOR=celery also PostgreSQL and Redis (as root, with apt-get)
 	@$(STACK) prerequisites
 
 reference: $(INSTALLED) ## write docs/reference/pipeline_reference.md and docs/reference/pipeline.schema.json anew

@@ -16,11 +16,13 @@ from benchmarks import (
     housekeeping,
     incremental,
     joins,
+    many_shards,
     memory,
     node_speed,
     parsing,
     polling,
     prepare,
+    scale,
     waiting,
 )
 from benchmarks.report import Outcome, Surroundings, terminal, write
@@ -31,6 +33,7 @@ ALL: dict[str, Callable[..., Outcome]] = {
     parsing.NAME: parsing.run,
     prepare.NAME: prepare.run,
     incremental.NAME: incremental.run,
+    scale.NAME: scale.run,
     housekeeping.NAME: housekeeping.run,
     field_map.NAME: field_map.run,
     node_speed.NAME: node_speed.run,
@@ -39,8 +42,12 @@ ALL: dict[str, Callable[..., Outcome]] = {
     memory.NAME: memory.run,
     waiting.NAME: waiting.run,
 }
-# Looked at when defaults are chosen; it proves nothing.
-ON_REQUEST: dict[str, Callable[..., Outcome]] = {body_sizes.NAME: body_sizes.run, polling.NAME: polling.run}
+# Those that choose defaults prove nothing; the many shards take longer than all others.
+ON_REQUEST: dict[str, Callable[..., Outcome]] = {
+    body_sizes.NAME: body_sizes.run,
+    polling.NAME: polling.run,
+    many_shards.NAME: many_shards.run,
+}
 
 
 def main() -> int:
@@ -51,15 +58,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
     parser.add_argument("--quick", action="store_true", help="smaller sizes: no bar is judged, nothing is written")
+    parser.add_argument("--large", action="store_true", help=f"{scale.NAME}: 10 M records, too")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(known)}")
     console = Console(width=WIDTH)
-    command = " ".join(["python -m benchmarks", *given.names, *(["--quick"] if given.quick else [])])
+    flags = [f"--{name}" for name in ("quick", "large") if getattr(given, name)]
+    command = " ".join(["python -m benchmarks", *given.names, *flags])
     outcomes = []
     for name in given.names or ALL:
         surroundings = Surroundings.here(command)
-        outcomes.append(known[name](quick=given.quick))
+        more = {"large": True} if given.large and name == scale.NAME else {}
+        outcomes.append(known[name](quick=given.quick, **more))
         if not given.quick:
             write(outcomes[-1], surroundings)
         console.print(f"{name}: {surroundings.sentence()}", *outcomes[-1].remarks, sep="\n  ", markup=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,24 +80,32 @@ class Nights:
         prepared = self._prepare(at_s, source, rebuild=rebuild)
         if prepared is None:
             return Counter()
-        manifest = prepared.manifest
-        for shard in manifest.shards:
-            with self._phase("service"):
+        self.ingest(prepared.manifest, prepared.manifest.shards)
+        self.end(prepared.manifest)
+        return Counter(msgspec.structs.asdict(prepared.manifest.counts))
+
+    def ingest(self, manifest: Manifest, shards: Sequence[Shard]) -> None:
+        """Run the jobs of shards, and write their documents."""
+        for shard in shards:
+            with self.phase("service"):
                 output = self.service.output(self.layout, shard) if shard.job else None
                 if output is not None:
                     self._record(shard)
-            with self._phase("ingest"):
+            with self.phase("ingest"):
                 self._ingest(manifest).run(shard, output)
             for uri in output.uris if output else ():
                 self.objects.delete(uri)
-        with self._phase("commit"):
+
+    def end(self, manifest: Manifest) -> None:
+        """Commit a run, and delete what is not needed any more."""
+        with self.phase("commit"):
             shards = written_shards(self.objects, self.layout, manifest)
             account = reconcile(self.objects, self.layout, manifest, shards, now=time.time())
             reports = shard_reports(self.objects, self.layout, manifest, shards)
             exceptions = (each for _, report in reports for each in report.verdicts.exceptions)
             commit(self.objects, self.layout, manifest, exceptions)
             save(self.objects, self.layout.run_account(manifest.run_key), account)
-        with self._phase("retention"):
+        with self.phase("retention"):
             Retention(
                 self.objects,
                 self.layout,
@@ -105,11 +113,10 @@ class Nights:
                 outputs=lambda *_: [],
                 unstage=lambda _: None,
             ).run(RETENTION_S, now=self._clock())
-        return Counter(msgspec.structs.asdict(manifest.counts))
 
     def refresh(self) -> None:
         """Make all documents searchable, as a part of the ingest."""
-        with self._phase("ingest"):
+        with self.phase("ingest"):
             self.index.refresh(INDEX)
 
     def measured(self, counts: Counter[str]) -> dict[str, int]:
@@ -128,9 +135,18 @@ class Nights:
         save(self.objects, JobRecords(self.objects, folder).uri, job)
 
     def _prepare(self, at_s: float, source: str, *, rebuild: bool) -> PreparedRun | None:
-        with self._phase("listing"):
+        preparation = self.preparation(at_s, source, rebuild=rebuild)
+        with self.phase("prepare"):
+            prepared = preparation.run()
+            if prepared is not None:
+                announce(self.objects, self.layout, prepared.manifest, prepared.ledger)
+        return prepared
+
+    def preparation(self, at_s: float, source: str = SOURCE, *, rebuild: bool = False) -> Preparation:
+        """List the source; return the preparation of a run."""
+        with self.phase("listing"):
             listing = list_source(self.objects, source)
-        with self._phase("prepare"):
+        with self.phase("prepare"):
             options = PrepareOptions(
                 mode=self._mode,
                 on_removed="delete",
@@ -138,20 +154,16 @@ class Nights:
                 max_bytes=SHARD_BYTES,
                 rebuild=rebuild,
             )
-            manifest = self._manifest(f"run-{at_s:.0f}", source, options)
-            prepared = Preparation(
+            return Preparation(
                 self.objects,
                 self.layout,
                 listing,
-                manifest,
+                self._manifest(f"run-{at_s:.0f}", source, options),
                 adapter=self._adapter,
                 request=self._request,
                 at_s=at_s,
                 options=options,
-            ).run()
-            if prepared is not None:
-                announce(self.objects, self.layout, prepared.manifest, prepared.ledger)
-        return prepared
+            )
 
     def _manifest(self, run_key: str, source: str, options: PrepareOptions) -> Manifest:
         index = self.index.index(INDEX)
@@ -190,7 +202,7 @@ class Nights:
         )
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[None]:
         began, cpu_began = time.perf_counter_ns(), time.process_time_ns()
         yield
         self.wall_us[name] += (time.perf_counter_ns() - began) // 1000

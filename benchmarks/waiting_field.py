@@ -121,14 +121,16 @@ class Field:
     def used(self) -> Used:
         """Look at the triggerer's processes and at the counters."""
         state = StateFile(self.stack.home).read()
-        found = processes.members_of_session(state.processes["airflow-triggerer"]) if state else []
-        usage = [_usage(process.pid) for process in found]
+        parent = state.processes["airflow-triggerer"] if state else None
+        # The parent only starts the triggerer again.
+        found = [each for each in processes.members_of_session(parent) if each != parent] if parent else []
+        usages = [usage(process.pid) for process in found]
         log = self.stack.home / "logs" / "egress.log"
         counts = self.proxy.counts
         return Used(
             time.time(),
-            sum(rss for rss, _ in usage),
-            sum(cpu for _, cpu in usage),
+            sum(rss for rss, _ in usages),
+            sum(cpu for _, cpu in usages),
             counts["polls"],
             # The node makes a connection for each call.
             log.read_bytes().count(b"CONNECT api.sagemaker"),
@@ -214,7 +216,7 @@ def _connector(stack: Stack) -> dict[str, Any]:
     return fill({**body, "credential": {}}, values, "connector") | {"credential": credential}
 
 
-def _usage(pid: int) -> tuple[float, float]:
+def usage(pid: int) -> tuple[float, float]:
     """Return resident memory in MiB and processor seconds of a process; nothing of one that is gone."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from include.local_stack.airflow import Airflow
-from include.local_stack.settings import REPOSITORY, Ports, options_from_environment
+from include.local_stack.settings import DEFAULT_PORTS, REPOSITORY, Ports, options_from_environment
 
 ROLES = {"admin": "ADMIN", "op": "OP", "user": "USER", "viewer": "VIEWER", "neighbour": "USER"}
-PORTS = Ports(opensearch=1, opensearch_transport=1, s3=1, ai_services=1, egress=1, airflow=1)
+PORTS = Ports(**dict.fromkeys(DEFAULT_PORTS, 1))
 SETTINGS = {
     "_AIRFLOW_PROCESS_CONTEXT": "server",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in ROLES.items()),

@@ -50,15 +50,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     What is slow shows our own processes' faults, which are the same on each, unless it is marked otherwise.
     """
-    config.hook.pytest_deselected(items=[item for item in items if _is_left_out(item)])
-    items[:] = [item for item in items if not _is_left_out(item)]
     for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
+        if "distributed" in item.path.relative_to(config.rootpath).parts:
+            item.add_marker("distributed")
+        elif "lab" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
+    left_out = {item for item in items if _is_left_out(item, config)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
-def _is_left_out(item: pytest.Item) -> bool:
-    """Say whether it is slow, of a version after the first, and not marked to run on each."""
+def _is_left_out(item: pytest.Item, config: pytest.Config) -> bool:
+    """Say whether it is slow, of a version after the first, and not marked to run on each, or needs other stacks."""
+    if item.get_closest_marker("distributed"):
+        return "distributed" not in config.option.markexpr
     call = getattr(item, "callspec", None)
     if call is None or call.params.get("lab", VERSIONS[0]) == VERSIONS[0]:
         return False

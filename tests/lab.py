@@ -16,6 +16,7 @@ from opensearchpy import OpenSearch
 from include.local_stack.buckets import create_bucket
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack
+from opensearch_batch.core.opensearch.client import Address, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.s3 import S3Objects
 from tests.waiting import WAIT_S
@@ -130,12 +131,19 @@ class Lab:
         return int(self.node("GET", f"{index}/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"])
 
     def cluster(self) -> Cluster:
-        """Return the node as the `Cluster` that the stages use."""
+        """Return the node, or all of several, as the `Cluster` that the stages use."""
+        if nodes := self.stack.addresses.opensearch_nodes:
+            return Cluster(opensearch_client(Address(",".join(url.removeprefix("http://") for url in nodes))), "lab")
         return Cluster(OpenSearch(self.stack.addresses.opensearch, max_retries=0, timeout=WAIT_S), "lab")
 
     def jobs(self) -> int:
         """Return the number of jobs that SageMaker has accepted."""
         response = self.http.get(f"{self.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
+        return int(response.json()["sagemaker"])
+
+    def texts(self) -> int:
+        """Return the number of texts that SageMaker's jobs have computed."""
+        response = self.http.get(f"{self.stack.addresses.ai_services}/texts/count", timeout=WAIT_S)
         return int(response.json()["sagemaker"])
 
     def fault(self, **fault: Any) -> None:

@@ -17,6 +17,7 @@ from include.local_stack.demo import Demo
 from include.local_stack.settings import (
     SERVICES,
     StackError,
+    executor_from_environment,
     home_from_environment,
     options_from_environment,
 )
@@ -63,9 +64,11 @@ def _put(file: Path, uri: str) -> bool:
 
 
 def _prerequisites() -> bool:
-    if not prerequisites.install(stack.say_on_stdout):
+    celery = executor_from_environment(os.environ) == "celery"
+    find = prerequisites.missing_for_celery if celery else prerequisites.missing_for_the_stack
+    if not prerequisites.install(stack.say_on_stdout, find):
         return False
-    stack.say_on_stdout("java and mvn are here")
+    stack.say_on_stdout(f"java, mvn{', postgres and redis-server' if celery else ''} are here")
     return True
 
 
@@ -95,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the DAG of a pipeline and show its stages until it ends")
     run.add_argument("pipeline", help="the name of a file of include/pipelines/")
     run.add_argument("--service", default="openai", help="the pipeline's AI service")
-    commands.add_parser("prerequisites", help="install java and mvn with apt-get, or say how")
+    commands.add_parser("prerequisites", help="install what the system has to bring, or say how")
     return parser
 
 

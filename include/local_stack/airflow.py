@@ -5,7 +5,6 @@ Database, password and keys belong to one stack home; secrets travel in the envi
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
@@ -13,7 +12,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -23,25 +21,22 @@ import msgspec
 import requests
 from cryptography.fernet import Fernet
 
-from include.local_stack import processes
+from include.local_stack import prerequisites, processes
 from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.airflow_components import COMPONENTS, CeleryServers, Component, health_check
+from include.local_stack.machines import Machine
+from include.local_stack.opensearch_home import servers_folder
 from include.local_stack.opensearch_security import WORKER, authority_file
+from include.local_stack.postgres import Postgres
 from include.local_stack.processes import Command, child_environment
-from include.local_stack.settings import LOOPBACK, REPOSITORY, Ports, StackError, StackOptions
-from include.local_stack.state import Credentials, write_private
+from include.local_stack.redis_server import RedisServer
+from include.local_stack.settings import LOOPBACK, REPOSITORY, Ports, StackError, StackOptions, node_names
+from include.local_stack.state import Credentials, credentials_of, write_private
 
 ADMIN = "admin"
-HEALTH_PATH = "/api/v2/monitor/health"
 START_WAIT_S = 180.0
-# serve-logs has no host option and listens on every interface; local logs are read from the disk instead.
-COMPONENTS = {
-    "api-server": ("api-server",),
-    "scheduler": ("scheduler", "--skip-serve-logs"),
-    "dag-processor": ("dag-processor",),
-    "triggerer": ("triggerer", "--skip-serve-logs"),
-}
-STATUS_KEY_OF = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
-SETTINGS = Path(__file__).resolve().parent / "airflow_settings"
+# Below the repository, or a machine's copy of it.
+SETTINGS = Path("include") / "local_stack" / "airflow_settings"
 # Airflow looks for these, as they stand here, in the lower case of the names of a request's members.
 MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key,cohere_key"
 
@@ -70,41 +65,73 @@ class Airflow:
         # `db migrate` takes longer than all other steps together and always ends in the same empty tables.
         self._empty_database = options.cache / f"airflow-{version('apache-airflow')}.db"
         self._ports = ports
+        self._nodes = options.opensearch_nodes
+        self._components = COMPONENTS[options.executor]
+        self.celery = _celery_servers(options, ports) if options.executor == "celery" else None
+
+    def servers(self) -> list[Command]:
+        """The processes that must serve before `prepare`."""
+        if not self.celery:
+            return []
+        # Before the data folders of either are made.
+        if missing := prerequisites.remedy(prerequisites.missing_for_celery):
+            raise StackError(missing)
+        self.celery.database.prepare()
+        return [self.celery.database.command(), self.celery.broker.command()]
 
     def prepare(self) -> None:
-        """Make secrets and database; does nothing that was done before."""
+        """Make secrets, database and machines; does nothing that was done before, but each machine gets what is new."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.own_dags.mkdir(exist_ok=True)
         password = read_secrets(self.folder).admin_password
         write_private(self._passwords_file, json.dumps({ADMIN: password}).encode())
-        if self._database.exists():
+        self.deploy()
+        if self.celery:
+            self._prepare_server(self.celery.database)
+        else:
+            self._prepare_file()
+
+    def deploy(self) -> None:
+        """Copy the project to each machine, with the DAGs beside the repository's."""
+        for component in self._components:
+            if component.is_apart:
+                self._machine(component).deploy(self.folder)
+
+    def _prepare_server(self, database: Postgres) -> None:
+        migrated = self.folder / "migrated"
+        if not migrated.exists():
+            database.create_database()
+            self._migrate()
+            migrated.touch()
+
+    def _prepare_file(self) -> None:
+        if self._database_file.exists():
             return
         if not self._empty_database.exists():
             self._migrate()
             self._keep_empty_database()
         else:
-            shutil.copyfile(self._empty_database, self._database)
+            shutil.copyfile(self._empty_database, self._database_file)
 
     def commands(self) -> list[Command]:
         """The processes; they may start at the same time."""
-        env = self.environment()
         return [
             Command(
-                name=f"airflow-{component}",
-                argv=(*_airflow_program(), *arguments),
-                env=env,
-                cwd=REPOSITORY,
-                log=self._logs / f"airflow-{component}.log",
-                is_healthy=component_check(self._ports.airflow, STATUS_KEY_OF.get(component, "metadatabase")),
+                name=component.process,
+                argv=(*_airflow_program(), *component.arguments),
+                env=self.environment(component),
+                cwd=self._machine(component).project if component.is_apart else REPOSITORY,
+                log=self._logs / f"{component.process}.log",
+                is_healthy=health_check(component, self._ports.airflow, self.celery),
                 wait_s=START_WAIT_S,
             )
-            for component, arguments in COMPONENTS.items()
+            for component in self._components
         ]
 
     def connect(self, credentials: Credentials) -> None:
         """Create or correct the connections that the pipelines use by default."""
         api = self.api()
-        for connection in connections(self._ports, credentials, ca_certs=self._ca_certs):
+        for connection in connections(self._ports, credentials, ca_certs=self._ca_certs, nodes=self._nodes):
             try:
                 api.call("PATCH", f"connections/{connection['connection_id']}", connection)
             except requests.HTTPError as error:
@@ -116,18 +143,27 @@ class Airflow:
         """The REST API, signed in as admin."""
         return AirflowAPI(self.url, ADMIN, read_secrets(self.folder).admin_password)
 
-    def environment(self) -> dict[str, str]:
-        """The environment of the processes, with secrets."""
+    def environment(self, component: Component | None = None) -> dict[str, str]:
+        """The environment of the processes, or of one of them, with secrets."""
+        environment = child_environment() | self._common_settings() | _places(REPOSITORY, self.folder, self.own_dags)
+        if self.celery:
+            environment |= self.celery.settings()
+        if component:
+            environment["LOCAL_MACHINE"] = component.name
+        if component and component.is_apart:
+            machine = self._machine(component)
+            environment |= _places(machine.project, machine.home, machine.own_dags)
+            environment["TMPDIR"] = str(machine.temporary)
+        return environment
+
+    def _machine(self, component: Component) -> Machine:
+        return Machine(component.name, self.folder / "machines" / component.name)
+
+    def _common_settings(self) -> dict[str, str]:
         own = read_secrets(self.folder)
-        return child_environment() | {
-            "AIRFLOW_HOME": str(self.folder),
-            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins", SETTINGS))),
+        return {
             # The packages of Airflow warn about each other; a log of those hides what matters.
             "PYTHONWARNINGS": "ignore",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
-                [_bundle("dags-folder"), _bundle("own-dags", path=str(self.own_dags))]
-            ),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -141,20 +177,20 @@ class Airflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords_file),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._database}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._database_file}",
             "AIRFLOW__API__HOST": LOOPBACK,
             "AIRFLOW__API__PORT": str(self._ports.airflow),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": own.api_secret_key,
             "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.folder / "logs"),
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             # A worker or a scheduler that died is noticed within a minute, not after five.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            # Parsing takes a seventh of two cores at an interval of 10 s. A file that is modified is parsed at once.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             # The default, and two that only tests name.
             "AIRFLOW__OPENSEARCH_BATCH__REQUEST_CONNECTIONS": (
                 "opensearch_default, aws_default, openai_default, openai_of_the_test, nowhere"
@@ -170,7 +206,7 @@ class Airflow:
         return self.folder / "dags"
 
     @property
-    def _database(self) -> Path:
+    def _database_file(self) -> Path:
         return self.folder / "airflow.db"
 
     @property
@@ -192,16 +228,37 @@ class Airflow:
                 check=False,
             )
         if answer.returncode:
-            self._database.unlink(missing_ok=True)
+            self._database_file.unlink(missing_ok=True)
             raise StackError(f"airflow db migrate failed. Last lines of {log}:\n{processes.tail(log)}")
 
     def _keep_empty_database(self) -> None:
         """Copy what `db migrate` made into the cache; the copy appears whole."""
         draft = self._empty_database.with_suffix(f".{os.getpid()}")
         draft.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._database)) as made, closing(sqlite3.connect(draft)) as kept:
+        with closing(sqlite3.connect(self._database_file)) as made, closing(sqlite3.connect(draft)) as kept:
             made.backup(kept)
         draft.replace(self._empty_database)
+
+
+def _celery_servers(options: StackOptions, ports: Ports) -> CeleryServers:
+    keys, folder, logs = credentials_of(options.home), servers_folder(options.home), options.home / "logs"
+    return CeleryServers(
+        Postgres(folder / "postgres", ports.postgres, keys.postgres_password, logs / "postgres.log"),
+        RedisServer(folder / "redis", ports.redis, keys.redis_password, logs / "redis.log"),
+    )
+
+
+def _places(project: Path, home: Path, own_dags: Path) -> dict[str, str]:
+    """The settings that name folders."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": os.pathsep.join(map(str, (project, project / "plugins", project / SETTINGS))),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+            [_bundle("dags-folder"), _bundle("own-dags", path=str(own_dags))]
+        ),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+    }
 
 
 def _bundle(name: str, **kwargs: str) -> dict[str, Any]:
@@ -209,7 +266,9 @@ def _bundle(name: str, **kwargs: str) -> dict[str, Any]:
     return {"name": name, "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": kwargs}
 
 
-def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None = None) -> list[dict[str, Any]]:
+def connections(
+    ports: Ports, credentials: Credentials, *, ca_certs: Path | None = None, nodes: int = 1
+) -> list[dict[str, Any]]:
     """The bodies of the REST API; with `ca_certs`, the node is secured and the pipelines sign in as `worker`."""
     aws = {
         "region_name": "us-east-1",
@@ -224,7 +283,7 @@ def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None
         },
     }
     return [
-        _node_connection(ports, credentials, ca_certs),
+        _node_connection(ports, credentials, ca_certs, nodes),
         {
             "connection_id": "aws_default",
             "conn_type": "aws",
@@ -247,14 +306,14 @@ def _ai_connection(name: str, ports: Ports, credentials: Credentials, *, path: s
     }
 
 
-def _node_connection(ports: Ports, credentials: Credentials, ca_certs: Path | None) -> dict[str, Any]:
+def _node_connection(ports: Ports, credentials: Credentials, ca_certs: Path | None, nodes: int) -> dict[str, Any]:
+    hosts = [f"{LOOPBACK}:{ports.of_node(name)[0]}" for name in node_names(nodes)]
     signed_in = {"login": WORKER, "password": credentials.opensearch_worker_password} if ca_certs else {}
     tls = {"use_ssl": True, "ca_certs": str(ca_certs)} if ca_certs else {"use_ssl": False}
     return {
         "connection_id": "opensearch_default",
         "conn_type": "opensearch",
-        "host": LOOPBACK,
-        "port": ports.opensearch,
+        **({"host": LOOPBACK, "port": ports.opensearch} if nodes == 1 else {"host": ",".join(hosts)}),
         "extra": json.dumps(tls),
         **signed_in,
     }
@@ -272,24 +331,6 @@ def read_secrets(folder: Path) -> AirflowSecrets:
         )
         write_private(path, msgspec.json.encode(made))
     return msgspec.json.decode(path.read_bytes(), type=AirflowSecrets)
-
-
-def component_check(port: int, component: str) -> Callable[[], bool]:
-    """A health check: Airflow itself says that this component is healthy."""
-
-    def is_healthy() -> bool:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-        try:
-            connection.request("GET", HEALTH_PATH)
-            answer = connection.getresponse()
-            status = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else {}
-            return bool(status.get(component, {}).get("status") == "healthy")
-        except (OSError, http.client.HTTPException, ValueError):
-            return False
-        finally:
-            connection.close()
-
-    return is_healthy
 
 
 def _airflow_program() -> tuple[str, ...]:

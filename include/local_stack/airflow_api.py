@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -13,6 +16,17 @@ PARSE_WAIT_S = 300
 ENDED = frozenset({"success", "failed"})
 
 
+def parse_again(folders: Sequence[Path]) -> None:
+    """Make the DAG processor parse all DAG files of folders, because the pipelines that they read have changed.
+
+    It parses a file again at once if the file was modified after it was last parsed, which may be going on.
+    """
+    soon = time.time() + 1
+    for folder in folders:
+        for file in folder.glob("*.py"):
+            os.utime(file, (soon, soon))
+
+
 class AirflowAPI:
     """A signed-in user of one Airflow.
 
@@ -20,10 +34,12 @@ class AirflowAPI:
         url: the api-server's address.
         user: the user's name.
         password: sent once, for a token.
+        dag_folders: the folders of DAG files, which are parsed at once when a DAG is missing.
     """
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, *, dag_folders: Sequence[Path] = ()) -> None:
         self.url = url.rstrip("/")
+        self._dag_folders = dag_folders
         self._session = requests.Session()
         # Loopback needs no proxy, and the environment's would refuse it.
         self._session.trust_env = False
@@ -44,7 +60,7 @@ class AirflowAPI:
 
     def wait_for_dag(self, dag_id: str) -> None:
         """Return when Airflow has parsed a DAG; raise what its import error says, or TimeoutError."""
-        give_up_at = time.monotonic() + PARSE_WAIT_S
+        give_up_at, is_awaited = time.monotonic() + PARSE_WAIT_S, False
         while time.monotonic() < give_up_at:
             try:
                 if not self.call("GET", f"dags/{dag_id}")["is_paused"]:
@@ -53,6 +69,9 @@ class AirflowAPI:
             except requests.HTTPError as error:
                 if error.response is None or error.response.status_code != requests.codes.not_found:
                     raise
+                if not is_awaited:
+                    parse_again(self._dag_folders)
+                    is_awaited = True
                 time.sleep(0.5)
         broken = [found["stack_trace"] for found in self.call("GET", "importErrors")["import_errors"]]
         raise TimeoutError(f"Airflow has no DAG {dag_id} after {PARSE_WAIT_S} s; import errors: {broken or 'none'}")

@@ -110,6 +110,7 @@ class DataPrepperDemo(Demo):
         ):
             filled = filled.replace(placeholder, value)
         self._file.write_text(filled)
+        self._stack.deploy()
         lines = list(zip(printed.splitlines(), filled.splitlines(), strict=True))
         changed = sum(one != other for one, other in lines)
         console.print(

@@ -19,7 +19,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from include.local_stack.airflow_api import ENDED, AirflowAPI
+from include.local_stack.airflow_api import ENDED
 from include.local_stack.buckets import create_bucket
 from include.local_stack.stack import Stack, StackError
 from include.local_stack.state import CREDENTIALS_FILE
@@ -53,7 +53,7 @@ class Demo:
         self._service = service
         self._dag_id = dag_id or PIPELINES[service]
         self._index = index or self._dag_id.replace("_", "-")
-        self._airflow = AirflowAPI(stack.addresses.airflow, "admin", stack.airflow_password())
+        self._airflow = stack.airflow_api()
         self._aws = boto3.Session(
             aws_access_key_id=stack.credentials.access_key,
             aws_secret_access_key=stack.credentials.secret_key,

@@ -34,7 +34,7 @@ from include.local_stack.opensearch_home import (
     place_for,
 )
 from include.local_stack.processes import Command
-from include.local_stack.settings import Ports, StackOptions
+from include.local_stack.settings import LOOPBACK, Ports, StackOptions, node_names
 from include.local_stack.state import Credentials
 
 # Its name stands in the warning that the node sends to whoever puts a composable template over it.
@@ -45,16 +45,18 @@ LEFT_OUT_ON_TRIMMED_JAVA = ("analysis-common",)
 START_WAIT_S = 180.0
 
 BASE_SETTINGS = """cluster.name: local-stack
-node.name: local
+node.name: {name}
 path.data: {home}/data
 path.logs: {home}/logs
 network.host: 127.0.0.1
 http.port: {http}
 transport.port: {transport}
-discovery.type: single-node
+{discovery}
 action.auto_create_index: true
 cluster.routing.allocation.disk.threshold_enabled: false
 """
+SEVERAL_NODES = """discovery.seed_hosts: [{seeds}]
+cluster.initial_cluster_manager_nodes: [{names}]"""
 ML_SETTINGS = """plugins.ml_commons.only_run_on_ml_node: false
 plugins.ml_commons.native_memory_threshold: 100
 plugins.ml_commons.jvm_heap_memory_threshold: 100
@@ -94,18 +96,19 @@ JVM_FLAGS = (
 
 
 class Node(msgspec.Struct, frozen=True):
-    """An assembled node and the Java that runs it."""
+    """An assembled node and the Java that runs it; `name` is that of its process."""
 
     home: NodeHome
     java: Java
+    name: str = "opensearch"
 
 
-def prepare(options: StackOptions, keys: Credentials, *, certificates: Path) -> Node:
+def prepare(options: StackOptions, keys: Credentials, *, certificates: Path, name: str) -> Node:
     """Fetch, verify and assemble; does nothing that was done before."""
     lock = fetch(options.opensearch_version, options.cache / "jars", _optional_plugins(options))
     java = choose_java(lock.java_min, lock.java_max, cache=options.cache, usable=node_user_can_reach)
     left_out = LEFT_OUT_ON_TRIMMED_JAVA if java.is_trimmed else ()
-    path = place_for(options.home)
+    path = place_for(options.home, name)
     home = assemble(lock, cache=options.cache / "jars", path=path, left_out=left_out)
     install_in_node(certificates, path / "config")
     java = _within_reach(java, path)
@@ -116,7 +119,7 @@ def prepare(options: StackOptions, keys: Credentials, *, certificates: Path) -> 
             certificates=opensearch_security.certificates_of(options.home),
             admin_password=keys.opensearch_admin_password,
         )
-    return Node(home, java)
+    return Node(home, java, name)
 
 
 def lock_of(options: StackOptions) -> Lock:
@@ -130,25 +133,26 @@ def _optional_plugins(options: StackOptions) -> tuple[str, ...]:
 
 def command(node: Node, options: StackOptions, ports: Ports, keys: Credentials, *, env: dict[str, str]) -> Command:
     """How to start the node; its settings file is written here, its folders pass to the account that runs it."""
-    path = node.home.path
-    settings = BASE_SETTINGS.format(home=path, http=ports.opensearch, transport=ports.opensearch_transport)
+    path, (http_port, transport) = node.home.path, ports.of_node(node.name)
+    discovery = _discovery(options.opensearch_nodes, ports)
+    settings = BASE_SETTINGS.format(name=node.name, home=path, http=http_port, transport=transport, discovery=discovery)
     settings += ML_SETTINGS + (opensearch_security.SETTINGS if options.security else "")
     (path / "config" / "opensearch.yml").write_text(settings)
     account = pwd.getpwnam(NODE_USER) if os.geteuid() == 0 else None
     if account:
         hand_over(path)
     return Command(
-        name="opensearch",
+        name=node.name,
         argv=(
             str(node.java.executable),
-            *java_flags(node, heap=options.opensearch_heap),
+            *java_flags(node, heap=options.heap),
             *egress_jvm_flags(path / "config", ports.egress),
             *("-cp", f"{path}/lib/*", "org.opensearch.bootstrap.OpenSearch"),
         ),
         env=env | {"HOME": str(path / "tmp"), "LANG": "C.UTF-8", "AWS_ENDPOINT_URL_S3": ports.url("s3")},
         cwd=path,
-        log=options.home / "logs" / "opensearch.log",
-        is_healthy=_ready_check(options, ports, keys),
+        log=options.home / "logs" / f"{node.name}.log",
+        is_healthy=_ready_check(options, http_port, keys),
         wait_s=START_WAIT_S,
         uid=account.pw_uid if account else None,
         gid=account.pw_gid if account else None,
@@ -180,11 +184,20 @@ def java_flags(node: Node, *, heap: str) -> list[str]:
     ]
 
 
-def ready_check(api: NodeAPI, wanted: Sequence[tuple[str, object]]) -> Callable[[], bool]:
-    """True once the node answers yellow or green and holds what it has to: a path and a body each."""
+def _discovery(nodes: int, ports: Ports) -> str:
+    if nodes == 1:
+        return "discovery.type: single-node"
+    names = node_names(nodes)
+    seeds = ", ".join(f'"{LOOPBACK}:{ports.of_node(name)[1]}"' for name in names)
+    return SEVERAL_NODES.format(seeds=seeds, names=", ".join(names))
+
+
+def ready_check(api: NodeAPI, wanted: Sequence[tuple[str, object]], *, nodes: int = 1) -> Callable[[], bool]:
+    """True once the cluster has all nodes, is yellow or green and holds what it has to: a path and a body each."""
 
     def is_ready() -> bool:
-        status, body = api.call("GET", "/_cluster/health?wait_for_status=yellow&timeout=2s")
+        condition = f"wait_for_status=yellow&wait_for_nodes={nodes}"
+        status, body = api.call("GET", f"/_cluster/health?{condition}&timeout=2s")
         if status != http.HTTPStatus.OK or body.get("status") not in ("yellow", "green"):
             return False
         made = (http.HTTPStatus.OK, http.HTTPStatus.CREATED)
@@ -193,13 +206,13 @@ def ready_check(api: NodeAPI, wanted: Sequence[tuple[str, object]]) -> Callable[
     return is_ready
 
 
-def _ready_check(options: StackOptions, ports: Ports, keys: Credentials) -> Callable[[], bool]:
+def _ready_check(options: StackOptions, port: int, keys: Credentials) -> Callable[[], bool]:
     guard = {"index_patterns": ["*"], "order": -1, "settings": GUARD_SETTINGS}
     wanted: list[tuple[str, object]] = [(f"/_template/{GUARD_NAME}", guard)]
     if not options.security:
-        return ready_check(NodeAPI(ports.opensearch), wanted)
+        return ready_check(NodeAPI(port), wanted, nodes=options.opensearch_nodes)
     admin = NodeAPI(
-        ports.opensearch,
+        port,
         opensearch_security.ADMIN,
         keys.opensearch_admin_password,
         opensearch_security.authority_file(options.home),

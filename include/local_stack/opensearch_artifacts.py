@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from include.local_stack.prerequisites import install_line, missing_prerequisites
+from include.local_stack.prerequisites import install_line, missing_for_the_stack
 from include.local_stack.settings import StackError
 
 FOLDER = Path(__file__).parent / "artifacts"
@@ -125,7 +125,7 @@ def missing(artifacts: Iterable[Artifact], cache: Path) -> list[str]:
 def _run_maven(version: str, cache: Path) -> None:
     if not (mvn := shutil.which("mvn")):
         raise StackError(
-            f"mvn is missing: it fetches OpenSearch. Install with: {install_line(missing_prerequisites())}"
+            f"mvn is missing: it fetches OpenSearch. Install with: {install_line(missing_for_the_stack())}"
         )
     goal = [MAVEN_GOAL, f"-DoutputDirectory={cache}"]
     answer = subprocess.run(

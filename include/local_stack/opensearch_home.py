@@ -39,13 +39,17 @@ class NodeHome(msgspec.Struct, frozen=True):
     left_out: tuple[str, ...]
 
 
-def place_for(stack_home: Path) -> Path:
-    """Where the node lives: in the stack's home, unless the account that must run it cannot get there."""
-    home = stack_home / "opensearch"
-    if os.geteuid() != 0 or node_user_can_reach(home):
-        return home
+def servers_folder(stack_home: Path) -> Path:
+    """Where the servers have their folders that run as another account: in the stack's home, if that can get there."""
+    if os.geteuid() != 0 or node_user_can_reach(stack_home / "opensearch"):
+        return stack_home
     digest = hashlib.sha256(str(stack_home).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"local-stack-{digest}" / "opensearch"
+    return Path(tempfile.gettempdir()) / f"local-stack-{digest}"
+
+
+def place_for(stack_home: Path, name: str = "opensearch") -> Path:
+    """Where a node has its folder."""
+    return servers_folder(stack_home) / name
 
 
 def node_user_can_reach(path: Path) -> bool:
@@ -70,7 +74,7 @@ def assemble(lock: Lock, *, cache: Path, path: Path, left_out: tuple[str, ...] =
     marker, content = path / "assembled.json", msgspec.json.encode([lock, left_out])
     if marker.exists() and marker.read_bytes() == content:
         return home
-    _own_parent(path)
+    own_parent(path)
     shutil.rmtree(path, ignore_errors=True)
     verify(lock.artifacts(), cache)
     # The node opens bin/ at start, though nothing lies in it.
@@ -102,8 +106,8 @@ def remove(path: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _own_parent(path: Path) -> None:
-    """Below the system's temporary folder anybody can make folders: use none that is not ours."""
+def own_parent(path: Path) -> None:
+    """Make the folder above; below the system's temporary folder anybody can make one: use none that is not ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (owner := path.parent.stat().st_uid) != os.geteuid():
         raise StackError(f"{path.parent}: belongs to user id {owner}. Delete it, or set LOCAL_STACK_HOME elsewhere.")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ LOG_TAIL_LINES = 15
 # Short: a triggerer whose database is gone waits far longer, and `down` throws the database away.
 GRACE_S = 4.0
 KILL_AFTER_S = 2.0
+RESPAWN = Path(__file__).with_name("respawn.py")
 
 # Kept so that this program can reap what it started; Popen also warns when it is dropped while its process runs.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -31,7 +33,10 @@ class RunningProcess(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to start and how to know that it serves."""
+    """One process to start and how to know that it serves.
+
+    `restarts` says whether it is started again when it ends, `stop_signal` what ends it in order.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -42,6 +47,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: float = 90.0
     uid: int | None = None
     gid: int | None = None
+    restarts: bool = True
+    stop_signal: int = signal.SIGTERM
+
+    @property
+    def healthy(self) -> Path:
+        """The file that exists from the first health check on."""
+        return self.log.with_suffix(".healthy")
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -58,23 +70,37 @@ def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 
 def start(command: Command) -> RunningProcess:
-    """Start in a session of its own: it outlives the caller, and its children are found by the session."""
+    """Start in a session of its own: it outlives the caller, and its children are found by the session.
+
+    The process is the program's parent, which starts it again (`respawn.py`).
+    """
     command.log.parent.mkdir(parents=True, exist_ok=True)
+    command.healthy.unlink(missing_ok=True)
     with command.log.open("ab") as log:
         child = subprocess.Popen(
-            command.argv,
+            _respawning(command),
             env=dict(command.env),
             cwd=command.cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            user=command.uid,
-            group=command.gid,
-            extra_groups=[] if command.uid is not None else None,
         )
     _children[child.pid] = child
     return RunningProcess(pid=child.pid, started=start_time(child.pid) or "")
+
+
+def _respawning(command: Command) -> list[str]:
+    account = "" if command.uid is None else f"{command.uid}:{command.gid}"
+    # Isolated and without site: the environment and its packages are the program's.
+    respawn = [sys.executable, "-I", "-S", str(RESPAWN)]
+    return [*respawn, str(command.healthy), str(int(command.stop_signal)), account, *command.argv]
+
+
+def keep(command: Command) -> None:
+    """From now on, start the program again when it ends."""
+    if command.restarts:
+        command.healthy.touch()
 
 
 def is_alive(process: RunningProcess) -> bool:

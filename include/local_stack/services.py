@@ -6,28 +6,44 @@ import os
 import sys
 from functools import partial
 
+import boto3
+import msgspec
+
 from include.local_stack import egress, egress_certificates, opensearch
 from include.local_stack.ai_services import model
-from include.local_stack.airflow import COMPONENTS, Airflow
+from include.local_stack.airflow import Airflow
+from include.local_stack.airflow_components import COMPONENTS, LOG_BUCKET
+from include.local_stack.buckets import create_bucket
 from include.local_stack.opensearch_artifacts import missing
 from include.local_stack.processes import Command, child_environment
-from include.local_stack.settings import REPOSITORY, StackOptions
+from include.local_stack.settings import REPOSITORY, StackOptions, node_names
 from include.local_stack.state import Credentials, StackState
 from include.local_stack.supervisor import Say, Supervisor, answers, stays_alive
 
-PROCESSES_OF = {
-    "opensearch": ("egress", "opensearch"),
-    "s3": ("s3",),
-    "ai_services": ("ai_services", "ai_services-worker"),
-    "airflow": tuple(f"airflow-{component}" for component in COMPONENTS),
-}
 LISTENERS = {
     "opensearch": ("opensearch", "opensearch_transport"),
+    "opensearch-2": ("opensearch_2", "opensearch_2_transport"),
+    "opensearch-3": ("opensearch_3", "opensearch_3_transport"),
     "egress": ("egress",),
     "s3": ("s3",),
     "ai_services": ("ai_services",),
     "airflow-api-server": ("airflow",),
+    "postgres": ("postgres",),
+    "redis": ("redis",),
 }
+# The servers of Airflow that an executor needs.
+SERVERS = {"local": (), "celery": ("postgres", "redis")}
+
+
+def processes_of(shape: StackOptions | StackState) -> dict[str, tuple[str, ...]]:
+    """The processes of each service of a stack."""
+    components = (component.process for component in COMPONENTS[shape.executor])
+    return {
+        "opensearch": ("egress", *node_names(shape.opensearch_nodes)),
+        "s3": ("s3",),
+        "ai_services": ("ai_services", "ai_services-worker"),
+        "airflow": (*SERVERS[shape.executor], *components),
+    }
 
 
 class Services:
@@ -53,7 +69,7 @@ class Services:
         """The AI services read and write objects: S3 is there first."""
         first, then = [], []
         if "s3" in self._options.services:
-            first.append(lambda: self._supervisor.ensure(self._s3(), self._ports.url("s3")))
+            first.append(self._start_s3)
         if "ai_services" in self._options.services:
             first.append(self._fetch_model)
             then.append(lambda: self._supervisor.ensure(self._ai_services(), self._ports.url("ai_services")))
@@ -61,24 +77,38 @@ class Services:
         self._supervisor.in_parallel(first)
         self._supervisor.in_parallel(then)
 
-    def _opensearch(self) -> None:
-        """The node resolves names and trusts certificates that are made before its first start."""
-        egress_certificates.ensure(self._certificates)
-        self._supervisor.in_parallel([lambda: self._supervisor.ensure(self._egress()), self._node])
+    def _start_s3(self) -> None:
+        self._supervisor.ensure(self._s3(), self._ports.url("s3"))
+        if self._options.executor == "celery":
+            session = boto3.Session(self._keys.access_key, self._keys.secret_key, region_name="us-east-1")
+            create_bucket(session.client("s3", endpoint_url=self._ports.url("s3")), LOG_BUCKET)
 
-    def _node(self) -> None:
+    def _opensearch(self) -> None:
+        """The nodes resolve names and trust certificates that are made before their first start."""
+        egress_certificates.ensure(self._certificates)
+        self._supervisor.in_parallel([lambda: self._supervisor.ensure(self._egress()), self._nodes])
+
+    def _nodes(self) -> None:
         options = self._options
         if missing(opensearch.lock_of(options).artifacts(), options.cache / "jars"):
             self._say(f"fetching OpenSearch {options.opensearch_version} with mvn, about 450 MB, once")
-        node = opensearch.prepare(options, self._keys, certificates=self._certificates)
+        nodes = [
+            opensearch.prepare(options, self._keys, certificates=self._certificates, name=name)
+            for name in node_names(options.opensearch_nodes)
+        ]
         self._supervisor.check_cancelled()
+        self._supervisor.in_parallel(partial(self._node, node) for node in nodes)
+
+    def _node(self, node: opensearch.Node) -> None:
+        options = self._options
         env = {"PATH": os.environ.get("PATH", os.defpath)}
         command = opensearch.command(node, options, self._ports, self._keys, env=env)
-        url = self._ports.url("opensearch", tls=options.security)
+        url = self._ports.url(node.name.replace("-", "_"), tls=options.security)
         self._supervisor.ensure(command, f"{url}   {options.opensearch_version}")
 
     def _airflow(self) -> None:
         airflow = Airflow(self._options, self._ports)
+        self._supervisor.in_parallel(partial(self._supervisor.ensure, server) for server in airflow.servers())
         airflow.prepare()
         self._supervisor.check_cancelled()
         starts = [
@@ -96,7 +126,9 @@ class Services:
     def _s3(self) -> Command:
         port = self._ports.s3
         argv = ("-m", "include.local_stack.s3_server", "--port", str(port))
-        return self._python("s3", argv, port=port, path="/moto-api/")
+        command = self._python("s3", argv, port=port, path="/moto-api/")
+        # Its objects are in memory: started again, it would be empty, and look as if it served.
+        return msgspec.structs.replace(command, restarts=False)
 
     def _ai_services(self) -> Command:
         port = self._ports.ai_services

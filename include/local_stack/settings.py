@@ -14,13 +14,23 @@ VERSIONS = ("2.19.1", "3.6.0")
 # The Security plugin is on Maven Central for these only.
 SECURED_VERSIONS = ("2.19.1",)
 SERVICES = ("opensearch", "s3", "ai_services", "airflow")
+EXECUTORS = ("local", "celery")
+# Three is the smallest number of which one can be lost: the others still elect a cluster manager.
+NODE_COUNTS = (1, 3)
 DEFAULT_PORTS = {
     "opensearch": 9200,
     "opensearch_transport": 9300,
+    "opensearch_2": 9202,
+    "opensearch_2_transport": 9302,
+    "opensearch_3": 9203,
+    "opensearch_3_transport": 9303,
     "s3": 9000,
     "ai_services": 9400,
     "egress": 9401,
     "airflow": 8080,
+    # Beside the ports of the operating system's own services.
+    "postgres": 5433,
+    "redis": 6380,
 }
 
 
@@ -33,23 +43,41 @@ class Ports(msgspec.Struct, frozen=True):
 
     opensearch: int
     opensearch_transport: int
+    opensearch_2: int
+    opensearch_2_transport: int
+    opensearch_3: int
+    opensearch_3_transport: int
     s3: int
     ai_services: int
     egress: int
     airflow: int
+    postgres: int
+    redis: int
 
     def url(self, service: str, *, tls: bool = False) -> str:
         """Where a service answers on loopback."""
         return f"{'https' if tls else 'http'}://{LOOPBACK}:{getattr(self, service)}"
 
+    def of_node(self, name: str) -> tuple[int, int]:
+        """The HTTP and the transport port of a node by the name of its process."""
+        port = name.replace("-", "_")
+        return getattr(self, port), getattr(self, f"{port}_transport")
+
+
+def node_names(count: int) -> tuple[str, ...]:
+    """The processes of a cluster of so many nodes."""
+    return ("opensearch", *(f"opensearch-{number}" for number in range(2, count + 1)))
+
 
 class Addresses(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of `stack.json`: only services that run are named, the others are empty here.
 
-    `ca_certs` is the file to trust when the node is secured, else empty.
+    `ca_certs` is the file to trust when the node is secured, else empty; `opensearch_nodes` are all nodes, if there are
+    several, and `opensearch` the first.
     """
 
     opensearch: str = ""
+    opensearch_nodes: tuple[str, ...] = ()
     s3: str = ""
     ai_services: str = ""
     airflow: str = ""
@@ -68,8 +96,10 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache: Path = REPOSITORY / ".cache"
     services: frozenset[str] = frozenset(SERVICES)
     opensearch_version: str = VERSIONS[0]
-    opensearch_heap: str = "1g"
+    opensearch_nodes: int = 1
+    opensearch_heap: str = ""
     security: bool = False
+    executor: str = EXECUTORS[0]
     ports: dict[str, int] = {}
     free_ports: bool = False
 
@@ -84,8 +114,17 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f"SECURITY=on: the Security plugin for OpenSearch {self.opensearch_version} is not published. "
                 f"Use OPENSEARCH_VERSION={' or '.join(SECURED_VERSIONS)}, or SECURITY=off."
             )
+        if self.executor not in EXECUTORS:
+            raise StackError(f"EXECUTOR={self.executor}: unknown. Use EXECUTOR={' or EXECUTOR='.join(EXECUTORS)}.")
+        if self.security and self.opensearch_nodes > 1:
+            raise StackError("SECURITY=on: the secured cluster has one node. Use OPENSEARCH_NODES=1, or SECURITY=off.")
         if unknown := sorted(self.services - set(SERVICES)):
             raise StackError(f"--services {','.join(unknown)}: no such service. Choose from {','.join(SERVICES)}.")
+
+    @property
+    def heap(self) -> str:
+        """The heap of a node: small ones, if there are several."""
+        return self.opensearch_heap or ("1g" if self.opensearch_nodes == 1 else "512m")
 
 
 def options_from_environment(environ: Mapping[str, str], *, services: Iterable[str] = SERVICES) -> StackOptions:
@@ -95,8 +134,10 @@ def options_from_environment(environ: Mapping[str, str], *, services: Iterable[s
         cache=Path(environ.get("LOCAL_STACK_CACHE") or REPOSITORY / ".cache").absolute(),
         services=frozenset(services),
         opensearch_version=environ.get("OPENSEARCH_VERSION") or VERSIONS[0],
-        opensearch_heap=environ.get("OPENSEARCH_HEAP") or "1g",
+        opensearch_nodes=_node_count(environ.get("OPENSEARCH_NODES") or "1"),
+        opensearch_heap=environ.get("OPENSEARCH_HEAP", ""),
         security=_wants_security(environ.get("SECURITY", "")),
+        executor=executor_from_environment(environ),
         ports={
             name: _port_number(port_variable(name), environ[port_variable(name)])
             for name in DEFAULT_PORTS
@@ -109,6 +150,11 @@ def options_from_environment(environ: Mapping[str, str], *, services: Iterable[s
 def home_from_environment(environ: Mapping[str, str]) -> Path:
     """The folder that holds the state of one stack."""
     return Path(environ.get("LOCAL_STACK_HOME") or REPOSITORY / ".local").absolute()
+
+
+def executor_from_environment(environ: Mapping[str, str]) -> str:
+    """`local` or `celery`."""
+    return environ.get("EXECUTOR") or EXECUTORS[0]
 
 
 def port_variable(name: str) -> str:
@@ -174,6 +220,12 @@ def _refuse_doubles(chosen: Mapping[str, int]) -> None:
 def _port_number(variable: str, text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:  # noqa: PLR2004  the last port there is
         raise StackError(f"{variable}={text}: not a port. Give a number from 1 to 65535.")
+    return int(text)
+
+
+def _node_count(text: str) -> int:
+    if text not in map(str, NODE_COUNTS):
+        raise StackError(f"OPENSEARCH_NODES={text}: not assembled here. Use {' or '.join(map(str, NODE_COUNTS))}.")
     return int(text)
 
 

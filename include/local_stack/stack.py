@@ -18,14 +18,17 @@ import requests
 from include.local_stack import opensearch_home, opensearch_security, processes
 from include.local_stack.airflow import ADMIN, read_secrets
 from include.local_stack.airflow_api import AirflowAPI
-from include.local_stack.services import LISTENERS, PROCESSES_OF, Services
+from include.local_stack.machines import deploy_to_all
+from include.local_stack.services import LISTENERS, Services, processes_of
 from include.local_stack.settings import (
+    NODE_COUNTS,
+    REPOSITORY,
     Addresses,
-    Ports,
     StackError,
     StackOptions,
     choose_ports,
     home_from_environment,
+    node_names,
     options_from_environment,
     port_variable,
     refuse_taken,
@@ -92,6 +95,10 @@ class Stack(msgspec.Struct, frozen=True):
         """Stop this stack and remove its state."""
         down(self.home, say=say)
 
+    def deploy(self) -> None:
+        """Copy pipelines and DAGs that were written since `up` to the machines of Airflow's workers and triggerers."""
+        deploy_to_all(self.home / "airflow")
+
     def airflow_password(self) -> str:
         """Return the password of Airflow's user `admin`."""
         return read_secrets(self.home / "airflow").admin_password
@@ -108,7 +115,8 @@ class Stack(msgspec.Struct, frozen=True):
 
     def airflow_api(self) -> AirflowAPI:
         """Return a client for Airflow's REST API, authenticated as admin."""
-        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password())
+        folders = (REPOSITORY / "dags", self.home / "airflow" / "dags")
+        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password(), dag_folders=folders)
 
 
 def down(home: Path, *, say: Say = say_on_stdout) -> bool:
@@ -155,26 +163,39 @@ def _initial_state(options: StackOptions, file: StateFile, say: Say) -> StackSta
         recorded = None
     if recorded is None:
         ports = choose_ports(options)
-        refuse_taken(ports, _listeners(options.services, running=()))
-        node_home = str(opensearch_home.place_for(options.home))
-        return StackState(options.opensearch_version, ports, node_home, options.security)
+        refuse_taken(ports, _listeners(options, running=()))
+        return StackState(
+            opensearch_version=options.opensearch_version,
+            ports=ports,
+            servers_folder=str(opensearch_home.servers_folder(options.home)),
+            security=options.security,
+            executor=options.executor,
+            opensearch_nodes=options.opensearch_nodes,
+        )
     _refuse_changes(options, recorded)
-    refuse_taken(recorded.ports, _listeners(options.services, running=_alive(recorded)))
-    return msgspec.structs.replace(recorded, opensearch_version=options.opensearch_version, security=options.security)
+    refuse_taken(recorded.ports, _listeners(options, running=_alive(recorded)))
+    return msgspec.structs.replace(
+        recorded,
+        opensearch_version=options.opensearch_version,
+        security=options.security,
+        executor=options.executor,
+        opensearch_nodes=options.opensearch_nodes,
+    )
 
 
 def _refuse_changes(options: StackOptions, recorded: StackState) -> None:
-    if "opensearch" in recorded.processes and options.opensearch_version != recorded.opensearch_version:
-        raise StackError(
-            f"{options.home}: OpenSearch {recorded.opensearch_version} is up, but OPENSEARCH_VERSION is "
-            f"{options.opensearch_version}. Run `make down` first: this removes the index, jobs and objects."
-        )
-    if "opensearch" in recorded.processes and options.security != recorded.security:
-        raise StackError(
-            f"{options.home}: OpenSearch is up with SECURITY={_on_or_off(recorded.security)}, but "
-            f"SECURITY={_on_or_off(options.security)} is requested. Run `make down` first: this removes the index, "
-            "jobs and objects."
-        )
+    settings = {
+        "OPENSEARCH_VERSION": ("opensearch", recorded.opensearch_version, options.opensearch_version),
+        "OPENSEARCH_NODES": ("opensearch", str(recorded.opensearch_nodes), str(options.opensearch_nodes)),
+        "SECURITY": ("opensearch", _on_or_off(recorded.security), _on_or_off(options.security)),
+        "EXECUTOR": ("airflow-api-server", recorded.executor, options.executor),
+    }
+    for variable, (process, used, requested) in settings.items():
+        if process in recorded.processes and used != requested:
+            raise StackError(
+                f"{options.home}: this stack runs with {variable}={used}, but {variable} is {requested}. Set "
+                f"{variable}={used}, or run `make down` first: this removes the index, jobs and objects."
+            )
     for name, port in options.ports.items():
         if (used := getattr(recorded.ports, name)) != port:
             raise StackError(
@@ -187,9 +208,10 @@ def _on_or_off(security: bool) -> str:  # noqa: FBT001 - the word for one value
     return "on" if security else "off"
 
 
-def _listeners(services: Iterable[str], *, running: Iterable[str]) -> list[str]:
-    """Return the names of the ports that must be free before these services start."""
-    to_start = {process for service in services for process in PROCESSES_OF[service]} - set(running)
+def _listeners(options: StackOptions, *, running: Iterable[str]) -> list[str]:
+    """Return the names of the ports that must be free before the services of these options start."""
+    of_service = processes_of(options)
+    to_start = {process for service in options.services for process in of_service[service]} - set(running)
     return [listener for process in to_start for listener in LISTENERS.get(process, ())]
 
 
@@ -203,26 +225,27 @@ def _write_addresses(home: Path, file: StateFile) -> Addresses:
     ca_certs = opensearch_security.authority_file(home) if state and state.security else None
     addresses = Addresses()
     if state:
-        addresses = addresses_of(state.ports, state.opensearch_version, _alive(state), ca_certs=ca_certs)
+        addresses = addresses_of(state, _alive(state), ca_certs=ca_certs)
     (home / STACK_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(addresses)))
     return addresses
 
 
-def addresses_of(
-    ports: Ports, opensearch_version: str, running: Iterable[str], *, ca_certs: Path | None = None
-) -> Addresses:
+def addresses_of(state: StackState, running: Iterable[str], *, ca_certs: Path | None = None) -> Addresses:
     """Return the addresses of the services whose processes all run; `ca_certs` is set if the node has TLS."""
-    served = [service for service, names in PROCESSES_OF.items() if set(names) <= set(running)]
+    served = [service for service, names in processes_of(state).items() if set(names) <= set(running)]
     has_node = "opensearch" in served
+    names = node_names(state.opensearch_nodes) if has_node and state.opensearch_nodes > 1 else ()
     return Addresses(
-        **{name: ports.url(name, tls=name == "opensearch" and ca_certs is not None) for name in served},
-        opensearch_version=opensearch_version if has_node else "",
+        **{name: state.ports.url(name, tls=name == "opensearch" and ca_certs is not None) for name in served},
+        opensearch_nodes=tuple(state.ports.url(name.replace("-", "_")) for name in names),
+        opensearch_version=state.opensearch_version if has_node else "",
         ca_certs=str(ca_certs) if has_node and ca_certs else "",
     )
 
 
 def _remove_state(home: Path, state: StackState) -> None:
-    opensearch_home.remove(Path(state.node_home))
+    for name in (*node_names(max(NODE_COUNTS)), "postgres", "redis"):
+        opensearch_home.remove(Path(state.servers_folder) / name)
     for folder in FOLDERS_OF_STATE:
         shutil.rmtree(home / folder, ignore_errors=True)
     for file in (STACK_FILE, STATE_FILE):

@@ -19,22 +19,29 @@ STATE_FILE, LOCK_FILE, STACK_FILE, CREDENTIALS_FILE = "state.json", "lock", "sta
 
 
 class StackState(msgspec.Struct, frozen=True):
-    """One stack: its fixed choices and the processes that belong to it."""
+    """One stack: its fixed choices and the processes that belong to it.
+
+    `servers_folder` has the folders of the servers that run as another account.
+    """
 
     opensearch_version: str
     ports: Ports
-    node_home: str
+    servers_folder: str
     security: bool = False
+    executor: str = "local"
+    opensearch_nodes: int = 1
     processes: dict[str, RunningProcess] = {}
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """The key pair that clients sign with, the passwords of the secured node; random, valid only on this stack."""
+    """The key pair that clients sign with, the passwords of the servers; random, valid only on this stack."""
 
     access_key: str
     secret_key: str
     opensearch_admin_password: str = ""
     opensearch_worker_password: str = ""
+    postgres_password: str = ""
+    redis_password: str = ""
 
     def __repr__(self) -> str:
         """Hide the secrets from logs and tracebacks."""
@@ -102,6 +109,8 @@ def credentials_of(home: Path) -> Credentials:
         "secret_key": secrets.token_urlsafe(30),
         "opensearch_admin_password": secrets.token_urlsafe(24),
         "opensearch_worker_password": secrets.token_urlsafe(24),
+        "postgres_password": secrets.token_urlsafe(24),
+        "redis_password": secrets.token_urlsafe(24),
     }
     known: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
     if fresh.keys() - known.keys():

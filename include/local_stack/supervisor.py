@@ -37,6 +37,7 @@ class Supervisor:
     def ensure(self, command: Command, address: str = "") -> None:
         """Return when the process serves: the one that runs, if it is healthy, else a new one."""
         if self._serves_already(command):
+            processes.keep(command)
             self._say(f"{command.name:<22} runs already   {address}".rstrip())
             return
         began = time.monotonic()
@@ -44,6 +45,7 @@ class Supervisor:
         self._state.record(command.name, process)
         if not self._wait_until_healthy(command, process, wait_s=command.wait_s):
             raise StackError(_explanation(command, "ended" if not processes.is_alive(process) else "is not ready"))
+        processes.keep(command)
         self._say(f"{command.name:<22} {time.monotonic() - began:5.1f} s   {address}".rstrip())
 
     def in_parallel(self, branches: Iterable[Callable[[], None]]) -> None:

@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 def get_provider_info() -> dict[str, Any]:
     """Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
     name = "OpenSearch Batch"
-    stages = ["prepare", "batch_predict", "repair", "ingest", "reconcile", "publish", "batch_ingestion", "replay"]
+    stages = ["prepare", "spread", "batch_predict", "repair", "ingest", "reconcile", "publish"]
+    stages += ["batch_ingestion", "replay"]
 
     def integration(package: str, modules: list[str]) -> list[dict[str, Any]]:
         return [

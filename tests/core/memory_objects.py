@@ -73,14 +73,16 @@ class MemoryObjects:
         """Delete an object if it exists."""
         self._stored.pop(uri, None)
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+    def open(
+        self, uri: str, *, etag: str | None = None, compression: Compression | None = None, offset: int = 0
+    ) -> IO[bytes]:
         """Open an object, decompressed; with `etag` only that version."""
         stored = self.read(uri)
         if stored is None:
             raise ConfigError(f"{uri}: no such object")
         if etag not in (None, stored.etag):
             raise ObjectChanged(f"{uri} changed while it was being read; run again")
-        return decompressed(io.BufferedReader(io.BytesIO(stored.content)), uri, compression)
+        return decompressed(io.BufferedReader(io.BytesIO(stored.content[offset:])), uri, compression)
 
     def _info(self, uri: str) -> ObjectInfo | None:
         stored = self._stored.get(uri)

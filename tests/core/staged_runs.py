@@ -141,14 +141,14 @@ class StagedRuns:
 
     def _with_job(self, shard: Shard) -> Shard:
         self.jobs += 1
-        keys = list(dict.fromkeys(each.content_key or b"" for each in read_staged(self.objects, shard.staged)))
+        keys = list(dict.fromkeys(each.content_key or b"" for each in read_staged(self.objects, *shard.files)))
         job_key = f"job-{self.jobs}"
         _, (new,) = self.store.reserve(keys, lambda located: [NewShard(job_key, b"".join(keys))])  # noqa: ARG005 - all
         return msgspec.structs.replace(shard, job=new.job_key, records=len(keys))
 
     def answer(self, shard: Shard, *, more: Sequence[bytes] = ()) -> JobOutput:
         """Write the output of a shard's job: a row for each text, in another order if rows name their records."""
-        texts = dict.fromkeys(json.loads(each.record)["text"] for each in read_staged(self.objects, shard.staged))
+        texts = dict.fromkeys(json.loads(each.record)["text"] for each in read_staged(self.objects, *shard.files))
         rows = [self._row(at, text) for at, text in enumerate(texts) if self.fails.get(text, "") is not None]
         if self.adapter.row_matching(self.parameters) != "by_position":
             rows.reverse()

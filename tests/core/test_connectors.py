@@ -15,6 +15,8 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from tests.serving import Exchange, Server
 
+# Requests from the registration of a model to the end of its deployment.
+DEPLOYED_AFTER, STUCK = 20, "STUCK"
 KEY, NEW_KEY = "sk-" + "a" * 40, "sk-" + "b" * 40
 CONNECTOR = {
     "name": "OpenAI",
@@ -27,7 +29,10 @@ CONNECTOR = {
 
 
 class Node:
-    """The connectors and models of a node; a connector changes only while none of its models is deployed."""
+    """The connectors and models of a node; a connector changes only while none of its models is deployed.
+
+    The deployment of a new model takes a few requests; a model that is undeployed meanwhile is never undeployed again.
+    """
 
     def __init__(self) -> None:
         self.connectors: dict[str, dict[str, Any]] = {}
@@ -48,6 +53,10 @@ class Node:
         kind, _, rest = request.path.removeprefix("/_plugins/_ml/").partition("/")
         name, _, verb = rest.partition("?")[0].partition("/")
         stored: dict[str, dict[str, Any]] = getattr(self, kind)
+        for model in self.models.values():
+            model["requests"] += 1
+            if model["model_state"] == "REGISTERED" and model["requests"] > DEPLOYED_AFTER:
+                model["model_state"] = "DEPLOYED"
         body = json.loads(request.body() or b"{}")
         if name == "_search":
             hits = [
@@ -57,16 +66,17 @@ class Node:
             return request.reply(200, {"hits": {"hits": hits}})
         if name in {"_create", "_register"}:
             name = f"{kind}-{len(stored) + 1}"
-            stored[name] = {**body, "model_state": "DEPLOYED"}
+            stored[name] = {**body, "model_state": "REGISTERED", "requests": 0}
             return request.reply(200, {"connector_id": name, "model_id": name})
         if verb:
-            stored[name]["model_state"] = {"_deploy": "DEPLOYED", "_undeploy": "UNDEPLOYED"}[verb]
+            is_new = stored[name]["model_state"] == "REGISTERED"
+            stored[name]["model_state"] = {"_deploy": "DEPLOYED", "_undeploy": STUCK if is_new else "UNDEPLOYED"}[verb]
         if request.command == "PUT":
             if self.busy_queries:
                 self.busy_queries -= 1
                 for model in self.models.values():
                     model["model_state"] = "DEPLOYED"
-            if "DEPLOYED" in self.states():
+            if {"DEPLOYED", STUCK} & set(self.states()):
                 reason = "1 models are still using this connector, please undeploy the models first"
                 return request.reply(400, {"status": 400, "error": {"type": "status_exception", "reason": reason}})
             stored[name] |= body
@@ -77,6 +87,7 @@ class Node:
 def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A node without connectors."""
     monkeypatch.setattr(ml_commons, "UPDATE_PAUSE_S", 0.0)
+    monkeypatch.setattr(ml_commons, "DEPLOY_PAUSE_S", 0.0)
     made = Node()
     yield made
     made.server.close()

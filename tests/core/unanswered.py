@@ -85,7 +85,7 @@ class Run:
 
     def staged(self, shard: Shard) -> list[StagedRecord]:
         """Return the records that the ingest of a shard writes."""
-        return list(read_staged(self.objects, shard.staged))
+        return list(read_staged(self.objects, *shard.files))
 
     def reserve(self, job_key: str, texts: Sequence[str]) -> None:
         """Reserve keys, as another run."""

@@ -24,11 +24,12 @@ from opensearch_batch.core.jobs.submission import Submission
 from opensearch_batch.core.ledger.commit import announce, commit
 from opensearch_batch.core.ledger.head import Head, ScopeHead
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.runs.preparation import Preparation
+from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerprint_of, scope_of
 from opensearch_batch.core.runs.repair import Repair
 from opensearch_batch.core.runs.run_account import ShardRunAccount, reconcile, shard_reports, written_shards
 from opensearch_batch.core.runs.run_summary import first_start, record_end, record_start
+from opensearch_batch.core.runs.spread import Spread, SpreadSettings, begin
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -222,6 +223,8 @@ class Pipeline:
         self.options = {"max_records": 3, "max_bytes": 10_000, "repair_at_most": "100%", **options}
         self.index, self.in_place, self.source_prefix = INDEX, False, "s3://lake/in/"
         self.clock = 1_000.0
+        # How large a source is prepared by several tasks; None: none.
+        self.split_bytes: int | None = None
         self.runs = 0
         self._modified = dict[str, float]()
 
@@ -343,7 +346,7 @@ class Run:
             inputs=INPUTS,
             predictions=pipeline.predictions,
         )
-        prepared = Preparation(
+        preparation = Preparation(
             store,
             layout,
             listing,
@@ -352,7 +355,37 @@ class Run:
             request=pipeline.request,
             at_s=self._at_s,
             options=self._options,
-        ).run()
+        )
+        size = pipeline.split_bytes
+        if size and begin(store, layout, preparation, SpreadSettings(size)):
+            self.stages.insert(1, self._split)
+        else:
+            self._start(preparation.run())
+
+    def _spread(self) -> Spread:
+        """Return what a task has that shares the work of prepare."""
+        return Spread(self._pipeline.objects, self._pipeline.layout, self.key, adapter_of)
+
+    def _split(self) -> None:
+        reads = [partial(self._read, split.number) for split in self._spread().split()]
+        self.stages[1:1] = [*reads, self._compare]
+
+    def _read(self, number: int) -> None:
+        self._spread().read(number)
+
+    def _compare(self) -> None:
+        staging = [partial(self._stage, split.number) for split in self._spread().compare()]
+        self.stages[1:1] = [*staging, self._reserve]
+
+    def _stage(self, number: int) -> None:
+        self._spread().stage(number)
+
+    def _reserve(self) -> None:
+        self._start(self._spread().finish())
+
+    def _start(self, prepared: PreparedRun | None) -> None:
+        """Announce a run, and add its next stages."""
+        pipeline, layout = self._pipeline, self._pipeline.layout
         if prepared is None:
             return
         self.manifest = prepared.manifest

@@ -36,7 +36,7 @@ class DataPrepperFiles:
 
     def write(self, name: str, text: str) -> str:
         """Write a file and wait until Airflow has its pipeline."""
-        (self.own.folder / "pipelines" / f"{name}.yaml").write_text(text)
+        self.own.write_text(name, text)
         self.airflow.wait_for_dag(name)
         return name
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.airflow_api import AirflowAPI, parse_again
 from include.local_stack.settings import REPOSITORY
 from tests.lab import Lab
 from tests.waiting import WAIT_S, eventually
@@ -43,8 +43,12 @@ class Run:
         self.airflow, self.dag_id, self.run_id = airflow, dag_id, run_id
 
     def wait(self) -> str:
-        """Return the state it ended in."""
-        return self.airflow.wait(self.dag_id, self.run_id, wait_s=WAIT_S)
+        """Return the state it ended in; print the logs of tasks that failed, which a failed test shows."""
+        state = self.airflow.wait(self.dag_id, self.run_id, wait_s=WAIT_S)
+        for task in self.airflow.tasks(self.dag_id, self.run_id):
+            if task["state"] == "failed":
+                print(f"{self.dag_id}.{task['task_id']}: {self.airflow.log(task)}")  # noqa: T201 - as said above
+        return state
 
     def task(self, task_id: str) -> dict[str, Any]:
         """Return an unmapped task's instance."""
@@ -109,7 +113,18 @@ class OwnPipelines:
 
     def write(self, name: str, spec: Mapping[str, Any]) -> None:
         """Write a pipeline's file."""
-        (self.folder / "pipelines" / f"{name}.yaml").write_text(yaml.safe_dump(dict(spec), sort_keys=False))
+        self.write_text(name, yaml.safe_dump(dict(spec), sort_keys=False))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write the text of a pipeline's file."""
+        self.write_texts({name: text})
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write the texts of the files of pipelines."""
+        for name, text in texts.items():
+            (self.folder / "pipelines" / f"{name}.yaml").write_text(text)
+        self.lab.stack.deploy()
+        parse_again([self.lab.stack.home / "airflow" / "dags"])
 
     def add(self, **parts: Any) -> str:
         """Write a pipeline with a name of its own and wait until Airflow has it; return its name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ ENDED = {"COMPLETED", "COMPLETED_WITH_ERROR", "FAILED", "CANCELLED"}
 ROWS = [
     {"SageMakerOutput": [[n, 1.5], [2.5, n]], "content": [f"chapter {n}", f"title {n}"], "id": n} for n in range(1, 4)
 ]
-SECONDS, PER_SECOND, LEAST_PER_SECOND = 30, 20, 5
+BURST = 60
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -215,22 +214,19 @@ def test_a_credential_outlives_the_worker_and_not_the_run(
 def test_a_flood_is_accepted_as_far_as_it_can_be_run(
     lab: Lab, runs: Runs, client: OpenSearch, ended: Callable[[str], dict[str, Any]]
 ) -> None:
-    """Twenty requests a second for half a minute: each accepted one ends, each other one is told when to try again."""
+    """More requests at once than the api-server runs: each accepted one ends, each other is told when to try again."""
     source = runs.rows("rows.jsonl", ROWS)
     login, url = (ADMIN, lab.stack.airflow_password()), f"{lab.stack.addresses.airflow}{INGEST[1]}"
-    began_at = time.monotonic()
 
     def send(number: int) -> requests.Response:
-        time.sleep(max(0.0, began_at + number / PER_SECOND - time.monotonic()))
         # Each has its own progress, so that none takes over from another.
         body = runs.request(source, work_prefix=f"s3://{runs.bucket}/work/{number}")
         return lab.http.post(url, json=body, auth=login, timeout=WAIT_S)
 
-    with ThreadPoolExecutor(max_workers=64) as senders:
-        answers = list(senders.map(send, range(SECONDS * PER_SECOND)))
+    with ThreadPoolExecutor(max_workers=BURST) as senders:
+        answers = list(senders.map(send, range(BURST)))
     counts = Counter(answer.status_code for answer in answers)
-    assert set(counts) <= {200, 429}, counts
-    assert counts[200] >= SECONDS * LEAST_PER_SECOND
+    assert set(counts) == {200, 429}, counts
     for answer in answers:
         if answer.status_code == requests.codes.too_many_requests:
             assert int(answer.headers["Retry-After"]) in {1, 30}

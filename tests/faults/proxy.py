@@ -31,6 +31,8 @@ class Exchange:
         self._handler = handler
         self._server = server
         self.body = body
+        # Of the client: it tells which process sent the request.
+        self.client_port = int(handler.client_address[1])
 
     def drop(self, *headers: str) -> None:
         """Remove headers from the request."""

@@ -33,7 +33,7 @@ class Wait:
         self.lab, self.service = lab, service
         self._ids = {kind: f"{kind}_{uuid.uuid4().hex}" for kind in ("opensearch", "aws", "openai", "cohere")}
         state = present(StateFile(lab.stack.home).read())
-        for found in connections(state.ports, lab.stack.credentials):
+        for found in connections(state.ports, lab.stack.credentials, nodes=state.opensearch_nodes):
             name = self._ids[found.pop("connection_id").removesuffix("_default")]
             patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(found))
         self.flow = ShardFlow(lab, service, lab.new_bucket(), "none")

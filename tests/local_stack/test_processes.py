@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -52,18 +54,19 @@ def file(tmp_path: Path) -> StateFile:
 def test_stop_ends_a_process_and_its_children(tmp_path: Path) -> None:
     """No descendant survives its leader."""
     process = processes.start(command(tmp_path, SLEEP_WITH_CHILD))
-    eventually(lambda: len(processes.members_of_session(process)) == 2, "the child")
+    eventually(lambda: len(processes.members_of_session(process)) == 3, "the program and its child")
     assert processes.stop(process)
     assert not processes.is_alive(process)
     assert processes.members_of_session(process) == []
 
 
-def test_stop_finds_the_children_of_a_dead_leader(tmp_path: Path) -> None:
-    """A leader that was killed leaves orphans; they are ended too."""
+def test_stop_finds_the_program_of_a_dead_parent(tmp_path: Path) -> None:
+    """A parent that was killed leaves its program, which goes on; it is ended too, with its children."""
     process = processes.start(command(tmp_path, SLEEP_WITH_CHILD))
-    eventually(lambda: len(processes.members_of_session(process)) == 2, "the child")
-    os.kill(process.pid, 9)
-    eventually(lambda: not processes.is_alive(process), "the end of the leader")
+    eventually(lambda: len(processes.members_of_session(process)) == 3, "the program and its child")
+    os.kill(process.pid, signal.SIGKILL)
+    eventually(lambda: not processes.is_alive(process), "the end of the parent")
+    assert len(processes.members_of_session(process)) == 2
     assert processes.stop(process)
     assert processes.members_of_session(process) == []
 
@@ -74,6 +77,43 @@ def test_stop_uses_force_on_what_ignores_it(tmp_path: Path) -> None:
     eventually(lambda: "ready" in (tmp_path / "sleeper.log").read_text(), "the log line")
     assert processes.stop(process, grace_s=0.2)
     assert not processes.is_alive(process)
+
+
+def test_a_program_that_ends_is_started_again(file: StateFile, tmp_path: Path) -> None:
+    """Each time later, and only once it was healthy; `down` ends it for good."""
+    supervisor = Supervisor(file, lambda _: None)
+    supervisor.ensure(command(tmp_path, SLEEP))
+    parent = _only_process(file)
+    killed = _end_program(parent)
+    eventually(lambda: _programs(parent) not in ([], [killed]), "the second one")
+    killed = _end_program(parent)
+    eventually(lambda: _programs(parent) not in ([], [killed]), "the third one")
+    log = (tmp_path / "sleeper.log").read_text()
+    assert re.findall(r"ended with -9 after \d+ s, starts again in (.*) s", log) == ["0.5", "1.0"]
+    assert _only_process(file) == parent
+    assert supervisor.stop_all() == ["sleeper"]
+    assert processes.members_of_session(parent) == []
+
+
+def test_a_program_whose_state_is_in_memory_stays_down(file: StateFile, tmp_path: Path) -> None:
+    """Started again, it would be empty, and look as if it served."""
+    supervisor = Supervisor(file, lambda _: None)
+    supervisor.ensure(msgspec.structs.replace(command(tmp_path, SLEEP), restarts=False))
+    parent = _only_process(file)
+    _end_program(parent)
+    eventually(lambda: not processes.is_alive(parent), "the end of the parent")
+
+
+def test_a_program_is_ended_by_its_own_signal(tmp_path: Path) -> None:
+    """PostgreSQL takes SIGTERM for a request to wait until all clients have left."""
+    code = (
+        f"import signal; signal.signal(signal.SIGINT, lambda *_: exit('in order')); print('ready', flush=True); {SLEEP}"
+    )
+    process = processes.start(msgspec.structs.replace(command(tmp_path, code), stop_signal=signal.SIGINT))
+    log = tmp_path / "sleeper.log"
+    eventually(lambda: "ready" in log.read_text(), "the log line")
+    assert processes.stop(process)
+    assert "in order" in log.read_text()
 
 
 def test_a_reused_pid_is_not_touched(tmp_path: Path) -> None:
@@ -157,3 +197,13 @@ def _only_process(file: StateFile) -> RunningProcess:
     state = present(file.read())
     (process,) = state.processes.values()
     return process
+
+
+def _end_program(parent: RunningProcess) -> RunningProcess:
+    (program,) = eventually(lambda: _programs(parent), "the program")
+    os.kill(program.pid, signal.SIGKILL)
+    return program
+
+
+def _programs(parent: RunningProcess) -> list[RunningProcess]:
+    return [process for process in processes.members_of_session(parent) if process != parent]

@@ -33,6 +33,7 @@ def test_without_variables_the_defaults_hold() -> None:
     options = options_from_environment({})
     assert options.opensearch_version == "2.19.1"
     assert options.services == {"opensearch", "s3", "ai_services", "airflow"}
+    assert (options.executor, options.opensearch_nodes, options.heap) == ("local", 1, "1g")
     assert {name: getattr(choose_ports(options), name) for name in DEFAULT_PORTS} == DEFAULT_PORTS
 
 
@@ -71,6 +72,9 @@ def test_ports_of_services_that_do_not_start_may_be_taken(taken_port: int) -> No
         ({"S3_PORT": "70000"}, "from 1 to 65535"),
         ({"PORTS": "any"}, "The only value is PORTS=free"),
         ({"OPENSEARCH_VERSION": "1.3.0"}, "Use 2.19.1 or 3.6.0"),
+        ({"OPENSEARCH_NODES": "2"}, "OPENSEARCH_NODES=2: not assembled here. Use 1 or 3"),
+        ({"OPENSEARCH_NODES": "3", "SECURITY": "on"}, "Use OPENSEARCH_NODES=1, or SECURITY=off"),
+        ({"EXECUTOR": "kubernetes"}, "Use EXECUTOR=local or EXECUTOR=celery"),
     ],
 )
 def test_a_wrong_variable_is_an_error_with_a_remedy(environ: dict[str, str], message: str) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import msgspec
 import pytest
 
 from include.local_stack import __main__ as command_line
-from include.local_stack import prerequisites, processes, stack
+from include.local_stack import machines, prerequisites, processes, stack
 from include.local_stack.airflow import connections, read_secrets
 from include.local_stack.settings import StackError, StackOptions, choose_ports
 from include.local_stack.stack import Stack, addresses_of
-from include.local_stack.state import Credentials, StateFile
+from include.local_stack.state import Credentials, StackState, StateFile
 from tests.stored import present
 
 KEYS = Credentials("access", "secret")
@@ -70,7 +71,7 @@ def test_another_version_is_refused_while_a_node_is_recorded(options: StackOptio
     state = present(file.read())
     file.record("opensearch", state.processes["s3"])
     other = StackOptions(home=options.home, services=frozenset({"s3"}), opensearch_version="3.6.0")
-    with pytest.raises(StackError, match=r"2\.19\.1 is up, but OPENSEARCH_VERSION is 3\.6\.0\. Run `make down`"):
+    with pytest.raises(StackError, match=r"VERSION=2\.19\.1, but OPENSEARCH_VERSION is 3\.6\.0\. .* `make down`"):
         Stack.up(other, say=lambda _: None)
 
 
@@ -88,10 +89,46 @@ def test_a_taken_port_stops_everything_before_it_starts(tmp_path: Path) -> None:
 
 def test_addresses_name_only_what_runs(tmp_path: Path) -> None:
     """A service counts when all its processes run; the version stands beside a node only."""
-    ports = choose_ports(StackOptions(home=tmp_path))
-    assert addresses_of(ports, "2.19.1", ["s3", "ai_services"]) == stack.Addresses(s3="http://127.0.0.1:9000")
-    node = addresses_of(ports, "2.19.1", ["egress", "opensearch"])
+    state = StackState("2.19.1", choose_ports(StackOptions(home=tmp_path)), str(tmp_path))
+    assert addresses_of(state, ["s3", "ai_services"]) == stack.Addresses(s3="http://127.0.0.1:9000")
+    node = addresses_of(state, ["egress", "opensearch"])
     assert (node.opensearch, node.opensearch_version) == ("http://127.0.0.1:9200", "2.19.1")
+    three = msgspec.structs.replace(state, opensearch_nodes=3)
+    assert not addresses_of(three, ["egress", "opensearch", "opensearch-2"]).opensearch
+    cluster = addresses_of(three, ["egress", "opensearch", "opensearch-2", "opensearch-3"])
+    assert cluster.opensearch_nodes == tuple(f"http://127.0.0.1:{port}" for port in (9200, 9202, 9203))
+
+
+def test_another_executor_is_refused_while_airflow_is_recorded(options: StackOptions) -> None:
+    """The metadata of one executor are not those of another; the remedy names both ways."""
+    Stack.up(options, say=lambda _: None)
+    file = StateFile(options.home)
+    file.record("airflow-api-server", present(file.read()).processes["s3"])
+    other = StackOptions(home=options.home, services=frozenset({"s3"}), executor="celery")
+    with pytest.raises(StackError, match=r"EXECUTOR is celery\. Set EXECUTOR=local, or run `make down` first"):
+        Stack.up(other, say=lambda _: None)
+
+
+def test_a_copy_of_the_project_follows_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine gets what is new or changed; a file that is equal stays, because a process may read it."""
+    repository, own = tmp_path / "repository", tmp_path / "own"
+    monkeypatch.setattr(machines, "REPOSITORY", repository)
+    for folder in (repository / "dags", repository / "plugins" / "__pycache__", own / "dags"):
+        folder.mkdir(parents=True)
+    (repository / "dags" / "a.py").write_text("a")
+    (repository / "dags" / "b.py").write_text("b")
+    (own / "dags" / "c.py").write_text("c")
+    machine = machines.Machine("worker-1", tmp_path / "worker-1")
+    machine.deploy(own)
+    kept = (machine.project / "dags" / "a.py").stat().st_ino
+    (repository / "dags" / "b.py").write_text("changed")
+    machine.deploy(own)
+    assert (machine.project / "dags" / "a.py").stat().st_ino == kept
+    assert (machine.project / "dags" / "b.py").read_text() == "changed"
+    assert (machine.own_dags / "c.py").read_text() == "c"
+    assert not (machine.project / "plugins" / "__pycache__").exists()
+    assert machine.home.is_dir()
+    assert machine.temporary.is_dir()
 
 
 def test_stack_json_holds_addresses_and_no_secret(options: StackOptions) -> None:
@@ -110,6 +147,7 @@ def test_connections_point_to_the_stack() -> None:
     """AWS clients of the DAGs reach local S3 and AI services with the stack's own keys."""
     ports = choose_ports(StackOptions())
     opensearch, aws, openai, cohere = connections(ports, KEYS)
+    assert connections(ports, KEYS, nodes=3)[0]["host"] == "127.0.0.1:9200,127.0.0.1:9202,127.0.0.1:9203"
     assert [found["host"] for found in (openai, cohere)] == ["http://127.0.0.1:9400/v1", "http://127.0.0.1:9400"]
     assert (opensearch["port"], json.loads(opensearch["extra"])) == (9200, {"use_ssl": False})
     services = json.loads(aws["extra"])["service_config"]
@@ -125,14 +163,26 @@ def test_secrets_of_airflow_are_made_once_and_private(tmp_path: Path) -> None:
     assert made.admin_password not in repr(made)
 
 
-def test_missing_programs_are_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without java and mvn, the person reads one line to copy."""
+@pytest.mark.parametrize(
+    ("find", "packages"),
+    [
+        (prerequisites.missing_for_the_stack, "maven default-jre-headless"),
+        (prerequisites.missing_for_celery, "maven default-jre-headless postgresql redis-server"),
+        (prerequisites.missing_browser, "chromium fonts-inter"),
+    ],
+)
+def test_missing_programs_are_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: prerequisites.Find, packages: str
+) -> None:
+    """Without java and mvn, or a browser, a person who is not root reads one line to copy."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr(prerequisites, "JVM_FOLDER", tmp_path)
+    monkeypatch.setattr(prerequisites, "POSTGRES_FOLDER", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     said: list[str] = []
-    assert not prerequisites.check(said.append)
-    assert "sudo apt-get install --yes --no-install-recommends maven default-jre-headless" in said[0]
+    assert not prerequisites.install(said.append, find)
+    assert said[0].endswith(f"sudo apt-get install --yes --no-install-recommends {packages}")
 
 
 def test_an_error_is_a_message_without_a_traceback(

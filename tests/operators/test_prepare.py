@@ -27,7 +27,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.versions import next_version
-from opensearch_batch.operators import prepare
+from opensearch_batch.operators import prepare, run_start
 from opensearch_batch.operators.base import interval_start, run_key_of
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.replay import OpenSearchReplayOperator
@@ -264,7 +264,8 @@ def test_a_refused_run_creates_no_index(bucket: str, store: S3Objects, monkeypat
         index=lambda name: index if name in created else None,
         create_index=lambda name, body: created.append(name),  # noqa: ARG005 - any body
     )
-    monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one
+    for module in (prepare, run_start):
+        monkeypatch.setattr(module, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one
     monkeypatch.setattr(OpenSearchPrepareOperator, "_check_index", lambda *_, **__: ([], ""))
     store.write(f"s3://{bucket}/in/a.jsonl", b"{oops\n")
     with pytest.raises(AirflowFailException, match=r"no usable record; first reasons: .*JSON"):

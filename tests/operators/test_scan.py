@@ -171,3 +171,10 @@ def test_a_scan_is_measured(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None
     found.clear()
     runs.end(context)
     assert +found == {(RECORDS.name, "indexed"): 2}
+
+
+def test_a_mapped_ingest_has_the_defaults_of_airflow() -> None:
+    """Airflow reads them from the signatures of the classes; a task without a list of inlets does not start."""
+    partial = OpenSearchScanIngestOperator.partial(task_id="ingest_rows", file="f.yaml", pipeline="p")
+    mapped = partial.expand(work_items=[["a"]])
+    assert (mapped.inlets, mapped.outlets) == ([], [])

@@ -11,21 +11,29 @@ from typing import Any
 import msgspec
 import pytest
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.opensearch.ml_commons import Model
+from opensearch_batch.core.runs.spread import SPLIT_BYTES
 from opensearch_batch.core.types.job import Accepted, End
 from opensearch_batch.core.types.manifest import Shard, ShardGroup
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.job_handle import JobHandle
-from opensearch_batch.operators import ingest, prepare, publish, reconcile, submission
+from opensearch_batch.operators import ingest, prepare, publish, reconcile, spread, submission
 from opensearch_batch.operators.base import layout_of
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
+from opensearch_batch.operators.spread import (
+    OpenSearchCompareOperator,
+    OpenSearchReadOperator,
+    OpenSearchReserveOperator,
+    OpenSearchSplitOperator,
+    OpenSearchStageOperator,
+)
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_indexes import MemoryIndexes
 from tests.core.memory_objects import MemoryObjects
@@ -89,6 +97,9 @@ class Pipeline:
         self.store, self.search = Store(), Search()
         self.xcoms: dict[Any, Any] = {}
         self.ended: dict[str, BaseOperator] = {}
+        self.split_bytes: int | None = None
+        self.skipped = set[str]()
+        self.lengths: dict[Any, int | None] = {}
         self.outlet = index_asset("opensearch_default", NAME)
 
     def write(self, name: str, lines: Iterable[bytes]) -> None:
@@ -99,6 +110,7 @@ class Pipeline:
         """Run all stages; a job ends JOB_WAIT_S after its submission."""
         self.xcoms.clear()
         self.ended.clear()
+        self.skipped.clear()
         shared: dict[str, Any] = {"work_prefix": WORK_PREFIX}
         field_map = {"_id": "$.id", "text": "$.text", "v": "prediction"}
         documents = {**shared, "index": NAME, "field_map": field_map, "service": SERVICE}
@@ -108,9 +120,14 @@ class Pipeline:
             inputs=["$.text"],
             max_dead_letters="50%",
             on_removed="delete",
+            split=None if self.split_bytes is None else "split",
+            split_bytes=self.split_bytes or SPLIT_BYTES,
             **documents,
         )
-        groups = [msgspec.convert(group, ShardGroup) for group in self._execute(stage, run_id)]
+        self._execute(stage, run_id)
+        if self.split_bytes is not None and "split" not in self.skipped:
+            self._spread(run_id)
+        groups = [msgspec.convert(group, ShardGroup) for group in self.xcoms["prepare", "return_value"]]
         for group in groups:
             shards = msgspec.to_builtins(group)
             if group.records:
@@ -125,6 +142,14 @@ class Pipeline:
         self._execute(OpenSearchReconcileOperator(task_id="reconcile", retention_days=None, **shared), run_id)
         self._execute(OpenSearchPublishOperator(task_id="publish", index=NAME, outlets=[self.outlet], **shared), run_id)
 
+    def _spread(self, run_id: str) -> None:
+        """Run the stages that prepare a large source."""
+        for split in self._execute(OpenSearchSplitOperator(task_id="split", work_prefix=WORK_PREFIX), run_id):
+            self._execute(OpenSearchReadOperator(task_id="read", work_prefix=WORK_PREFIX, split=split), run_id)
+        for split in self._execute(OpenSearchCompareOperator(task_id="compare", work_prefix=WORK_PREFIX), run_id):
+            self._execute(OpenSearchStageOperator(task_id="stage", work_prefix=WORK_PREFIX, split=split), run_id)
+        self._execute(OpenSearchReserveOperator(task_id="reserve", work_prefix=WORK_PREFIX), run_id)
+
     def context(self, run_id: str, task_id: str) -> Any:
         """Return the context of a task."""
         began = datetime.now(UTC) - timedelta(hours=1)
@@ -132,11 +157,18 @@ class Pipeline:
         events = {self.outlet: SimpleNamespace(extra=None)}
         return {"dag_run": run, "ti": Ti(self.xcoms, task_id), "params": {}, "outlet_events": events}
 
+    def set_xcom(self, *, key: str, value: Any, task_id: str, _mapped_length: int | None, **_: Any) -> None:
+        """Keep an XCom of a task, and over how many values tasks may be mapped."""
+        self.xcoms[task_id, key], self.lengths[task_id, key] = value, _mapped_length
+
     def _execute(self, task: BaseOperator, run_id: str) -> Any:
         self.ended[task.task_id] = task
         try:
             value = task.execute(self.context(run_id, task.task_id))
         except AirflowSkipException:
+            return None
+        except DownstreamTasksSkipped as skipped:
+            self.skipped.update(skipped.tasks)
             return None
         self.xcoms[task.task_id, "return_value"] = value
         return value
@@ -161,7 +193,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     ml = SimpleNamespace(
         model=lambda _: model, batch_predict=lambda *_: Accepted("t"), task_url=lambda _: "", tasks=lambda _: []
     )
-    for module in (prepare, submission, ingest, reconcile, publish):
+    for module in (prepare, spread, submission, ingest, reconcile, publish):
         monkeypatch.setattr(module, "object_storage", lambda _: made.store)
     for module in (ingest, reconcile):
         monkeypatch.setattr(module, "outputs_store", lambda **_: made.store)
@@ -169,6 +201,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         monkeypatch.setattr(module, "OpenSearchMLHook", lambda _: SimpleNamespace(cluster=made.search, ml=ml))
     monkeypatch.setattr("opensearch_batch.operators.batch_predict.OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submission, "client_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
+    monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom.set", made.set_xcom)
     monkeypatch.setattr(JobHandle, "_objects", lambda _: made.store)
     monkeypatch.setattr(OpenSearchPrepareOperator, "_model", lambda *_, **__: model)
     return made

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from opensearch_batch.ui.rendering import label
 from tests.pages.conftest import RUN_ID
 from tests.pages.site import DAG_ID, Browser, store_run
 
@@ -28,6 +31,22 @@ def test_a_pipeline_shows_its_runs(browser: Browser, run_path: str) -> None:
     """A run without files has no counts; the newest run is the first."""
     store_run("manual__failed", "failed", minutes=0)
     page = browser.page(f"/pipelines/{DAG_ID}")
-    assert page.index("manual__failed") < page.index(f">{RUN_ID}<")
+    assert page.index(">manual__failed<") < page.index(">manual 2026-01-02 03:04:05<")
     assert "no counts" in page
     assert f"{run_path.replace(':', '%3A').replace('+', '%2B')}/dead-letters" in page
+
+
+@pytest.mark.parametrize(
+    ("run_id", "shown"),
+    [
+        ("scheduled__2026-01-02T03:04:00+00:00", "scheduled 2026-01-02 03:04:00"),
+        ("manual__2026-01-02T03:04:05.678901+00:00_Ab3dE", "manual 2026-01-02 03:04:05"),
+        ("asset_triggered__2026-01-02T03:04:05.678901+00:00_Ab3dE", "asset triggered 2026-01-02 03:04:05"),
+        ("manual__2026-01-02T03:04:05+01:00", "manual__2026-01-02T03:04:05+01:00"),
+        ("nightly__2026", "nightly__2026"),
+        ("", ""),
+    ],
+)
+def test_ids_of_airflow_are_shown_short(run_id: str, shown: str) -> None:
+    """Any other id is shown as it is."""
+    assert label(run_id) == shown

@@ -66,8 +66,9 @@ def test_a_line_has_the_text_as_it_is(entry: AiService) -> None:
     made = line(RECORD, ID)
     assert b'"a \\"cat\\""' in made
     assert b"\n" not in made
+    read = adapter.content_reader(parameters, INPUTS)
+    assert adapter.line_bytes(parameters, INPUTS)(RECORD, read(RECORD)) == len(made)
     if form is not None:
-        read = adapter.content_reader(parameters, INPUTS)
         assert b"".join((form.before, b'"a \\"cat\\""', form.after)) == read(RECORD)
     if adapter.id_member:
         assert msgspec.json.decode(made)[adapter.id_member] == ID

@@ -145,6 +145,9 @@ class DagRun:
         task = found.unmap({"shards": group}) if found.is_mapped else found.prepare_for_execution()
         if hasattr(task, "shards"):
             task.shards = group
+        if task_id == "prepare":
+            # Only Airflow's scheduler can skip the stages of a large source.
+            task.split = None
         ti = Ti(task_id=task_id, map_index=map_index, xcoms=self._xcoms, max_tries=2, **vars(self._run))
         context = {"ti": ti, "task_instance": ti, "dag_run": self._run, "params": self._dag.params.dump()}
         task.render_template_fields(context)

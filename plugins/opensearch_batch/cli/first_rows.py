@@ -120,7 +120,7 @@ def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRows
     )
 
 
-def shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON
+def shortened(value: object) -> object:
     """Return a value with its vectors shortened."""
     if isinstance(value, dict):
         return {name: shortened(member) for name, member in value.items()}

@@ -21,6 +21,7 @@ from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
 from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
+from opensearch_batch.dag_factory.spread import SPLIT, spread_stages
 from opensearch_batch.hooks.pipeline_files import local_folder, relocated
 from opensearch_batch.hooks.pipeline_model import without_credential
 from opensearch_batch.notifications.alerts import failure_notifier
@@ -233,7 +234,13 @@ class _Stages:
             aws_conn_id=connections.aws,
             outlets=[index_asset(connections.opensearch, self._spec.ingest.index)],
         )
-        stages.expand(shards=prepare.output) >> repair
+        shared = {
+            "work_prefix": work_prefix,
+            "aws_conn_id": connections.aws,
+            "opensearch_conn_id": connections.opensearch,
+        }
+        shards = stages.expand(shards=prepare.output)
+        spread_stages(prepare, self._file.body("ingest", "index_body"), shared) >> shards >> repair
         ingest_repaired >> reconcile >> publish
 
     def _prepare(self) -> OpenSearchPrepareOperator:
@@ -265,6 +272,8 @@ class _Stages:
             parameters=self._model_setting(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
+            split=SPLIT,
+            split_bytes=spec.source.split_bytes,
             realtime_below=spec.batch_predict.realtime_below,
             max_dead_letters=spec.max_dead_letters,
             **_settings_of(spec.source, "include", "exclude", "on_empty", "on_removed"),
@@ -279,6 +288,8 @@ class _Stages:
             task_id="batch_predict",
             shards=shards,
             map_index_template=JOB_TASK_NAME,
+            # The stages of a large source are skipped.
+            trigger_rule="none_failed",
             **self._job_arguments,
             **self._shared,
         )

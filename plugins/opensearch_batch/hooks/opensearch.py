@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class OpenSearchMLHook(BaseHook):
     """OpenSearch and its ML Commons plugin, from an Airflow connection of type ``opensearch``.
 
-    Host, port, login and password as usual; in the extra: `use_ssl`, `verify_certs` (default true), `ca_certs` (a
+    Host, port, login and password as usual; the host may name several nodes of the cluster, separated by commas, with
+    ports of their own: ``node-1,node-2:9201``. In the extra: `use_ssl`, `verify_certs` (default true), `ca_certs` (a
     file), `ssl_assert_hostname`, `url_prefix`, and for Amazon OpenSearch Service `aws_conn_id`, `region_name` and
     `service` (``es`` or ``aoss``): with `aws_conn_id`, requests are signed with SigV4 and need no password.
     """
@@ -70,7 +71,9 @@ class OpenSearchMLHook(BaseHook):
     @cached_property
     def cluster(self) -> Cluster:
         """The connection's cluster."""
-        return Cluster(self.get_conn(), f"{self.opensearch_conn_id} ({self._connection.host}:{self._connection.port})")
+        conn = self._connection
+        address = f"{conn.host}:{conn.port}" if conn.port else conn.host
+        return Cluster(self.get_conn(), f"{self.opensearch_conn_id} ({address})")
 
     @cached_property
     def ml(self) -> MLCommons:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.sdk import BaseOperator, Context, XComArg
+from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import ConfigError
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
 
-class IngestOperator(ReportsLineage, BaseOperator):
+class IngestOperator(ReportsLineage):
     """Base of the `ingest` stages: logs and measures the reports of an ingest, and sets the links."""
 
     operator_extra_links = (IndexLink(), DeadLettersLink())

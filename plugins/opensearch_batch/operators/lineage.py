@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow.sdk import BaseOperator
+
 from opensearch_batch.core.types.datasets import RunDatasets
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from openlineage.client.facet_v2 import RunFacet
 
 
-class ReportsLineage:
+class ReportsLineage(BaseOperator):
     """Base of the stages that report lineage: those that end in a worker, because only there Airflow calls listeners.
 
     `datasets` is set by `execute`; a task that fails before, or is skipped, reports none.

@@ -8,20 +8,21 @@ from typing import Any, Literal
 
 import msgspec
 from airflow.sdk import Context
+from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.predict_action import RealtimeLimit, realtime_limit
-from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.opensearch.ml_commons import Model
-from opensearch_batch.core.runs.index_check import check_index, create_missing_index
+from opensearch_batch.core.runs.index_check import check_index
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.prepare_options import OnRemoved, PrepareOptions, fingerprint_of, scope_of
-from opensearch_batch.core.runs.run_summary import first_start, record_start
-from opensearch_batch.core.runs.shard_groups import group_count, grouped, with_empty_groups
+from opensearch_batch.core.runs.run_summary import first_start
+from opensearch_batch.core.runs.shard_groups import group_count, with_empty_groups
+from opensearch_batch.core.runs.spread import SPLIT_BYTES, SpreadSettings, begin
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
@@ -35,7 +36,6 @@ from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.hooks.pipeline_model import pipeline_model, without_credential
-from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
     DocumentsOperator,
     PrepareOperator,
@@ -48,14 +48,14 @@ from opensearch_batch.operators.base import (
     run_key_of,
     run_template,
 )
-from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
+from opensearch_batch.operators.run_start import StartsRun, set_groups
 from opensearch_batch.operators.source_objects import source_objects
 from opensearch_batch.services.registry import adapter_of
 
 MODEL_ID = run_template("model_id")
 
 
-class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
+class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator, StartsRun):
     """Check model and index, compare the source with the record ledger, stage what changed, write the manifest.
 
     Returns groups of shards (`core.types.manifest.ShardGroup`), and pushes the XCom ``run``: ``{manifest, model_id}``.
@@ -64,6 +64,9 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     The param ``force`` reads all objects and pays for all predictions; ``rebuild`` reads all objects and writes all
     documents from the prediction store.
+
+    If more than `split_bytes` changed, and there is a task `split`, the stages of `operators.spread` do the rest of the
+    work, and the last one of them sets the groups and the XCom. Otherwise these stages are skipped.
 
     Args:
         source: an S3 prefix that ends in ``/``, an object, or a glob; or the URI of an index (`index_uri`).
@@ -98,6 +101,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             before a job is paid for.
         limit: maximum number of records, from the first object on; all if empty.
         max_records, max_bytes: maximum number of records in a shard, and its maximum size.
+        split_bytes: size of the part of a large source that one task reads.
+        split: the task id of the stage split; without it, this task always does all the work.
         realtime_below: fewer records to predict than these are sent one by one through ``_predict``; None: fewer than a
             job of the service needs, if the connector can do it; 0: never.
 
@@ -112,7 +117,6 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         # The api-server's pages read these from the DAG that Airflow stores.
         *("predictions", "opensearch_conn_id", "aws_conn_id", "ai_conn_id"),
     )
-    operator_extra_links = (DeadLettersLink(),)
 
     def __init__(
         self,
@@ -145,6 +149,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
+        split_bytes: int = SPLIT_BYTES,
+        split: str | None = None,
         realtime_below: int | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of DocumentsOperator
     ) -> None:
@@ -166,7 +172,16 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.predictions, self.on_empty = predictions, on_empty
         self.max_dead_letters, self.limit = max_dead_letters, limit
         self.max_records, self.max_bytes = max_records, max_bytes
-        self.realtime_below = realtime_below
+        self.split_bytes, self.split, self.realtime_below = split_bytes, split, realtime_below
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        self._is_spread = False
+        groups = super().execute(context)
+        if self.split is None or self._is_spread:
+            return groups
+        # An exception that skips tasks leaves no value.
+        set_groups(context, self.task_id, groups)
+        raise DownstreamTasksSkipped(tasks=[self.split])  # type: ignore[no-untyped-call] # Airflow ships no type
 
     def _prepare(self, context: Context) -> Sequence[ShardGroup]:
         store, layout = object_storage(self.aws_conn_id), layout_of(self.work_prefix, context)
@@ -201,13 +216,19 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             record_source_state(store, layout, listing, done=False)
         is_own = self.own is None or self.source == self.own["source"]
         at_s = interval_start(context, **self.partition) if self.partition and is_own else None
-        prepared = self._run(layout, listing, context, listed_at if at_s is None else at_s)
+        preparation = self._preparation(layout, listing, context, listed_at if at_s is None else at_s)
+        settings = SpreadSettings(self.split_bytes, max_groups(), records_source_state, self._groups_before)
+        self._is_spread = self.split is not None and begin(store, layout, preparation, settings)
+        if self._is_spread:
+            return groups
+        prepared = preparation.run()
         if prepared is None:
             self.log.info("nothing changed: %d objects of %s", len(listing.objects), listing.source)
         elif dry_run:
             self._show_plan(layout, listing, prepared, context)
         else:
-            groups = self._finish(store, layout, prepared, context)
+            groups, run = self.start(store, layout, prepared, groups_before=self._groups_before)
+            context["ti"].xcom_push(key="run", value=run)
         if records_source_state:
             record_source_state(store, layout, listing, done=True)
         return groups
@@ -220,27 +241,6 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         for line in (*plan.lines(), *dead_letter_lines(prepared.samples), *nulls):
             self.log.info("dry run: %s", line)
         context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(plan))
-
-    def _finish(self, store: S3Objects, layout: Layout, prepared: PreparedRun, context: Context) -> list[ShardGroup]:
-        """Create a missing index, write the manifest, and push the XCom ``run``; return the groups."""
-        manifest = prepared.manifest
-        if manifest.dead_letters:
-            self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
-        log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
-        for remark in manifest.remarks:
-            self.log.warning("%s", remark)
-        if not manifest.index_uuid and self.index_body is not None:
-            cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
-            uuid = create_missing_index(cluster, self.index, self.index_body)
-            manifest = msgspec.structs.replace(manifest, index_uuid=uuid)
-        uri = layout.manifest(manifest.run_key)
-        groups = grouped(manifest.shards, at_most=max_groups())
-        manifest = msgspec.structs.replace(manifest, mapped=max(len(groups), self._groups_before))
-        announce(store, layout, manifest, prepared.ledger)
-        record_start(store, layout, manifest)
-        self._push(context, uri, manifest)
-        self.log.info("%d shards in %d tasks; manifest %s", len(manifest.shards), len(groups), uri)
-        return groups
 
     def _list(self, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""
@@ -258,8 +258,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         values = {"source": self.source, "index": self.index, "service": self.service}
         return bool(self.limit) or self._is_replay or (self.own is not None and values != dict(self.own))
 
-    def _run(self, layout: Layout, listing: Listing, context: Context, at_s: float) -> PreparedRun | None:
-        """Check model and index, then prepare the source."""
+    def _preparation(self, layout: Layout, listing: Listing, context: Context, at_s: float) -> Preparation:
+        """Check model and index; return the preparation of the source."""
         store, adapter = self._source.store, adapter_of(self.service)
         model = self._model(dry_run=is_dry_run(context))
         parameters = {**model.parameters, **rendered_dict(self.parameters)}
@@ -299,7 +299,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         )
         return Preparation(
             store, layout, listing, manifest, adapter=adapter, request=request, at_s=at_s, options=options
-        ).run()
+        )
 
     def _options(self, context: Context, realtime: RealtimeLimit) -> PrepareOptions:
         force, rebuild = is_forced(context), bool(context["params"].get("rebuild"))

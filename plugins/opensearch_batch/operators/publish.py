@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.runs.outbox import pending_events
@@ -16,7 +16,7 @@ from opensearch_batch.operators.base import layout_of, run_end_check, translate_
 from opensearch_batch.operators.lineage import ReportsLineage
 
 
-class OpenSearchPublishOperator(ReportsLineage, BaseOperator):
+class OpenSearchPublishOperator(ReportsLineage):
     """Update the assets in `outlets`, if this run, or a failed one before it, wrote to the index.
 
     Args:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError, FatalError
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 
-class ReconcileOperator(ReportsLineage, BaseOperator):
+class ReconcileOperator(ReportsLineage):
     """Base of the `reconcile` stages: writes the account of a run and sends its alerts.
 
     Args:

@@ -60,11 +60,19 @@ class BaseAdapter:
     def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
         """Return the form of a line with a fixed id; a line usually has nothing but what the model reads.
 
-        An adapter whose lines have more of a record overrides this method. Without that, an edit of any field is paid
-        for.
+        An adapter whose lines have more of a record overrides this method, and `line_bytes`. Without that, an edit of
+        any field is paid for.
         """
         form = self.line_form(parameters, inputs)
         return None if form is None else form.content_form()
+
+    def line_bytes(
+        self,
+        parameters: Mapping[str, Any],  # noqa: ARG002 - a subclass needs them
+        inputs: Sequence[str] = (),  # noqa: ARG002 - as above
+    ) -> Callable[[bytes, bytes], int]:
+        """Return the size of the content: it is the line with a fixed id, and all ids have one length."""
+        return lambda record, content: len(content)  # noqa: ARG005 - the signature of all
 
     def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:  # noqa: ARG002 - a subclass needs them
         """Return the input that a user's parameters name; by default unknown."""

@@ -34,7 +34,14 @@ class ServiceFiles(ReadOnlyObjects):
         """Return the id in a URI."""
         return uri.removeprefix(f"{self.scheme}://")
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes
+    def open(
+        self,
+        uri: str,
+        *,
+        etag: str | None = None,  # noqa: ARG002 - a file never changes
+        compression: Compression | None = None,
+        offset: int = 0,  # noqa: ARG002 - only the objects of a source are read in parts
+    ) -> IO[bytes]:
         return decompressed(self.stream(uri), uri, compression)
 
     def list(

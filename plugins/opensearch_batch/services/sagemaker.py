@@ -10,7 +10,7 @@ with machine learning offline batch inference".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -156,6 +156,11 @@ class SageMakerAdapter(BaseAdapter):
         """Return the form of the value that SageMaker's InputFilter selects from the line."""
         paths = tuple(inputs or [_input_filter(parameters)])
         return ContentForm(paths) if len(paths) == 1 else ContentForm(paths, b"[", b"]")
+
+    def line_bytes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes, bytes], int]:
+        if len(inputs or [_input_filter(parameters)]) == 1:
+            return lambda record, content: len(record)  # noqa: ARG005 - the signature of all
+        return lambda record, content: len(with_member(record, MODEL_INPUTS, content))
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -24,7 +24,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """Series over times in epoch seconds, as `lines` or stacked `bars`."""
+    """Series over times in epoch seconds, as an `area`, `lines` or stacked `bars`."""
 
     kind: str
     title: str
@@ -32,11 +32,11 @@ class Chart(msgspec.Struct, frozen=True):
     series: list[Series]
 
 
-def throughput_chart(throughput: Throughput) -> Chart | None:
-    """Return records a second and the latency of bulk requests over a run; None before the first verdict."""
+def throughput_charts(throughput: Throughput) -> list[Chart]:
+    """Return records a second and the latency of bulk requests over a run; none before the first verdict."""
     found, width_s = {each.start_s: each for each in throughput.intervals}, throughput.width_s
     if not found:
-        return None
+        return []
     starts = sorted(found)
     steps = int((starts[-1] - starts[0]) / width_s) + 1
     if steps <= MAX_POINTS:
@@ -45,12 +45,11 @@ def throughput_chart(throughput: Throughput) -> Chart | None:
     rates: list[float | None] = [round(each.documents / width_s, 2) for each in intervals]
     means = [round(1000 * each.latency_s, 1) if each.requests else None for each in intervals]
     slowest = [round(1000 * each.slowest_s, 1) if each.requests else None for each in intervals]
-    series = [
-        Series("records a second", "/s", "busy", rates),
-        Series("mean bulk request", "ms", "good", means),
-        Series("slowest bulk request", "ms", "bad", slowest),
+    latencies = [Series("mean", "ms", "good", means), Series("slowest", "ms", "bad", slowest)]
+    return [
+        Chart("area", "Records a second", starts, [Series("records a second", "/s", "busy", rates)]),
+        Chart("lines", "Latency of bulk requests, ms", starts, latencies),
     ]
-    return Chart("lines", "Records a second, and latency of bulk requests", starts, series)
 
 
 def history_chart(runs: Sequence[RunSummary]) -> Chart | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -35,7 +36,10 @@ _LOOKS = {
     **dict.fromkeys(("running", "deferred", "predicting", "writing", *IN_FLIGHT), "busy"),
 }
 SIGNS = {"good": "✓", "bad": "✕", "busy": "●", "idle": "○"}
-
+# Fractions of a second, and what Airflow appends to keep ids apart, are left out.
+_RUN_ID = re.compile(
+    r"(?P<kind>[a-z_]+?)__(?P<day>\d{4}-\d\d-\d\d)T(?P<time>\d\d:\d\d(:\d\d)?)[.\d]*(\+00:00|Z)?(_\w+)?"
+)
 
 # A dash, for what has no value.
 NOTHING = "\N{EN DASH}"
@@ -45,6 +49,17 @@ SMALL, THOUSAND = 10, 1_000
 def count(value: float | None) -> str:
     """Return a number with separators."""
     return NOTHING if value is None else f"{value:,.0f}"
+
+
+def counted(value: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def label(run_id: str) -> str:
+    """Return the id of a run as a person reads it; an id that does not begin as Airflow's own is itself."""
+    found = _RUN_ID.fullmatch(run_id)
+    return f"{found['kind'].replace('_', ' ')} {found['day']} {found['time']}" if found else run_id
 
 
 def rate(value: float) -> str:
@@ -68,7 +83,7 @@ def moment(value: datetime | float | None) -> str:
     if value is None:
         return NOTHING
     at = datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else value.astimezone(UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 def age(value: float | None) -> str:
@@ -108,7 +123,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        filters: list[Callable[..., object]] = [count, rate, span, moment, age, size, look, share]
+        filters: list[Callable[..., object]] = [count, counted, label, rate, span, moment, age, size, look, share]
         self._environment.filters |= {each.__name__: each for each in filters}
         self._environment.filters["json"] = lambda value: msgspec.json.encode(value).decode()
         self._environment.globals |= {"SIGNS": SIGNS, "version": self._version}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from opensearch_batch.core.runs.run_lists import recent_runs
 from opensearch_batch.core.runs.run_summary import RunSummary
 from opensearch_batch.core.types.identity import digest, run_key
 from opensearch_batch.ui.airflow_runs import AirflowRun, ListedPipeline
-from opensearch_batch.ui.charts import history_chart, throughput_chart
+from opensearch_batch.ui.charts import history_chart, throughput_charts
 from opensearch_batch.ui.page_services import (
     DagId,
     PageError,
@@ -36,10 +36,19 @@ SUMMARIES = 2 * SHOWN_RUNS
 # The first state of these that an instance of a task has is the state of the stage.
 STAGE_STATES = ("failed", "upstream_failed", "running", "deferred", "up_for_retry", "queued", "scheduled", "success")
 STAGES = (
-    *("prepare", "batch_predict", "poll", "rows", "ingest", "ingest_rows"),
+    *("prepare", "split", "read", "compare", "stage", "reserve"),
+    *("batch_predict", "poll", "rows", "ingest", "ingest_rows"),
     *("repair", "ingest_repaired", "reconcile", "publish"),
 )
-CLASSES = ("new", "input_changed", "other_changed", "unchanged", "duplicate", "tombstone")
+# The classes of records, each with its look.
+CLASSES = {
+    "new": "good",
+    "input_changed": "busy",
+    "other_changed": "busy",
+    "unchanged": "idle",
+    "duplicate": "warn",
+    "tombstone": "bad",
+}
 OUTCOMES = (
     *("indexed", "unchanged", "duplicates", "tombstones", "superseded"),
     *("filtered", "unrouted", "dropped", "dead_letters", "waiting"),
@@ -134,8 +143,9 @@ def run(
         error=read.details.error,
         stages=_stages(read.states, details),
         classes=_members(summary.prepared, CLASSES) if summary else {},
+        class_looks=CLASSES,
         sums=_sums(summary) if summary else [],
-        chart_data=throughput_chart(details.throughput) if details else None,
+        charts=throughput_charts(details.throughput) if details else [],
         first=first,
         limit=SHOWN_SHARDS,
         since=read.signature,
@@ -204,10 +214,12 @@ def _stages(states: Mapping[str, Counter[str]], details: RunDetails | None) -> l
         if name not in states and name not in progress:
             continue
         found, done = states.get(name, Counter[str]()), progress.get(name)
-        state = next((each for each in STAGE_STATES if found[each]), next(iter(found), "none"))
-        instances = ", ".join(f"{number:,} {each}" for each, number in sorted(found.items()) if each != "none")
+        known = {each: number for each, number in sorted(found.items()) if each != "none"}
+        state = next((each for each in STAGE_STATES if each in known), next(iter(known), "not started"))
+        # A single instance has the state of the stage.
+        instances = ", ".join(f"{number:,} {each}" for each, number in known.items()) if found.total() > 1 else ""
         work = (done.done, done.total, done.unit) if done else ()
-        stages.append(StageView(name, state, instances or "not started", *work))
+        stages.append(StageView(name, state, instances, *work))
     return stages
 
 
@@ -218,11 +230,11 @@ def _sums(summary: RunSummary) -> list[Sum]:
         return []
     sums = [
         Sum("read", prepared.read, {"records": prepared.records, "dead letters": prepared.dead_letters}),
-        Sum("records and promoted", prepared.records + prepared.promoted, _members(prepared, CLASSES)),
+        Sum("records", prepared.records + prepared.promoted, _members(prepared, CLASSES)),
         Sum("documents before", prepared.before, _members(prepared, ("kept", "removed"))),
     ]
-    return sums if counts is None else [*sums, Sum("read and promoted", counts.read, _members(counts, OUTCOMES))]
+    return sums if counts is None else [*sums, Sum("read", counts.read, _members(counts, OUTCOMES))]
 
 
-def _members(counts: msgspec.Struct, names: Sequence[str]) -> dict[str, int]:
+def _members(counts: msgspec.Struct, names: Iterable[str]) -> dict[str, int]:
     return {name: getattr(counts, name) for name in names}

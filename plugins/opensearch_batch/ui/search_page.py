@@ -5,7 +5,7 @@ A question costs a call of the model, so it needs the permission to start runs, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
@@ -25,6 +25,7 @@ from opensearch_batch.ui.page_services import DagId, Form, PageError, PagePart, 
 
 router = APIRouter()
 SHOWN_HITS, MAX_QUESTION_CHARS, MAX_ID_CHARS, SHOWN_CHARS = 10, 1_000, 512, 400
+KINDS = {"neural": "by meaning", "text": "by words", "hybrid": "by both"}
 
 
 @router.get("/pipelines/{dag_id}/search")
@@ -57,10 +58,21 @@ def _page(visit: Visit, dag_id: str, question: str = "", like: str = "") -> Resp
         question=question,
         like=like,
         answers=found.value,
+        kinds=KINDS,
+        ranks=_ranks(found.value or ()),
         error=found.error,
         most=MAX_QUESTION_CHARS,
         shown_chars=SHOWN_CHARS,
     )
+
+
+def _ranks(answers: Iterable[Answer]) -> dict[str, dict[str, int]]:
+    """Return the rank of each document in each answer that has it."""
+    ranks: dict[str, dict[str, int]] = {}
+    for answer in answers:
+        for rank, hit in enumerate(answer.hits, 1):
+            ranks.setdefault(hit.id, {})[answer.kind] = rank
+    return ranks
 
 
 def _answers(stored: StoredFiles, clusters: Callable[[str], Cluster], question: str, like: str) -> list[Answer]:

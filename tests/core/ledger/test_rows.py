@@ -48,7 +48,7 @@ def read_all(reader: RowsReader, part: RowsSlice, columns: tuple[str, ...] = ())
 def test_a_row_holds_hashes_and_no_verdict_yet() -> None:
     """The hash is of the bytes as they were read."""
     builder = RowsBuilder()
-    builder.add("a", b'{"x": 1}', [KEYS[0]], line=1)
+    builder.add("a", b'{"x": 1}', [KEYS[0]], line=1, line_bytes=70)
     builder.add("ü", b"", [], line=3, routing="r", state=RecordState.TOMBSTONE)
     builder.add("c", b"c", KEYS[1:], line=4)
     assert len(builder) == 3
@@ -63,6 +63,7 @@ def test_a_row_holds_hashes_and_no_verdict_yet() -> None:
             "record_hash": hashlib.blake2b(b'{"x": 1}', digest_size=16).digest(),
             "content_keys": [KEYS[0]],
             "state": RecordState.PENDING,
+            "line_bytes": 70,
         },
         {
             "id": "ü",
@@ -72,6 +73,7 @@ def test_a_row_holds_hashes_and_no_verdict_yet() -> None:
             "record_hash": hashlib.blake2b(b"", digest_size=16).digest(),
             "content_keys": [],
             "state": RecordState.TOMBSTONE,
+            "line_bytes": 0,
         },
         {
             "id": "c",
@@ -81,10 +83,28 @@ def test_a_row_holds_hashes_and_no_verdict_yet() -> None:
             "record_hash": hashlib.blake2b(b"c", digest_size=16).digest(),
             "content_keys": KEYS[1:],
             "state": RecordState.PENDING,
+            "line_bytes": 0,
         },
     ]
     assert len(builder) == 0
     assert builder.table() == rows_schema().empty_table()
+
+
+def test_files_of_earlier_versions_have_no_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read as 0; with all other columns, or without."""
+    store, builder = MemoryObjects(), RowsBuilder()
+    builder.add("a", b"a", [KEYS[0]], line=1, line_bytes=70)
+    rows, earlier = builder.table(), rows_schema().remove(rows_schema().get_field_index("line_bytes"))
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger_rows, "rows_schema", lambda: earlier)
+        writer = RowsWriter(store, "s3://l/rows")
+        writer.add("a", rows)
+        part = writer.close()["a"]
+    (found,) = RowsReader(store).read(part)
+    assert found.schema == rows_schema()
+    assert found.to_pylist() == [{**rows.to_pylist()[0], "line_bytes": 0}]
+    (ids,) = RowsReader(store).read(part, ("id",))
+    assert ids.to_pylist() == [{"id": "a"}]
 
 
 @pytest.mark.parametrize(("record_id", "routing"), [("\ud800", None), ("a", "x\udfff")])

@@ -18,7 +18,7 @@ from opensearch_batch.core.runs.prepare_options import PrepareOptions, fingerpri
 from opensearch_batch.core.sharding.document_ids import document_ids, ids_reader
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.types.manifest import DELETIONS, Manifest
+from opensearch_batch.core.types.manifest import DELETIONS, Manifest, Shard
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
 
@@ -126,8 +126,11 @@ class Nights:
 
     def staged(self, prepared: PreparedRun) -> list[StagedRecord]:
         """All staged records of a run, shard by shard."""
-        shards = [shard for shard in prepared.manifest.shards if shard.id != DELETIONS]
-        return [each for shard in shards for each in read_staged(self.objects, shard.staged)]
+        return [each for shard in prepared.manifest.shards for each in self.staged_of(shard)]
+
+    def staged_of(self, shard: Shard) -> list[StagedRecord]:
+        """The staged records of a shard."""
+        return [] if shard.id == DELETIONS else list(read_staged(self.objects, *shard.files))
 
     def deleted(self, prepared: PreparedRun) -> list[str]:
         """The ids that a run deletes."""

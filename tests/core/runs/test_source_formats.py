@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds
 from opensearch_batch.core.sharding.record_reader import RecordReader
+from opensearch_batch.core.sharding.splits import Piece
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.types.manifest import PrepareCounts
 from opensearch_batch.core.types.rows import RowLimit
@@ -242,7 +243,7 @@ def hashes_of(name: str, content: bytes) -> list[tuple[str, list[bytes]]]:
     ids, limit = DocumentIds("$.id", None), RowLimit(1_000_000, "too long")
     with DeadLetters(objects, "s3://dead") as dead:
         reader = RecordReader(adapter, adapter.example_parameters, ["$.text"], ids=ids, limit=limit, dead=dead)
-        tables = list(reader.tables(objects, present(objects.head(name))))
+        tables = list(reader.tables(objects, Piece(present(objects.head(name)))))
         assert not list(dead.unwritten())
     rows = [row for table in tables for row in table.to_pylist()]
     return [(row["id"], row["content_keys"]) for row in rows]

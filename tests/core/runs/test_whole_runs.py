@@ -16,8 +16,8 @@ from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.commit import announce
 from opensearch_batch.core.ledger.head import ClaimLost
+from opensearch_batch.core.ledger.staged import StagedShards
 from opensearch_batch.core.runs.repair import Repair
-from opensearch_batch.core.sharding.cut import ShardCut
 from tests.core import whole_runs
 from tests.core.whole_runs import Pipeline, Record, Run, document_of
 from tests.examples import examples
@@ -265,8 +265,9 @@ events = st.one_of(edits, runs, late)
 class History:
     """A pipeline, its source as a dictionary, and the runs that were left."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, split_bytes: int | None = None) -> None:
         self.pipeline = Pipeline(service, on_removed="delete")
+        self.pipeline.split_bytes = split_bytes
         self.source: dict[str, list[Record]] = {}
         self.earlier: dict[str, list[Record]] = {}
         self.left: list[Run] = []
@@ -326,14 +327,17 @@ class History:
         actions[kind](*arguments)
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(("service", "split_bytes"), [*((service, None) for service in SERVICES), ("openai", 60)])
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=st.lists(events, max_size=12), failing=st.sampled_from([(), (), ("text 1",), ("text 1", "text 2")]))
 def test_the_index_is_what_the_source_says_and_each_text_is_paid_once(
-    service: str, history: list[Any], failing: tuple[str, ...]
+    service: str, split_bytes: int | None, history: list[Any], failing: tuple[str, ...]
 ) -> None:
-    """For any edits, moves, deletions, crashes, late writes of older runs, losses of the index, and failing texts."""
-    happened = History(service)
+    """For any edits, moves, deletions, crashes, late writes of older runs, losses of the index, and failing texts.
+
+    Also if several tasks prepare a run, and any of them dies.
+    """
+    happened = History(service, split_bytes)
     pipeline = happened.pipeline
     pipeline.service.fails = dict.fromkeys(failing, 1_000_000)
     for event in history:
@@ -368,6 +372,23 @@ def test_a_source_that_returns_to_an_earlier_state_after_a_crash(steps: int) -> 
     pipeline.remove("b.jsonl")
     pipeline.run()
     assert pipeline.documents == expected({"a": before, "z": [record(9, "permanent")]})
+
+
+@pytest.mark.parametrize("steps", range(0, 70, 2))
+def test_a_task_that_is_killed_at_any_step_is_repeated(steps: int) -> None:
+    """Of several that prepare a run; equal texts are in several splits, and nothing is paid for twice."""
+    pipeline = Pipeline(on_removed="delete")
+    pipeline.split_bytes = 150
+    rows = [record(number, f"text {number % 5}") for number in range(12)]
+    pipeline.put("a.jsonl", *rows)
+    pipeline.put("b.jsonl", *(record(number, f"text {number % 7}") for number in range(12, 20)))
+    run = pipeline.new_run()
+    died = run.killed_after(steps)
+    assert died
+    run.finish()
+    assert counts(run)["indexed"] == 20
+    assert pipeline.service.paid == {f"text {number}": 1 for number in range(7)}
+    assert pipeline.run().manifest is None
 
 
 @pytest.mark.parametrize("steps", range(12))
@@ -501,7 +522,7 @@ def test_an_attempt_of_prepare_that_is_late_leaves_the_manifest_of_a_later_one(m
         prepare()
     prepare()
     with pytest.raises(ClaimLost, match="run run1 has claimed this scope after run run1"):
-        late.pop()()
+        late[0]()
     for stage in run.stages[-4:-2]:
         stage()
     pipeline.remove("b.jsonl")
@@ -516,9 +537,9 @@ def test_an_attempt_of_prepare_that_is_late_leaves_the_records_that_a_later_one_
     pipeline = Pipeline()
     pipeline.put("a.jsonl", record(1, "one", more=1))
     run, late = pipeline.new_run(), list[Callable[[], None]]()
-    prepare, write = run.stages.pop(0), ShardCut.write
+    prepare, write = run.stages.pop(0), StagedShards.write
     with monkeypatch.context() as patch:
-        patch.setattr(ShardCut, "write", lambda *arguments: late.append(partial(write, *arguments)))
+        patch.setattr(StagedShards, "write", lambda *arguments: late.append(partial(write, *arguments)))
         prepare()
     run.stages.clear()
     pipeline.put("a.jsonl", record(1, "one", more=2))

@@ -27,6 +27,7 @@ from opensearch_batch.core.sharding.document_ids import (
     unknown_id_reason,
 )
 from opensearch_batch.core.sharding.record_reader import RecordReader
+from opensearch_batch.core.sharding.splits import Piece
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import RowLimit
@@ -84,7 +85,7 @@ def read(
     with DeadLetters(objects, "s3://dead") as dead:
         options = {"ids": IDS[0], "limit": RowLimit(200, "too long"), **options}
         reader = RecordReader(adapter, parameters, inputs or ["$.text"], dead=dead, **options)
-        rows = [row for table in reader.tables(objects, item, at_most=at_most) for row in table.to_pylist()]
+        rows = [row for table in reader.tables(objects, Piece(item), at_most=at_most) for row in table.to_pylist()]
         letters = [(letter.line, letter.reason) for letter in dead.unwritten()]
     return rows, letters, (reader.read, reader.rejected, reader.blank)
 
@@ -206,7 +207,7 @@ def contents_of(objects: MemoryObjects, item: ObjectInfo, wanted: list[int], **o
             dead=dead,
             **options,
         )
-        for row in reader.records(objects, item, np.array(wanted, np.uint32)):
+        for row in reader.records(objects, Piece(item), np.array(wanted, np.uint32)):
             yield row.content
 
 

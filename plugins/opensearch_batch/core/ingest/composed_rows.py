@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -125,7 +125,7 @@ class ComposedRows:
     def __init__(
         self,
         objects: Objects,
-        uri: str,
+        files: Sequence[str],
         *,
         store: PredictionStore,
         located: Located,
@@ -134,7 +134,7 @@ class ComposedRows:
         pays: bool = True,
     ) -> None:
         self._objects = objects
-        self._uri = uri
+        self._files = files
         self._store = store
         self._located = located
         self._failures = failures
@@ -146,7 +146,7 @@ class ComposedRows:
         """Yield the records that lack an answer, with the reasons."""
         if all(self._is_located):
             return
-        for record, is_located in zip(read_staged(self._objects, self._uri), self._is_located, strict=True):
+        for record, is_located in zip(read_staged(self._objects, *self._files), self._is_located, strict=True):
             if not is_located and record.content_key is not None:
                 yield record._replace(reason=self._reason(record.content_key, record.reason))
 
@@ -159,7 +159,7 @@ class ComposedRows:
         """
         with self._store.reader() as reader:
             answers = reader.read(self._located.locations())
-            records = zip(read_staged(self._objects, self._uri), self._is_located, self._is_awaited, strict=True)
+            records = zip(read_staged(self._objects, *self._files), self._is_located, self._is_awaited, strict=True)
             for (uri, line, offset, record, key, reason), is_located, is_awaited in records:
                 if is_located:
                     yield Row(number, uri, line, offset, record, next(answers))

@@ -136,9 +136,9 @@ class StagedIngest(msgspec.Struct, frozen=True):
                 raise OutputUnusable(f"{error}; {remedy}") from error
         return ComposedRows(
             self.objects,
-            shard.staged,
+            shard.files,
             store=store,
-            located=store.lookup(staged_keys(self.objects, shard.staged)),
+            located=store.lookup(staged_keys(self.objects, *shard.files)),
             failures=failures,
             has_job=output is not None,
             pays=self.manifest.pays,

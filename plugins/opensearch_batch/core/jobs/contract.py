@@ -187,6 +187,9 @@ class ServiceAdapter(Protocol):
     def content_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> ContentForm | None:
         """Return the form of what `content_reader` reads, to read many records at once; None if it has none."""
 
+    def line_bytes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[bytes, bytes], int]:
+        """Return the function from a record, and what `content_reader` reads of it, to the size of its line."""
+
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:

@@ -83,6 +83,7 @@ class StoredParquetFile:
         with self._damage():
             # The digest covers the pages, too.
             self._parquet = parquet.ParquetFile(self._file, page_checksum_verification=not named_by_digest)
+            self.columns: list[str] = self._parquet.schema_arrow.names
             groups = range(self._parquet.num_row_groups)
             self.group_rows: list[int] = [self._parquet.metadata.row_group(group).num_rows for group in groups]
 

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 # The rows of small objects share a file until it has this many rows; it is also the number of rows of a row group.
 PACK_ROWS = 1 << 16
+LINE_BYTES = "line_bytes"
 # The record hash of a document of which it is not known which record it is of: no record is equal to it.
 UNKNOWN_HASH = bytes(DIGEST_BYTES)
 # Digests do not shrink.
-_COMPRESSION = dict.fromkeys(("id", "routing", "line", "version", "state"), "zstd")
+ROWS_COMPRESSION = dict.fromkeys(("id", "routing", "line", "version", "state", LINE_BYTES), "zstd")
 _REMEDY = "run `opensearch-batch ledger rebuild`"
 
 
@@ -78,7 +79,8 @@ def rows_schema() -> pa.Schema:
 
     `id` is the document id as written, `line` the position of the record in its object (from 1), `version` the
     external version of the last write (0: never written), `record_hash` the digest of the record's bytes.
-    `content_keys` are the keys of the record's predictions, none for a record that is never predicted.
+    `content_keys` are the keys of the record's predictions, none for a record that is never predicted. `line_bytes` is
+    the size of the record's line in the input of a job, without its end (0 without a key).
     """
     import pyarrow as pa
 
@@ -92,6 +94,7 @@ def rows_schema() -> pa.Schema:
             ("record_hash", digest),
             ("content_keys", pa.list_(pa.field("element", digest))),
             ("state", pa.uint8()),
+            (LINE_BYTES, pa.uint32()),
         ]
     )
 
@@ -199,7 +202,7 @@ class RowsWriter:
     def _write(self) -> NewParquetFile:
         import pyarrow as pa
 
-        self._file = self._file or NewParquetFile(rows_schema(), _COMPRESSION, ("routing", "version", "state"))
+        self._file = self._file or NewParquetFile(rows_schema(), ROWS_COMPRESSION, ("routing", "version", "state"))
         if self._waiting:
             self._file.write(pa.concat_tables(self._waiting), group_rows=PACK_ROWS)
         self._waiting.clear()
@@ -248,8 +251,12 @@ class RowsReader:
 
         file = self._open(uri)
         if self._group != (number, columns) or self._rows is None:
-            self._rows = pa.table(file.read(*columns, group=number), names=list(columns))
-            self._group = number, columns
+            stored = [name for name in columns if name in file.columns or name != LINE_BYTES]
+            rows = pa.table(file.read(*stored, group=number), names=stored)
+            if len(stored) < len(columns):
+                # Files of earlier versions do not have the sizes.
+                rows = rows.append_column(LINE_BYTES, pa.repeat(pa.scalar(0, pa.uint32()), rows.num_rows))
+            self._rows, self._group = rows.select(list(columns)), (number, columns)
         return self._rows
 
     def _open(self, uri: str) -> StoredParquetFile:

@@ -20,7 +20,7 @@ class RowsBuilder:
     """Collects the rows of records in source order."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, str | None, int, bytes, Sequence[bytes], int]] = []
+        self._rows: list[tuple[str, str | None, int, bytes, Sequence[bytes], int, int]] = []
 
     def __len__(self) -> int:
         """The number of rows since the last `table`."""
@@ -35,16 +35,17 @@ class RowsBuilder:
         line: int,
         routing: str | None = None,
         state: RecordState = RecordState.PENDING,
+        line_bytes: int = 0,
     ) -> None:
         """Add a record; raise RecordRejected if the id or the routing is not valid Unicode."""
         for text in (record_id, routing):
             if text is not None and not text.isascii():
                 _check_unicode(text)
-        self._rows.append((record_id, routing, line, record_hash(content), content_keys, state))
+        self._rows.append((record_id, routing, line, record_hash(content), content_keys, state, line_bytes))
 
     def table(self) -> pa.Table:
         """Return the rows as a table, and clear the builder."""
-        ids, routings, lines, hashes, keys, states = zip(*self._rows, strict=True) if self._rows else [()] * 6
+        ids, routings, lines, hashes, keys, states, sizes = zip(*self._rows, strict=True) if self._rows else [()] * 7
         self._rows.clear()
         return rows_table(
             ids=ids,
@@ -54,6 +55,7 @@ class RowsBuilder:
             keys=b"".join(chain.from_iterable(keys)),
             key_offsets=list(accumulate(map(len, keys), initial=0)),
             states=states,
+            line_bytes=sizes,
         )
 
 
@@ -66,6 +68,7 @@ def rows_table(
     keys: bytes,
     key_offsets: Sequence[int] | npt.NDArray[np.int32],
     states: Sequence[int] | npt.NDArray[np.uint8],
+    line_bytes: Sequence[int] | npt.NDArray[np.uint32],
 ) -> pa.Table:
     """Return rows with version 0; row i has the content keys from `key_offsets[i]` to `key_offsets[i + 1]`.
 
@@ -85,6 +88,7 @@ def rows_table(
         _digests(hashes),
         pa.ListArray.from_arrays(np.asarray(key_offsets, np.int32), _digests(keys), type=list_type),
         pa.array(states, pa.uint8()),
+        pa.array(line_bytes, pa.uint32()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 

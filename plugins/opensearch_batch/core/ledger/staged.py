@@ -154,9 +154,9 @@ def _table(buffered: Sequence[StagedRecord]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:
-    """Yield the records of a file; raise FatalError if the file is missing or damaged."""
-    for columns in _row_groups(objects, uri, _RECORD_COLUMNS):
+def read_staged(objects: Objects, *files: str) -> Iterator[StagedRecord]:
+    """Yield the records of files; raise FatalError if one is missing or damaged."""
+    for columns in _row_groups(objects, files, _RECORD_COLUMNS):
         uris = columns[0].dictionary_encode()
         names = uris.dictionary.to_pylist()
         values = [[names[code] for code in uris.indices.to_pylist()], *(column.to_pylist() for column in columns[1:-1])]
@@ -164,15 +164,15 @@ def read_staged(objects: Objects, uri: str) -> Iterator[StagedRecord]:
         yield from map(StagedRecord._make, zip(*values, reasons, strict=True))
 
 
-def staged_keys(objects: Objects, uri: str) -> bytes:
-    """Return the concatenated content keys of the records of a file; `NO_KEY` for a record that has none.
+def staged_keys(objects: Objects, *files: str) -> bytes:
+    """Return the concatenated content keys of the records of files; `NO_KEY` for a record that has none.
 
     Raises:
-        FatalError: the file is missing or damaged.
+        FatalError: a file is missing or damaged.
     """
     import pyarrow.compute as pc
 
-    columns = (column for (column,) in _row_groups(objects, uri, ("content_key",)))
+    columns = (column for (column,) in _row_groups(objects, files, ("content_key",)))
     return b"".join(column_keys(pc.fill_null(column, NO_KEY)).tobytes() for column in columns)
 
 
@@ -197,7 +197,7 @@ def deletions_tables(objects: Objects, uri: str) -> Iterator[pa.Table]:
     """Yield the documents to delete as tables; raise FatalError if the file is missing or damaged."""
     import pyarrow as pa
 
-    for columns in _row_groups(objects, uri, _DELETION_COLUMNS):
+    for columns in _row_groups(objects, [uri], _DELETION_COLUMNS):
         yield pa.Table.from_arrays(columns, schema=_staged_deletions_schema())
 
 
@@ -214,8 +214,9 @@ def _staged_deletions_schema() -> pa.Schema:
     return pa.schema(list(zip(_DELETION_COLUMNS, (pa.string(), pa.string(), pa.int64()), strict=True)))
 
 
-def _row_groups(objects: Objects, uri: str, columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
-    """Yield columns of a file, row group by row group."""
-    file = StoredParquetFile(objects, uri, "the staged file is {}; clear prepare to stage it again")
-    for group in range(len(file.group_rows)):
-        yield file.read(*columns, group=group)
+def _row_groups(objects: Objects, files: Iterable[str], columns: tuple[str, ...]) -> Iterator[list[pa.Array]]:
+    """Yield columns of files, row group by row group."""
+    for uri in files:
+        file = StoredParquetFile(objects, uri, "the staged file is {}; clear prepare to stage it again")
+        for group in range(len(file.group_rows)):
+            yield file.read(*columns, group=group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,15 +20,33 @@ TIMEOUT_S = 30
 # Covers concurrent bulk requests and the calls of other threads.
 POOL_SIZE = 16
 HTTPS_PORT, NODE_PORT = 443, 9200
+# A node that did not answer gets no request for so long. opensearch-py's minute, doubled with each failure, would
+# outlast the other nodes' turns in a rolling restart.
+SKIPPED_S = 10
+_WITH_PORT = re.compile(r"(\[.+\]|[^:]+):(\d+)")
 
 
 class Address(msgspec.Struct, frozen=True):
-    """The address of a cluster; the default port is 443 with TLS, else 9200."""
+    """The address of a cluster; the default port is 443 with TLS, else 9200.
+
+    `host` may name several nodes of the cluster, separated by commas, each with a port of its own: ``a,b:9201``.
+    """
 
     host: str
     port: int | None = None
     use_ssl: bool = False
     url_prefix: str = ""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return host and port of each node."""
+        default = self.port or (HTTPS_PORT if self.use_ssl else NODE_PORT)
+        nodes = []
+        for name in filter(None, map(str.strip, self.host.split(","))):
+            own = _WITH_PORT.fullmatch(name)
+            host, port = (own[1], int(own[2])) if own else (name, default)
+            # opensearch-py writes the brackets of an IPv6 address.
+            nodes.append({"host": host.strip("[]"), "port": port})
+        return nodes
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -76,14 +95,18 @@ def opensearch_client(
     signing: Signing | None = None,
     tls: Tls | None = None,
 ) -> OpenSearch:
-    """Return an opensearch-py client that does not retry; raise ConfigError if the CA file does not exist."""
+    """Return an opensearch-py client that does not retry; raise ConfigError if the CA file does not exist.
+
+    With several nodes, each thread sends its requests to them in turn.
+    """
     from opensearchpy import OpenSearch, Urllib3HttpConnection
 
     # By default, opensearch-py logs every request.
     logging.getLogger("opensearch").setLevel(logging.ERROR)
-    port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     return OpenSearch(
-        hosts=[{"host": address.host, "port": port}],
+        hosts=address.nodes(),
+        dead_timeout=SKIPPED_S,
+        timeout_cutoff=0,
         use_ssl=address.use_ssl,
         url_prefix=address.url_prefix,
         timeout=TIMEOUT_S,

@@ -6,9 +6,9 @@ The caller configures the opensearch-py client, so this module handles no creden
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+T = TypeVar("T")
 OK = 200
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, CONFLICT = 401, 403, 404, 408, 409
 TOO_LARGE, TOO_MANY, SERVER_ERROR = 413, 429, 500
@@ -90,12 +91,14 @@ class Cluster:
                 # opensearch-py would compress at the slowest level.
                 body = gzip.compress(body, compresslevel=1, mtime=0)
         with self._errors(f"{method} {path}"):
-            return self.client.transport.perform_request(
-                method,
-                path,
-                body=body,
-                headers=headers,
-                params={**(params or {}), "request_timeout": timeout_s},
+            return self._send(
+                lambda: self.client.transport.perform_request(
+                    method,
+                    path,
+                    body=body,
+                    headers=headers,
+                    params={**(params or {}), "request_timeout": timeout_s},
+                )
             )
 
     def answer(
@@ -111,8 +114,11 @@ class Cluster:
 
         with self._errors(f"{method} {path}"):
             try:
-                params = {"request_timeout": timeout_s}
-                return OK, self.client.transport.perform_request(method, path, body=body, params=params)
+                return OK, self._send(
+                    lambda: self.client.transport.perform_request(
+                        method, path, body=body, params={"request_timeout": timeout_s}
+                    )
+                )
             except TransportError as error:
                 if not isinstance(error.status_code, int) or error.status_code == UNAUTHORIZED:
                     raise
@@ -122,17 +128,43 @@ class Cluster:
         self, method: str, path: str, body: Mapping[str, Any], *, params: Mapping[str, str], timeout_s: float
     ) -> str:
         """Send one request and return the text of the response, in which numbers have all their digits; see `call`."""
-        with self._errors(f"{method} {path}"):
+        from opensearchpy import ConnectionError as NoAnswer
+        from opensearchpy import ConnectionTimeout
+
+        def request() -> str:
             connection = self.client.transport.get_connection()
-            _, _, text = connection.perform_request(
-                method, path, dict(params), msgspec.json.encode(body), timeout=timeout_s
-            )
-        return str(text)
+            try:
+                encoded = msgspec.json.encode(body)
+                return str(connection.perform_request(method, path, dict(params), encoded, timeout=timeout_s)[2])
+            except NoAnswer as error:
+                if not isinstance(error, ConnectionTimeout):
+                    self.client.transport.mark_dead(connection)
+                raise
+
+        with self._errors(f"{method} {path}"):
+            return self._send(request)
+
+    def _send(self, request: Callable[[], T]) -> T:
+        """Send a request to a node, and to the next one if the node cannot be reached.
+
+        Only then the cluster has not received the request, so a paid one is not repeated.
+        """
+        from opensearchpy import ConnectionError as NoAnswer
+        from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+        for _ in self.client.transport.seed_connections[1:]:
+            try:
+                return request()
+            except NoAnswer as error:
+                if not isinstance(error.info, ConnectTimeoutError | NewConnectionError):
+                    raise
+        return request()
 
     @property
     def url(self) -> str:
-        """The cluster's address, without credentials."""
-        return str(self.client.transport.get_connection().host)
+        """The cluster's address, that of its first node, without credentials."""
+        first, _ = self.client.transport.connection_pool.connection_opts[0]
+        return str(first.host)
 
     def search_url(self, index: str) -> str:
         """Return the URL that shows an index's first documents in a browser, without credentials."""

@@ -28,6 +28,9 @@ SUBMIT_TIMEOUT_S = 45.0
 PREDICT_TIMEOUT_S = 35.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
+# A model that is registered with deploy=true has them one after another.
+BEING_DEPLOYED_STATES = frozenset({"REGISTERING", "REGISTERED", "DEPLOYING"})
+DEPLOY_ATTEMPTS, DEPLOY_PAUSE_S = 100, 0.1
 COMPARED_MEMBERS = ("name", "version", "protocol", "parameters")
 # An update is retried if a query, or the registration of the model, has deployed the model again in the meantime.
 UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 60, 2.0
@@ -192,13 +195,16 @@ class MLCommons:
         """Change members of a connector.
 
         ML Commons refuses the update while a model of the connector is deployed, so the models are undeployed first and
-        deployed again afterwards.
+        deployed again afterwards. A model that is undeployed while it is being deployed stays in the node's memory, and
+        then ML Commons refuses each update until the node restarts (seen on 3.6.0). So such a model is waited for.
         """
         deployed = set[str]()
         try:
             for attempt in range(1, UPDATE_ATTEMPTS + 1):
                 # Searched at each attempt: a model that was registered just before may be missing from a search.
                 for model in self._models(connector_id):
+                    if model["model_state"] in BEING_DEPLOYED_STATES:
+                        continue
                     if model["model_state"] in DEPLOYED_STATES:
                         deployed.add(model["id"])
                     self._cluster.call("POST", f"{ML}/models/{model['id']}/_undeploy")
@@ -232,7 +238,13 @@ class MLCommons:
         response = self._cluster.call("POST", f"{ML}/models/_register", body, params={"deploy": "true"})
         if "model_id" not in response:
             raise RetriableError(f"OpenSearch {self._cluster.name}: model {name!r} is still being registered")
-        return str(response["model_id"])
+        model_id = str(response["model_id"])
+        for _ in range(DEPLOY_ATTEMPTS):
+            model = self._cluster.call("GET", f"{ML}/models/{model_id}")
+            if model.get("model_state") not in BEING_DEPLOYED_STATES:
+                break
+            time.sleep(DEPLOY_PAUSE_S)
+        return model_id
 
     def _search(self, kind: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:

@@ -102,6 +102,14 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
         str | None,
         about("Connection of the cluster that has `index`. Default: `connections.opensearch`.", "opensearch_products"),
     ] = None
+    split_bytes: Annotated[
+        Count,
+        about(
+            "If more bytes changed than this, several tasks read the source: each reads about so many, as objects or "
+            "as parts of a large JSON Lines object.",
+            268_435_456,
+        ),
+    ] = 268_435_456
     include: Annotated[
         list[str],
         about(

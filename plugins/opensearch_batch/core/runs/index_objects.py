@@ -139,7 +139,14 @@ class IndexObjects(ReadOnlyObjects):
         """Return a block of the listing, None if there is none."""
         return self._infos.get(uri)
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:  # noqa: ARG002 - a block never changes
+    def open(
+        self,
+        uri: str,
+        *,
+        etag: str | None = None,  # noqa: ARG002 - a block never changes
+        compression: Compression | None = None,  # noqa: ARG002 - as above
+        offset: int = 0,  # noqa: ARG002 - a block, whose size is not known, is read as a whole
+    ) -> IO[bytes]:
         """Open the documents of a block as JSON Lines: the members of `_source` with `_id` and `_routing`."""
         if uri not in self._blocks:
             raise NotFound(f"{uri}: not a block of this listing; run again")

@@ -125,6 +125,7 @@ def _documents(cluster: Cluster, index: str) -> Iterator[pa.Table]:
             keys=b"",
             key_offsets=[0] * (count + 1),
             states=[RecordState.INDEXED] * count,
+            line_bytes=[0] * count,
         )
         versions = np.array([hit["_version"] for hit in hits], np.int64)
         yield with_verdicts(rows, rows["state"].to_numpy(), versions)

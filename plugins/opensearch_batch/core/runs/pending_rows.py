@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,10 +11,10 @@ from opensearch_batch.core.ingest.request import OpType
 from opensearch_batch.core.ledger.classes import WRITTEN
 from opensearch_batch.core.ledger.difference import Difference
 from opensearch_batch.core.ledger.head import Entry, Head
-from opensearch_batch.core.ledger.key_index import row_keys
-from opensearch_batch.core.ledger.rows import RowsWriter, are_any_of
+from opensearch_batch.core.ledger.key_index import keys_of, row_keys
+from opensearch_batch.core.ledger.rows import LINE_BYTES, RowsWriter, are_any_of
 from opensearch_batch.core.ledger.staged import deletions_tables, read_deletions
-from opensearch_batch.core.sharding.changed_records import ChangedObject
+from opensearch_batch.core.sharding.changed_records import ChangedRecords
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
 
@@ -33,14 +33,15 @@ class PendingRows:
 
     def collect(
         self, result: Difference, infos: Mapping[str, ObjectInfo], *, passthrough: bool = False
-    ) -> list[ChangedObject]:
-        """Write all rows; return the objects with new or changed records.
+    ) -> ChangedRecords:
+        """Write all rows; return the new and changed records.
 
-        With `passthrough`, these objects are returned with all their records.
+        With `passthrough`, all records of their objects are returned.
         """
         import numpy as np
         import pyarrow as pa
 
+        none = np.empty(0, np.uint32)
         parts: dict[str, list[tuple[Any, ...]]] = {}
         for part in result.objects():
             if self._writer is not None:
@@ -49,22 +50,24 @@ class PendingRows:
             # Rows of records that left their object in append mode have the line 0.
             chosen = part.rows["line"].to_numpy() > 0 if passthrough else is_changed
             if chosen.any():
-                rows = part.rows.select(["line", "content_keys"]).filter(pa.array(chosen))
-                parts.setdefault(part.uri, []).append((rows["line"].to_numpy(), row_keys(rows), is_changed[chosen]))
-        changed = (
-            ChangedObject(infos[uri], *map(np.concatenate, zip(*columns, strict=True)))
-            for uri, columns in parts.items()
-        )
-        return [each for each in changed if each.is_changed.any()]
+                rows = part.rows.select(["line", "content_keys", LINE_BYTES]).filter(pa.array(chosen))
+                columns = rows["line"].to_numpy(), row_keys(rows), rows[LINE_BYTES].to_numpy(), is_changed[chosen]
+                parts.setdefault(part.uri, []).append(columns)
+        changed = {uri: each for uri, each in parts.items() if any(columns[-1].any() for columns in each)}
+        lengths = [sum(len(columns[0]) for columns in each) for each in changed.values()]
+        empty = none, keys_of(b""), none, np.empty(0, bool)
+        together = zip(empty, *(columns for each in changed.values() for columns in each), strict=True)
+        starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        return ChangedRecords([infos[uri] for uri in changed], starts, *map(np.concatenate, together))
 
-    def entries(self, infos: Mapping[str, ObjectInfo], head: Head, left: Collection[str]) -> dict[str, Entry]:
-        """Return the objects with pending rows; those that are left to the next run have no ETag."""
+    def entries(self, infos: Mapping[str, ObjectInfo], head: Head) -> dict[str, Entry]:
+        """Return the objects with pending rows."""
         entries = dict[str, Entry]()
         for uri, part in self._writer.close().items() if self._writer is not None else ():
             before = head.objects.get(uri)
             entries[uri] = Entry(
                 **msgspec.structs.asdict(part),
-                etag="" if uri in left else infos[uri].etag,
+                etag=infos[uri].etag,
                 modified=infos[uri].modified,
                 stale=before is not None and before.stale,
             )

@@ -15,10 +15,15 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.predict_action import RealtimeLimit
 from opensearch_batch.core.ledger.resolve import Mode
 from opensearch_batch.core.sharding.document_ids import DeletedWhen
+from opensearch_batch.core.sharding.listing import Listing
+from opensearch_batch.core.sharding.open_jobs import OpenJobs
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, MAX_REMOVED
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.types.shard_limits import ShardLimits
 
 OnRemoved = Literal["keep", "delete"]
 SCOPE_DIGITS = 16
@@ -59,6 +64,30 @@ class PrepareOptions(msgspec.Struct, frozen=True, kw_only=True):
     rebuild: bool = False
     is_trial: bool = False
     dry_run: bool = False
+
+
+class PreparePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides what a run prepares.
+
+    `manifest` is what is known of the run before its source is read, `at_s` the start of the partition's interval, or
+    the time of the listing (epoch seconds).
+    """
+
+    manifest: Manifest
+    listing: Listing
+    request: IngestRequest
+    at_s: float
+    options: PrepareOptions
+
+    def limits(self, adapter: ServiceAdapter) -> ShardLimits:
+        """Return the limits of a shard."""
+        options, inputs = self.options, len(self.manifest.inputs)
+        return adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=inputs)
+
+    def open_jobs(self, objects: Objects, layout: Layout, adapter: ServiceAdapter) -> OpenJobs:
+        """Return the jobs of other runs."""
+        below, writes = self.options.realtime.below, not self.options.dry_run
+        return OpenJobs(objects, layout, self.limits(adapter), realtime_below=below, writes=writes)
 
 
 def scope_of(source: str, include: Sequence[str], exclude: Sequence[str]) -> str:

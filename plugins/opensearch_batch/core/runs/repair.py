@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -213,7 +212,7 @@ class Repair:
         return NewShard(job_key, keys_of(keys)[positions].tobytes())
 
     def _staged(self) -> Iterator[StagedRecord]:
-        return chain.from_iterable(read_staged(self._objects, uri) for uri in self._files)
+        return read_staged(self._objects, *self._files)
 
     def _input(self, job_key: str) -> str:
         return f"{self._layout.job(job_key)}/input.jsonl"

@@ -34,10 +34,16 @@ class BlockRows:
     """Makes tables of rows; see `of`."""
 
     def __init__(
-        self, form: ContentForm, key_of: Callable[[bytes], bytes], ids: DocumentIds, deleted: DeletedWhen | None
+        self,
+        form: ContentForm,
+        key_of: Callable[[bytes], bytes],
+        line_bytes: Callable[[bytes, bytes], int],
+        ids: DocumentIds,
+        deleted: DeletedWhen | None,
     ) -> None:
         self._form = form
         self._key_of = key_of
+        self._line_bytes = line_bytes
         self._ids = ids
         self._deleted = deleted
         paths = [ids.id_path, ids.routing_path, None if deleted is None else deleted.path, *form.paths]
@@ -59,7 +65,8 @@ class BlockRows:
         # In events, a number may also be the name of a member.
         if form is None or (ids.is_event and not all(map(_has_names_only, (ids.id_path, ids.routing_path)))):
             return None
-        rows = cls(form, key_of_content(adapter, parameters), ids, deleted)
+        line_bytes = adapter.line_bytes(parameters, inputs)
+        rows = cls(form, key_of_content(adapter, parameters), line_bytes, ids, deleted)
         return rows if rows._reader.is_plain else None
 
     def table(self, uri: str, block: LinesBlock, max_record_bytes: int) -> pa.Table | None:
@@ -74,16 +81,19 @@ class BlockRows:
         values = [None if slot is None else columns[slot] for slot in self._slots]
         lines, records = range(block.line, block.line + block.count), block.records()
         tombstones = self._tombstones(values[2])
-        keys = self._keys(values[3:], tombstones)
+        contents = self._contents(values[3:], tombstones)
         ids = [position_id(uri, line) for line in lines] if values[0] is None else _texts(values[0], "id")
         routings = self._routings(values[1], block.count)
-        if keys is None or ids is None or routings is None:
+        keys = None if contents is None else self._keys(contents)
+        if contents is None or keys is None or ids is None or routings is None:
             return None
         is_deleted = np.array(tombstones or np.zeros(block.count, bool))
         states = np.where(is_deleted, RecordState.TOMBSTONE, RecordState.PENDING).astype(np.uint8)
         if MARK in block.content:
             states[[is_incomplete(uri, record) for record in records]] = RecordState.INCOMPLETE
             records = [without_mark(uri, record) for record in records]
+        sizes = np.zeros(block.count, np.uint32)
+        sizes[~is_deleted] = list(map(self._line_bytes, compress(records, ~is_deleted), contents))
         try:
             return rows_table(
                 ids=ids,
@@ -93,6 +103,7 @@ class BlockRows:
                 keys=keys,
                 key_offsets=np.concatenate(([0], np.cumsum(~is_deleted))),
                 states=states,
+                line_bytes=sizes,
             )
         except UnicodeEncodeError:
             return None
@@ -117,8 +128,8 @@ class BlockRows:
         found = self._deleted.are_equal(column)
         return found if any(found) else None
 
-    def _keys(self, columns: Sequence[Values | None], tombstones: list[bool] | None) -> bytes | None:
-        """Return the content keys of the records that are not tombstones; None if the model cannot read one of them."""
+    def _contents(self, columns: Sequence[Values | None], tombstones: list[bool] | None) -> list[bytes] | None:
+        """Return what the model reads of the records that are not tombstones; None if it cannot read one of them."""
         inputs = [column or [] for column in columns]
         if tombstones is not None:
             kept = [not is_deleted for is_deleted in tombstones]
@@ -130,10 +141,14 @@ class BlockRows:
                 return None
         except msgspec.DecodeError:
             return None
-        before, after, key_of = self._form.before, self._form.after, self._key_of
+        before, after = self._form.before, self._form.after
         joined = inputs[0] if len(inputs) == 1 else [b",".join(row) for row in zip(*inputs, strict=True)]
+        return [b"".join((before, each, after)) for each in joined]  # type: ignore[arg-type] # no value is None
+
+    def _keys(self, contents: list[bytes]) -> bytes | None:
+        """Return the content keys; None if one of the contents is no JSON."""
         try:
-            return b"".join([key_of(b"".join((before, each, after))) for each in joined])  # type: ignore[arg-type] # no value is None
+            return b"".join(map(self._key_of, contents))
         except RecordRejected:
             return None
 

@@ -1,10 +1,9 @@
-"""The new and changed records of a run, and their content keys."""
+"""The new and changed records of a run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from opensearch_batch.core.ledger.store_head import ABSENT, Located
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 if TYPE_CHECKING:
@@ -14,42 +13,39 @@ if TYPE_CHECKING:
     from opensearch_batch.core.ledger.key_index import Keys
 
 
-class ChangedObject(NamedTuple):
-    """The new and changed records of an object: their line numbers and content keys.
+class ChangedRecords(NamedTuple):
+    """The new and changed records of objects, as columns in the order of the objects and their lines.
 
-    With passthrough, the object has all its records, and `is_changed` is true for the new and changed ones.
+    With passthrough, the objects have all their records, and `is_changed` is true for the new and changed ones. The
+    records of object i are those from `starts[i]` to `starts[i + 1]`; an object without an ETag cannot be read any
+    more. `line_bytes` is that of ledger rows.
     """
 
-    item: ObjectInfo
+    objects: list[ObjectInfo]
+    starts: npt.NDArray[np.int64]
     lines: npt.NDArray[np.uint32]
     keys: Keys
+    line_bytes: npt.NDArray[np.uint32]
     is_changed: npt.NDArray[np.bool_]
 
+    def is_readable(self) -> npt.NDArray[np.bool_]:
+        """Return which records can be read."""
+        import numpy as np
 
-class RecordKeys(NamedTuple):
-    """The records of one object, as columns: line number, content key, source of the prediction, code of the key.
+        return np.repeat(np.array([bool(item.etag) for item in self.objects], bool), np.diff(self.starts))
 
-    `sources` is as in `Located`, and `codes` as in `absent_codes`.
-    """
+    def counts(self) -> list[int]:
+        """Return the number of new and changed records of each object."""
+        import numpy as np
 
-    lines: npt.NDArray[np.uint32]
-    keys: Keys
-    sources: npt.NDArray[np.int32]
-    codes: npt.NDArray[np.int64]
+        totals = np.concatenate(([0], np.cumsum(self.is_changed)))
+        counts: list[int] = np.diff(totals[self.starts]).tolist()
+        return counts
 
-    def key(self, position: int) -> bytes:
-        """Return the key of a record."""
-        return self.keys[position : position + 1].tobytes()
+    def origins(self, positions: npt.NDArray[np.int64]) -> list[tuple[str, int]]:
+        """Return object and line of the records at these positions."""
+        import numpy as np
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> RecordKeys:
-        """Return the records for which `mask` is true."""
-        return RecordKeys(self.lines[mask], self.keys[mask], self.sources[mask], self.codes[mask])
-
-
-def absent_codes(located: Located) -> tuple[npt.NDArray[np.int64], int]:
-    """Number the distinct absent keys; return the number of each key (-1 if not absent), and how many there are."""
-    import numpy as np
-
-    codes, is_absent = np.full(len(located.keys), -1, np.int64), located.source == ABSENT
-    distinct, codes[is_absent] = np.unique(located.keys[is_absent], return_inverse=True)
-    return codes, len(distinct)
+        objects = np.searchsorted(self.starts, positions, side="right") - 1
+        lines = self.lines[positions].tolist()
+        return [(self.objects[at].uri, line) for at, line in zip(objects.tolist(), lines, strict=True)]

@@ -1,41 +1,29 @@
-"""Cuts the new and changed records of a run into shards, and stages them.
+"""Cuts the new and changed records of a run into shards. The cut depends on the records only, not on who reads them.
 
 A shard with a job has records whose prediction has to be paid for; it is filled to the limits of a job, with one line
-for each distinct content key. Records of which another run is getting the prediction go to a shard of that job.
-Records whose prediction is stored go to shards without a job of the same size, so that an
-ingest from the store spreads over as many tasks as a first load.
+for each distinct content key, which is that of the first record with this key. Records of which another run is getting
+the prediction go to a shard of that job. Records whose prediction is stored go to shards without a job of the same
+size, so that an ingest from the store spreads over as many tasks as a first load.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from opensearch_batch.core.errors import AnswersUnusable, ConfigError, FatalError, ObjectChanged
-from opensearch_batch.core.jobs.contract import RequestLine
-from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.ledger.predictions import NewShard
-from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
 from opensearch_batch.core.ledger.store_head import ABSENT, Located
-from opensearch_batch.core.sharding.changed_records import ChangedObject, RecordKeys, absent_codes
-from opensearch_batch.core.sharding.record_reader import RecordReader
-from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.storage.temporary import CollectedSpool
-from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
+from opensearch_batch.core.sharding.changed_records import ChangedRecords
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.core.types.object_info import ObjectInfo
-from opensearch_batch.core.types.record_ids import record_id
-from opensearch_batch.core.types.rows import Row
 from opensearch_batch.core.types.shard_limits import ShardLimits
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+# The number in place of that of a shard.
+NONE = -1
 
 
 class CutOptions(NamedTuple):
@@ -43,276 +31,183 @@ class CutOptions(NamedTuple):
 
     Args:
         limits: the limits of a shard.
-        request_line: turns a record and its id in the shard into its service-ready line.
-        job_key: computes the job key from the content digest of a shard.
         realtime_below: fewer distinct records to pay for are predicted in real time, whatever a job's minimum is.
         passthrough: each object that has a new content key is submitted unchanged.
         pays: False to leave records without a prediction to the next run.
-        writes: False for a dry run, which returns the same shards and counts, but writes nothing.
-        version: that of the run's claim; a late attempt of the run does not replace files that a later one staged.
     """
 
     limits: ShardLimits
-    request_line: RequestLine
-    job_key: Callable[[str], str]
     realtime_below: int = 0
     passthrough: bool = False
     pays: bool = True
-    writes: bool = True
-    version: int = 0
 
 
-class ShardCut:
-    """One attempt to cut the records of a run.
+class Cut(NamedTuple):
+    """Shards, and what each record is in them, by position.
 
     Attributes:
-        new: the shards to pay for, with their content keys.
-        unread: the objects none of whose records were staged.
-        waiting: the objects and lines of other records that were not staged.
-        unstaged: the number of all records that were not staged.
-        too_few: the number of these that are too few for a job.
+        shards: the shards in the order of their first record. One that is paid for has `records`, but no job yet; if
+            its `input` is set, it is an object that is submitted unchanged.
+        numbers: the number of the shard that the record is staged in, `NONE` for one that is left to the next run.
+        pays: the number of the shard whose job has a line for the record, else `NONE`.
+        too_few: the number of records that are left because they are too few for a job.
     """
 
-    def __init__(
-        self, objects: Objects, layout: Layout, run_key: str, *, located: Located, options: CutOptions
-    ) -> None:
+    shards: list[Shard]
+    numbers: npt.NDArray[np.int32]
+    pays: npt.NDArray[np.int32]
+    too_few: int = 0
+
+    def payers(self) -> npt.NDArray[np.int64]:
+        """Return the positions of the records that are paid for, in the order of the shards and of their lines."""
         import numpy as np
 
-        self.new: list[NewShard] = []
-        self.unread: list[str] = []
-        self.waiting: list[tuple[str, int]] = []
-        self.unstaged = self.too_few = 0
-        self._objects = objects
-        self._layout = layout
-        self._run_key = run_key
-        self._located = located
-        self._options = options
-        self._staged = StagedShards()
-        self._codes, self._unpaid = absent_codes(located)
-        self._realtime = not options.passthrough and 0 < self._unpaid < options.realtime_below
-        self._limits = options.limits.in_real_time() if self._realtime else options.limits
-        # The number of the shard that pays for each distinct absent key.
-        self._payers = np.full(self._unpaid, -1, np.int64)
-        self._shards: list[Shard | None] = []
-        self._documents = Counter[int]()
-        self._draft: _Draft | None = None
-        self._stored = -1
-        self._numbers: dict[str, int] = {}
+        at = np.flatnonzero(self.pays != NONE)
+        return at[np.argsort(self.pays[at], kind="stable")]
 
-    def run(self, reader: RecordReader, changed: Iterable[ChangedObject]) -> list[NewShard]:
-        """Read the records of objects, and write the inputs of new jobs; return the shards to pay for.
 
-        Raises:
-            AnswersUnusable: the input of a job that has to be submitted is missing.
-            FatalError: records of an object are not found again.
-        """
-        position = 0
-        for each in changed:
-            end = position + len(each.lines)
-            records = RecordKeys(each.lines, each.keys, self._located.source[position:end], self._codes[position:end])
-            if self._options.passthrough and self._options.pays and self._lacks_payer(records):
-                self._submit_object(reader, each, records)
-            else:
-                self._stage_object(reader, each.item, records.select(each.is_changed))
-            position = end
-        self._end_draft()
-        return self.new
+def cut_shards(
+    records: ChangedRecords, located: Located, options: CutOptions, job_shard: Callable[[str, int], Shard]
+) -> Cut:
+    """Cut records whose keys were located.
 
-    def shards(self) -> list[Shard]:
-        """Return all shards."""
-        return [
-            replace(shard, documents=self._documents[number])
-            for number, shard in enumerate(self._shards)
-            if shard is not None
-        ]
+    `job_shard` returns the shard of another run's job of a number of records; what it raises is raised.
+    """
+    import numpy as np
 
-    def write(self) -> None:
-        """Write the staged files."""
-        self._staged.write(self._objects, {at: shard.staged for at, shard in enumerate(self._shards) if shard})
+    wanted = records.is_changed & records.is_readable()
+    draft = _Draft(len(wanted))
+    is_absent = located.source == ABSENT
+    if not options.passthrough:
+        too_few = _cut_absent(draft, records, np.flatnonzero(wanted & is_absent), options)
+    else:
+        too_few = 0
+        _submit_objects(draft, records, is_absent, options)
+    others = wanted & (draft.numbers == NONE)
+    stored = np.flatnonzero(others & (located.source >= 0))
+    size = options.limits.max_records
+    for start in range(0, len(stored), size):
+        draft.add(Shard(""), stored[start : start + size])
+    for source in np.unique(located.source[others & (located.source < ABSENT)]).tolist():
+        job = located.shards[-2 - source]
+        shard = job_shard(job, located.open[job].records)
+        draft.add(shard, np.flatnonzero(others & (located.source == source)))
+    return draft.cut(too_few)
 
-    def _stage_object(self, reader: RecordReader, item: ObjectInfo, records: RecordKeys) -> None:
-        """Stage the records of an object."""
-        read, left = 0, list[int]()
-        for row in self._rows(reader, item, records.lines):
-            if not self._stage(row, records, read):
-                left.append(int(records.lines[read]))
-            read += 1
-        self._leave(item.uri, [*left, *records.lines[read:].tolist()], len(records.lines))
 
-    def _rows(self, reader: RecordReader, item: ObjectInfo, lines: npt.NDArray[np.uint32]) -> Iterator[Row]:
-        """Yield the records of an object until it changes."""
-        read = 0
-        # An object whose ETag is not known has changed since its records were read.
+def boundaries(line_bytes: npt.NDArray[np.int64], limits: ShardLimits) -> list[int]:
+    """Return where shards end that have lines of these sizes, with their ends.
+
+    A shard has at least one line, and at least `min_records`, whatever the limits are. The last one also gets the rest
+    if that is too small for a job.
+    """
+    import numpy as np
+
+    total, sizes = len(line_bytes), np.concatenate(([0], np.cumsum(line_bytes)))
+    ends, start = list[int](), 0
+    while start < total:
+        fitting = int(np.searchsorted(sizes, sizes[start] + limits.max_bytes, side="right")) - 1
+        end = max(min(start + limits.max_records, fitting), start + max(limits.min_records, 1))
+        start = total if total - end < limits.min_records else end
+        ends.append(start)
+    return ends
+
+
+def _cut_absent(draft: _Draft, records: ChangedRecords, at: npt.NDArray[np.int64], options: CutOptions) -> int:
+    """Cut the records at these positions, whose keys are absent; return how many are too few for a job."""
+    import numpy as np
+
+    distinct, first, codes = np.unique(records.keys[at], return_index=True, return_inverse=True)
+    is_realtime = 0 < len(distinct) < options.realtime_below
+    limits = options.limits.in_real_time() if is_realtime else options.limits
+    if not options.pays:
+        return 0
+    if len(distinct) < limits.min_records:
+        return len(at)
+    in_order = np.argsort(first)
+    payers = at[first[in_order]]
+    line_bytes = records.line_bytes[payers].astype(np.int64) + len(b"\n")
+    ends = boundaries(line_bytes, limits)
+    # The shard of each distinct key, by its code.
+    shard_of = np.empty(len(distinct), np.int64)
+    shard_of[in_order] = np.searchsorted(ends, np.arange(len(distinct)), side="right")
+    by_shard = np.argsort(shard_of[codes], kind="stable")
+    edges = np.searchsorted(shard_of[codes][by_shard], np.arange(len(ends) + 1)).tolist()
+    for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        size = int(line_bytes[start:end].sum())
+        shard = Shard("", records=end - start, bytes=size, realtime=is_realtime)
+        draft.add(shard, at[by_shard[edges[number] : edges[number + 1]]], payers[start:end])
+    return 0
+
+
+def _submit_objects(
+    draft: _Draft, records: ChangedRecords, is_absent: npt.NDArray[np.bool_], options: CutOptions
+) -> None:
+    """Submit the objects that have an absent key for which no object before is submitted."""
+    import numpy as np
+
+    codes = np.full(len(is_absent), NONE, np.int64)
+    distinct, codes[is_absent] = np.unique(records.keys[is_absent], return_inverse=True)
+    shard_of = np.full(len(distinct), NONE, np.int64)
+    for item, start, end in zip(records.objects, records.starts, records.starts[1:], strict=False):
+        at = np.arange(start, end)
+        absent, changed = at[is_absent[at]], at[records.is_changed[at]]
         if not item.etag:
-            return
-        try:
-            for row in reader.records(self._objects, item, lines):
-                yield row
-                read += 1
-        except ObjectChanged:
-            return
-        except ConfigError:
-            # Access may be denied, which is no change.
-            if self._objects.head(item.uri) is not None:
-                raise
-            return
-        if read < len(lines):
-            raise FatalError(
-                f"{item.uri}: {len(lines) - read} of {len(lines)} records were not found when the object was read "
-                "again, though its ETag is the same; write the object again, and run again"
-            )
-
-    def _submit_object(self, reader: RecordReader, each: ChangedObject, records: RecordKeys) -> None:
-        """Stage the records of an object that is submitted as it is."""
-        number, digest, size_bytes, read = self._add_shard(), hashlib.sha256(), 0, 0
-        for row in self._rows(reader, each.item, records.lines):
-            digest.update(row.content + b"\n")
-            size_bytes += len(row.content) + 1
-            if each.is_changed[read]:
-                self._add(number, row, records.key(read))
-            read += 1
-        if read < len(records.lines):
-            self._shards[number] = None
-            left = records.lines[each.is_changed].tolist()
-            self._leave(each.item.uri, left, len(left))
-            return
-        self._payers[records.codes[records.codes >= 0]] = number
-        shard = Shard("", self._options.job_key(digest.hexdigest()), each.item.uri, read, size_bytes)
-        self._pay_for(number, replace(shard, etag=each.item.etag), records.keys.tobytes())
-
-    def _stage(self, row: Row, records: RecordKeys, at: int) -> bool:
-        """Stage a record; return False if it is left to the next run."""
-        source, code = int(records.sources[at]), int(records.codes[at])
-        if source >= 0:
-            if self._stored < 0 or self._documents[self._stored] == self._options.limits.max_records:
-                self._stored = self._add_shard()
-            number = self._stored
-        elif source < ABSENT:
-            number = self._number_of(self._located.shards[-2 - source])
-        elif self._payers[code] >= 0:
-            number = int(self._payers[code])
-        elif not self._options.pays:
-            return False
+            continue
+        if options.pays and (shard_of[codes[absent]] == NONE).any():
+            shard = Shard("", input=item.uri, records=len(at), etag=item.etag)
+            shard_of[codes[absent]] = draft.add(shard, changed, at)
         else:
-            number = self._payers[code] = self._add_line(row, records.key(at))
-            self._unpaid -= 1
-        self._add(number, row, records.key(at))
-        draft = self._draft
-        if draft is not None and draft.number == number and len(draft.keys) < self._limits.min_records:
-            draft.origins.append((row.uri, int(records.lines[at])))
-        return True
-
-    def _add(self, number: int, row: Row, key: bytes) -> None:
-        self._documents[number] += 1
-        if self._options.writes:
-            self._staged.add(number, StagedRecord(row.uri, row.line, row.offset, row.content, key))
-
-    def _add_line(self, row: Row, key: bytes) -> int:
-        """Add the line of a record to the current draft, or to the next if it is full; return its number."""
-        draft = self._draft or _Draft(self._add_shard())
-        line = self._options.request_line(row.content, record_id(len(draft.keys)))
-        if not self._fits(draft, line):
-            self._end_draft()
-            draft = _Draft(self._add_shard())
-            line = self._options.request_line(row.content, record_id(0))
-        self._draft = draft
-        draft.add(line, key)
-        return draft.number
-
-    def _fits(self, draft: _Draft, line: bytes) -> bool:
-        """Return whether a line fits into a draft; it does if the draft, or the rest, is too small for a job."""
-        limits = self._limits
-        if min(len(draft.keys), self._unpaid) < limits.min_records:
-            return True
-        return len(draft.keys) < limits.max_records and draft.size_bytes + len(line) < limits.max_bytes
-
-    def _end_draft(self) -> None:
-        draft, self._draft = self._draft, None
-        if draft is None:
-            return
-        if len(draft.keys) < self._limits.min_records:
-            self._shards[draft.number] = None
-            self.waiting += draft.origins
-            self.unstaged += len(draft.origins)
-            self.too_few += len(draft.origins)
-        else:
-            key = self._options.job_key(draft.digest.hexdigest())
-            uri = f"{self._layout.job(key)}/input.jsonl"
-            if self._options.writes:
-                draft.input.seek(0)
-                # Also if it exists: its time tells the retention of other pipelines that a run needs the job.
-                self._objects.upload(uri, draft.input)
-            shard = Shard("", key, uri, len(draft.keys), draft.size_bytes, realtime=self._realtime)
-            self._pay_for(draft.number, shard, b"".join(draft.keys))
-
-    def _pay_for(self, number: int, shard: Shard, keys: bytes) -> None:
-        self._shards[number] = self._named(number, shard)
-        self.new.append(NewShard(shard.job, keys))
-
-    def _number_of(self, job: str) -> int:
-        """Return the number of the shard of another run's job."""
-        if job not in self._numbers:
-            record = JobRecords(self._objects, self._layout.job(job)).read()
-            uri = f"{self._layout.job(job)}/input.jsonl" if record is None else record.input
-            stored = self._objects.head(uri)
-            if stored is None and (record is None or record.removed_at is not None):
-                raise AnswersUnusable(f"{uri}: the input of this job is missing; its records are paid for", name=job)
-            records, size_bytes = self._located.open[job].records, stored.size_bytes if stored else 0
-            if self._options.writes:
-                if record is not None and _has_failed(record) and self._options.limits.exceeded_by(records, size_bytes):
-                    cause = "its job failed, and it is larger than a shard may be now; its records are cut again"
-                    raise AnswersUnusable(f"{uri}: {cause}", name=job)
-                # The job may be old. The time of this file tells retention that a run needs it.
-                self._objects.write(f"{self._layout.job(job)}/needed", b"")
-            shard = Shard("", job, uri, records, size_bytes, realtime=self._is_realtime(record, records))
-            self._numbers[job] = self._add_shard(shard if record is None else replace(shard, etag=record.input_etag))
-        return self._numbers[job]
-
-    def _is_realtime(self, record: JobRecord | None, records: int) -> bool:
-        """Return whether the records of another run's shard are predicted in real time; without a record, likely."""
-        is_too_small = records < max(self._options.realtime_below, self._options.limits.min_records)
-        return is_too_small if record is None else record.realtime
-
-    def _add_shard(self, shard: Shard = Shard("")) -> int:  # noqa: B008 - it is frozen
-        self._shards.append(self._named(len(self._shards), shard))
-        return len(self._shards) - 1
-
-    def _named(self, number: int, shard: Shard) -> Shard:
-        name = f"{number:04d}"
-        return replace(shard, id=name, staged=self._layout.staged(self._run_key, f"{name}-{self._options.version}"))
-
-    def _lacks_payer(self, records: RecordKeys) -> bool:
-        return bool((self._payers[records.codes[records.codes >= 0]] < 0).any())
-
-    def _leave(self, uri: str, lines: Sequence[int], count: int) -> None:
-        """Leave records of an object to the next run; `count` is the number of its new and changed records."""
-        self.unstaged += len(lines)
-        if lines and len(lines) == count:
-            self.unread.append(uri)
-        else:
-            self.waiting += [(uri, line) for line in lines]
-
-
-def _has_failed(record: JobRecord) -> bool:
-    """Return whether a job ended badly or was refused, and not only for a while."""
-    return record.restage if record.end is None else record.end.state in BAD_ENDS
+            rest = changed[is_absent[changed]]
+            rest = rest[shard_of[codes[rest]] != NONE]
+            draft.stage(shard_of[codes[rest]], rest)
 
 
 class _Draft:
-    """A shard with a job that is being filled; `origins` are those of its first records."""
+    """Shards in any order."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.input = CollectedSpool()
-        self.digest = hashlib.sha256()
-        self.size_bytes = 0
-        self.keys: list[bytes] = []
-        self.origins: list[tuple[str, int]] = []
+    def __init__(self, count: int) -> None:
+        import numpy as np
 
-    def add(self, line: bytes, key: bytes) -> None:
-        """Add a line without its end."""
-        line += b"\n"
-        self.input.write(line)
-        self.digest.update(line)
-        self.size_bytes += len(line)
-        self.keys.append(key)
+        self.numbers = np.full(count, NONE, np.int64)
+        self._pays = np.full(count, NONE, np.int64)
+        self._shards: list[Shard] = []
+
+    def add(self, shard: Shard, at: npt.NDArray[np.int64], payers: Sequence[int] | npt.NDArray[np.int64] = ()) -> int:
+        """Add a shard with the records at some positions, and those that are paid for; return its number."""
+        number = len(self._shards)
+        self._shards.append(shard)
+        self.numbers[at] = number
+        self._pays[payers if len(payers) else []] = number
+        return number
+
+    def stage(self, numbers: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> None:
+        """Add the records at some positions to the shards with these numbers."""
+        self.numbers[at] = numbers
+
+    def cut(self, too_few: int) -> Cut:
+        """Return the shards in the order of their first record."""
+        import numpy as np
+
+        count = len(self._shards)
+        in_order = np.argsort(_first_of(count, self.numbers, self._pays), kind="stable")
+        new = np.full(count + 1, NONE, np.int32)
+        new[in_order] = np.arange(count)
+        documents = np.bincount(self.numbers[self.numbers != NONE], minlength=count).tolist()
+        shards = [
+            replace(self._shards[old], id=f"{number:04d}", documents=documents[old])
+            for number, old in enumerate(in_order.tolist())
+        ]
+        # The last one is for NONE.
+        return Cut(shards, new[self.numbers], new[self._pays], too_few)
+
+
+def _first_of(count: int, *numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the position of the first record of each shard."""
+    import numpy as np
+
+    first = np.full(count, np.iinfo(np.int64).max)
+    for each in numbers:
+        at = np.flatnonzero(each != NONE)
+        np.minimum.at(first, each[at], at)
+    return first

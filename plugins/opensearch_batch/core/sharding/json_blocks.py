@@ -59,12 +59,17 @@ class LinesBlock(msgspec.Struct, frozen=True, gc=False):
         return bool((characters[ends - 1] == _CLOSE).all() and (characters[ends[:-1] + 1] == _OPEN).all())
 
 
-def json_blocks(stream: IO[bytes], uri: str, limit: RowLimit) -> Iterator[LinesBlock | SourceEntry]:
-    """Yield the lines of a stream in blocks if possible, else one by one."""
-    if ends_in_cr(stream):
+def json_blocks(
+    stream: IO[bytes], uri: str, limit: RowLimit, *, line: int = 1, offset: int = 0
+) -> Iterator[LinesBlock | SourceEntry]:
+    """Yield the lines of a stream, the first of which has this number and offset, in blocks if possible.
+
+    Otherwise, yield them one by one.
+    """
+    if not offset and ends_in_cr(stream):
         yield from _entries(lines(stream, max_line_bytes=limit.max_bytes), uri, limit)
         return
-    line, offset, rest = 1, 0, b""
+    rest = b""
     while chunk := stream.read(BLOCK_BYTES):
         whole, end, rest = (rest + chunk).rpartition(b"\n")
         if end:

@@ -7,7 +7,7 @@ result. A row that is not a record becomes a dead letter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,18 @@ from opensearch_batch.core.formats.dead_letter_rows import DeadLetterRows
 from opensearch_batch.core.formats.jsonl import JsonLines
 from opensearch_batch.core.formats.reading import format_of, reader
 from opensearch_batch.core.jobs.contract import ServiceAdapter
-from opensearch_batch.core.ledger.content_keys import content_key
+from opensearch_batch.core.ledger.content_keys import key_of_content
 from opensearch_batch.core.ledger.rows import PACK_ROWS, RecordState
 from opensearch_batch.core.ledger.rows_builder import RowsBuilder
 from opensearch_batch.core.sharding.block_rows import BlockRows
 from opensearch_batch.core.sharding.document_ids import DeletedWhen, DocumentIds, ids_reader
 from opensearch_batch.core.sharding.incomplete import is_incomplete, without_mark
 from opensearch_batch.core.sharding.json_blocks import LinesBlock, json_blocks
+from opensearch_batch.core.sharding.splits import Piece
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.line_range import open_lines
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.formats import Format
-from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, Source, SourceEntry
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ TABLE_ROWS = 1 << 20
 class RecordReader:
     """Reads objects. `read`, `rejected` and `blank` count the lines, the dead letters and the empty lines so far.
 
-    `unreadable` are the objects with dead letters whose id is not known.
+    `unreadable` are the objects with dead letters whose id is not known. `lines` counts the lines of JSON Lines.
     """
 
     def __init__(
@@ -61,42 +62,34 @@ class RecordReader:
         source_format: Format | None = None,
         dead: DeadLetters,
     ) -> None:
-        self.read = self.rejected = self.blank = 0
+        self.read = self.rejected = self.blank = self.lines = 0
         self.unreadable: dict[str, None] = {}
         self._ids = ids
         self._read_ids = ids_reader(ids)
         self._is_deleted = None if deleted is None else deleted.reader()
-        self._key_of = content_key(adapter, parameters, inputs)
+        self._content_of = adapter.content_reader(parameters, inputs)
+        self._key_of = key_of_content(adapter, parameters)
+        self._line_bytes = adapter.line_bytes(parameters, inputs)
         self._block_rows = BlockRows.of(adapter, parameters, inputs, ids, deleted)
         self._limit = limit
         self._format = source_format
         self._dead = dead
         self._builder = RowsBuilder()
 
-    def tables(self, objects: Objects, item: ObjectInfo, *, at_most: int | None = None) -> Iterator[pa.Table]:
-        """Yield the rows of an object, as one table unless there are more than `TABLE_ROWS` rows.
+    def tables(self, objects: Objects, piece: Piece, *, at_most: int | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of an object, or of a part of it, as one table unless there are more than `TABLE_ROWS` rows.
 
         Args:
             objects: the store.
-            item: the object.
+            piece: the object.
             at_most: the maximum number of records to read.
 
         Raises:
             ObjectChanged: the object changed since it was listed.
         """
-        import pyarrow as pa
+        return in_large_tables(self._small_tables(objects, piece, at_most))
 
-        tables, rows, is_empty = list[pa.Table](), 0, True
-        for table in self._small_tables(objects, item, at_most):
-            tables.append(table)
-            rows += table.num_rows
-            if rows >= TABLE_ROWS:
-                yield pa.concat_tables(tables)
-                tables, rows, is_empty = [], 0, False
-        if is_empty or rows:
-            yield pa.concat_tables(tables)
-
-    def records(self, objects: Objects, item: ObjectInfo, lines: npt.NDArray[np.uint32]) -> Iterator[Row]:
+    def records(self, objects: Objects, piece: Piece, lines: npt.NDArray[np.uint32]) -> Iterator[Row]:
         """Yield the records of an object in these lines of its ledger rows, which are in ascending order.
 
         Raises:
@@ -104,13 +97,13 @@ class RecordReader:
         """
         import numpy as np
 
-        following = iter(lines.tolist())
+        uri, following = piece.item.uri, iter(lines.tolist())
         wanted = next(following, None)
-        for number, entry in self._entries(objects, item):
+        for number, entry in self._entries(objects, piece):
             if isinstance(entry, LinesBlock):
                 first, last = np.searchsorted(lines, (entry.line, entry.line + entry.count)).tolist()
                 if first < last:
-                    yield from _rows_of(item.uri, entry, lines[first:last].tolist())
+                    yield from _rows_of(uri, entry, lines[first:last].tolist())
                     following = iter(lines[last:].tolist())
                     wanted = next(following, None)
             elif number == wanted and isinstance(entry, Row):
@@ -118,12 +111,12 @@ class RecordReader:
                 yield replace(entry, content=without_mark(entry.uri, entry.content)) if is_marked else entry
                 wanted = next(following, None)
 
-    def _small_tables(self, objects: Objects, item: ObjectInfo, at_most: int | None) -> Iterator[pa.Table]:
+    def _small_tables(self, objects: Objects, piece: Piece, at_most: int | None) -> Iterator[pa.Table]:
         """Yield at least one table."""
         last, left = 0, at_most
-        for number, entry in self._entries(objects, item, in_blocks=at_most is None):
+        for number, entry in self._entries(objects, piece, in_blocks=at_most is None):
             if isinstance(entry, LinesBlock):
-                yield from self._block(item.uri, entry)
+                yield from self._block(piece.item.uri, entry)
                 continue
             if left == 0:
                 break
@@ -135,14 +128,18 @@ class RecordReader:
         yield self._builder.table()
 
     def _entries(
-        self, objects: Objects, item: ObjectInfo, *, in_blocks: bool = True
+        self, objects: Objects, piece: Piece, *, in_blocks: bool = True
     ) -> Iterator[tuple[int, SourceEntry | LinesBlock]]:
         """Yield entries with the numbers of their lines in the ledger."""
-        row_format = format_of(item.uri, self._format)
-        if in_blocks and self._block_rows is not None and isinstance(row_format, AnyJson | JsonLines):
-            with objects.open(item.uri, etag=item.etag) as stream:
-                if isinstance(row_format, JsonLines) or layout_of(stream) == "lines":
-                    for block in json_blocks(stream, item.uri, self._limit):
+        item, is_range = piece.item, piece.is_range
+        row_format, in_blocks = format_of(item.uri, self._format), in_blocks and self._block_rows is not None
+        if is_range or (in_blocks and isinstance(row_format, AnyJson | JsonLines)):
+            stream, offset = open_lines(objects, item, piece.start, piece.end)
+            with stream:
+                if is_range or isinstance(row_format, JsonLines) or layout_of(stream) == "lines":
+                    first = piece.lines_before + 1
+                    for block in json_blocks(stream, item.uri, self._limit, line=first, offset=offset):
+                        self.lines += block.count if isinstance(block, LinesBlock) else 1
                         yield _line_of(block), block
                     return
         # Dead letters have the lines of their own origins.
@@ -177,21 +174,23 @@ class RecordReader:
             reason = "another record starts in the same line; write each record in a line of its own"
             return self._reject(entry, reason, has_id=False)
         record, state, rejection = without_mark(entry.uri, entry.content), RecordState.PENDING, ""
-        keys = list[bytes]()
+        keys, line_bytes = list[bytes](), 0
         try:
             record_id, routing = self._read_ids(record, entry.uri, entry.line)
             try:
                 if self._is_deleted is not None and self._is_deleted(record):
                     state = RecordState.TOMBSTONE
                 else:
-                    keys.append(self._key_of(record))
+                    content = self._content_of(record)
+                    keys.append(self._key_of(content))
+                    line_bytes = self._line_bytes(record, content)
                     state = RecordState.INCOMPLETE if is_incomplete(entry.uri, entry.content) else state
             except RecordRejected as error:
                 if self._ids.id_path is None:
                     raise
                 # Its document is not absent from the source.
                 state, rejection = RecordState.DEAD, str(error)
-            self._builder.add(record_id, record, keys, line=number, routing=routing, state=state)
+            self._builder.add(record_id, record, keys, line=number, routing=routing, state=state, line_bytes=line_bytes)
         except RecordRejected as error:
             return self._reject(entry, str(error), has_id=False)
         return self._reject(entry, rejection) if rejection else True
@@ -205,6 +204,21 @@ class RecordReader:
         )
         self._dead.add(letter)
         return False
+
+
+def in_large_tables(tables: Iterable[pa.Table], at_least: int | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of tables as one table, or as several with so many rows, by default `TABLE_ROWS`."""
+    import pyarrow as pa
+
+    waiting, rows, is_empty = list[pa.Table](), 0, True
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        if rows >= (at_least or TABLE_ROWS):
+            yield pa.concat_tables(waiting)
+            waiting, rows, is_empty = [], 0, False
+    if waiting and (is_empty or rows):
+        yield pa.concat_tables(waiting)
 
 
 def _line_of(entry: SourceEntry | LinesBlock) -> int:

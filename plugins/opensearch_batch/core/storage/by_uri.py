@@ -63,8 +63,10 @@ class Stores:
     def delete(self, uri: str) -> None:
         self._store(uri).delete(uri)
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        return self._store(uri).open(uri, etag=etag, compression=compression)
+    def open(
+        self, uri: str, *, etag: str | None = None, compression: Compression | None = None, offset: int = 0
+    ) -> IO[bytes]:
+        return self._store(uri).open(uri, etag=etag, compression=compression, offset=offset)
 
     def _store(self, uri: str) -> Objects:
         prefix = next((prefix for prefix in self._below if uri.startswith(prefix)), None)

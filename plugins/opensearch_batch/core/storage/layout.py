@@ -26,6 +26,10 @@ class Layout:
         """Return the folder of a batch job; jobs are shared by all pipelines of the work prefix."""
         return f"{self.root}/jobs/{job_key}"
 
+    def job_input(self, job_key: str) -> str:
+        """Return the path of the input of a batch job."""
+        return f"{self.job(job_key)}/input.jsonl"
+
     def all_slots(self) -> str:
         """Return the folder of the slots of all models of the pipeline."""
         return f"{self._folder}/slots/"
@@ -96,6 +100,10 @@ class Layout:
     def run_rows(self, run_key: str) -> str:
         """Return the folder of a run's pending rows of the record ledger."""
         return f"{self.run(run_key)}/rows"
+
+    def spread_plan(self, run_key: str) -> str:
+        """Return the path of the plan of a run that is prepared by several tasks, whose files are beside it."""
+        return f"{self.run(run_key)}/spread/plan.json"
 
     def staged(self, run_key: str, shard_id: str) -> str:
         """Return the path of the staged records, or deletions, of one shard of a run."""

@@ -91,16 +91,20 @@ class LocalFiles:
         with _errors(uri):
             self._path(uri).unlink(missing_ok=True)
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+    def open(
+        self, uri: str, *, etag: str | None = None, compression: Compression | None = None, offset: int = 0
+    ) -> IO[bytes]:
         """Open a file for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raise ConfigError if the file is missing, or access is denied; ObjectChanged if its ETag is not `etag`.
+        `offset` is the first byte, of a file that is not compressed. Raise ConfigError if the file is missing, or
+        access is denied; ObjectChanged if its ETag is not `etag`.
         """
         with _errors(uri):
             file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)
             if etag is not None and _etag(os.fstat(file.fileno())) != etag:
                 file.close()
                 raise ObjectChanged(f"{uri} changed while it was being read; run again")
+            file.seek(offset)
             return decompressed(file, uri, compression)
 
     def _path(self, uri: str) -> Path:

@@ -72,10 +72,13 @@ class Objects(Protocol):
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+    def open(
+        self, uri: str, *, etag: str | None = None, compression: Compression | None = None, offset: int = 0
+    ) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raise FatalError if the object no longer has this `etag`.
+        `offset` is the first byte, of an object that is not compressed. Raise FatalError if the object no longer has
+        this `etag`.
         """
 
 

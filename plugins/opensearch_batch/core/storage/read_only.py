@@ -21,7 +21,9 @@ class ReadOnlyObjects(ABC):
         """Return size and ETag of an object, None if it is absent."""
 
     @abstractmethod
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+    def open(
+        self, uri: str, *, etag: str | None = None, compression: Compression | None = None, offset: int = 0
+    ) -> IO[bytes]:
         """Open an object for streaming."""
 
     @property

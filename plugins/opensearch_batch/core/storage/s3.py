@@ -119,13 +119,16 @@ class S3Objects:
         with self._errors(uri):
             self._call(self._client.delete_object, uri)
 
-    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+    def open(
+        self, uri: str, *, etag: str | None = None, compression: Compression | None = None, offset: int = 0
+    ) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
-        Raise ConfigError if the object is missing, or access is denied. Also while reading, raise ObjectChanged if the
-        object has changed since `etag`, and RetriableError if the download failed at every attempt.
+        `offset` is the first byte, of an object that is not compressed. Raise ConfigError if the object is missing, or
+        access is denied. Also while reading, raise ObjectChanged if the object has changed since `etag`, and
+        RetriableError if the download failed at every attempt.
         """
-        body = _Body(self._range, uri, self._range(uri, 0, etag), self._sleep)
+        body = _Body(self._range, uri, self._range(uri, offset, etag), offset, self._sleep)
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
 
     def browse_url(self, uri: str) -> str:
@@ -150,8 +153,8 @@ class S3Objects:
             raise ObjectChanged(f"{uri} changed while it was being read; run again")
         if first_byte and not response.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
             raise FatalError(
-                f"{uri}: the download was interrupted at byte {first_byte}, and S3 at {self._client.meta.endpoint_url} "
-                "does not support Range requests to resume it; run again, or use a store that does"
+                f"{uri}: S3 at {self._client.meta.endpoint_url} does not support Range requests, which are needed to "
+                f"read from byte {first_byte} on; use a store that does"
             )
         return response["Body"], response["ETag"].strip('"')
 
@@ -229,10 +232,12 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
 class _Body(RawStream):
     """An object's bytes as a raw stream that resumes an interrupted download."""
 
-    def __init__(self, get: _Get, uri: str, start: tuple[Any, str], sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self, get: _Get, uri: str, start: tuple[Any, str], offset: int, sleep: Callable[[float], None]
+    ) -> None:
         self._get, self._uri, self._sleep = get, uri, sleep
         self._body, self._etag = start
-        self._offset = self._failures = 0
+        self._offset, self._failures = offset, 0
 
     def chunk(self, size: int) -> bytes:
         from botocore.exceptions import BotoCoreError

@@ -31,11 +31,11 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `id` is the position of the shard in the run, `DELETIONS`, `REPAIR`, or the id of a work item of a Data Prepper
     scan. `job` is the key of its job, empty if no record needs one. `input` is the input file of the job, with
-    `records` lines and `bytes` bytes. `staged` is the file of the `documents` records, or deletions, that the ingest
-    writes; a scan stages nothing. `output` is the configured location of the job's output, with `JOB_NAME` for the name
-    of the job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is
-    the user's own object, which may change (else empty). `realtime`: the records are sent one by one through
-    ``_predict`` instead of a job. Tasks pass shards to each other through XCom.
+    `records` lines and `bytes` bytes. `staged`, and then `more_staged`, are the files of the `documents` records, or
+    deletions, that the ingest writes; a scan stages nothing. `output` is the configured location of the job's output,
+    with `JOB_NAME` for the name of the job; if it is empty, the output is written to the folder of the job. `etag` is
+    the ETag of `input` if that is the user's own object, which may change (else empty). `realtime`: the records are
+    sent one by one through ``_predict`` instead of a job. Tasks pass shards to each other through XCom.
     """
 
     id: str
@@ -48,6 +48,12 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str = ""
     etag: str = ""
     realtime: bool = False
+    more_staged: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[str]:
+        """All staged files, in the order of their records."""
+        return [*([self.staged] if self.staged else []), *self.more_staged]
 
 
 class ShardGroup(msgspec.Struct, frozen=True):
