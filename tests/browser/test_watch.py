@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.library import UNDATED, Library
@@ -14,6 +15,7 @@ from tests.browser.window import Window
 from tests.lab import Lab
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_from_the_form_to_the_answer(lab: Lab, library: Library, window: Window) -> None:
     """24 passages in two jobs, of which the index refuses two until it is mended."""
     name = library.new_name()
