@@ -54,7 +54,11 @@ class Window:
         self.streams: list[str] = []
         self.page.on("request", lambda request: self.streams.extend(stream_of(request)))
         for ending in ("requestfinished", "requestfailed"):
-            self.page.on(ending, lambda request: [self.streams.remove(url) for url in stream_of(request)])
+            self.page.on(ending, self._on_end)
+
+    def _on_end(self, request: Request) -> None:
+        for url in stream_of(request):
+            self.streams.remove(url)
 
     def sign_in(self, user: str, password: str) -> None:
         """Fill in the login's form."""
