@@ -30,7 +30,7 @@ VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what Airflow writes when it is imported out of the user's own home; a busy machine is no mistake."""
     if "not slow" in config.option.markexpr:
-        SHARE["of"] = 1 / 3
+        SHARE["of"] = 1 / 5
     too_slow = [HealthCheck.too_slow]
     settings.register_profile("untimed", deadline=None, suppress_health_check=too_slow, max_examples=examples(100))
     settings.load_profile("untimed")

@@ -1,4 +1,4 @@
-"""How many examples a property test tries: all of them with all tests, a third of them in `make test`."""
+"""How many examples a property test tries: all of them with all tests, a fifth of them in `make test`."""
 
 from __future__ import annotations
 

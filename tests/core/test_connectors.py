@@ -16,7 +16,7 @@ from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from tests.serving import Exchange, Server
 
 # Requests from the registration of a model to the end of its deployment.
-DEPLOYED_AFTER, STUCK = 20, "STUCK"
+DEPLOYED_AFTER, STUCK = 6, "STUCK"
 KEY, NEW_KEY = "sk-" + "a" * 40, "sk-" + "b" * 40
 CONNECTOR = {
     "name": "OpenAI",
