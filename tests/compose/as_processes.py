@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.local_stack.postgres import Postgres
+from include.local_stack.redis_server import RedisServer
 from include.local_stack.settings import LOOPBACK
 from tests.compose.compose_file import ROOT, check_command
 from tests.waiting import WAIT_S, eventually
@@ -33,7 +33,6 @@ IMAGE = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": LOOPBACK,
 }
 SERVES_LOGS = {"airflow-triggerer", "airflow-worker"}
-DEBIAN = Path("/usr/lib/postgresql")
 
 
 def free_port() -> int:
@@ -41,12 +40,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def missing_servers() -> str:
-    """Return what is not installed of PostgreSQL and Redis, which Debian has as packages."""
-    programs = {"postgresql": next(DEBIAN.glob("*/bin/initdb"), None), "redis-server": shutil.which("redis-server")}
-    return ", ".join(name for name, program in programs.items() if program is None)
 
 
 class Processes:
@@ -123,40 +116,14 @@ class Processes:
 
 def start_servers(processes: Processes, folder: Path, secrets: Mapping[str, str]) -> tuple[int, int]:
     """Start PostgreSQL and Redis, which are images in the file; return their ports."""
-    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    data, password, ports = folder / "postgres", folder / "postgres-password", (free_port(), free_port())
-    password.write_text(secrets["LOCAL_POSTGRES_PASSWORD"])
-    data.mkdir()
-    for path in (data, password):
-        os.chown(path, account.pw_uid, account.pw_gid)
-    programs = next(DEBIAN.glob("*/bin"))
-    initdb = [
-        str(programs / "initdb"),
-        "-U",
-        "airflow",
-        "--pwfile",
-        str(password),
-        "-A",
-        "scram-sha-256",
-        "-D",
-        str(data),
-    ]
-    subprocess.run(initdb, user=account.pw_uid, cwd="/", check=True, capture_output=True)  # noqa: S603 - Debian's program
-    settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200")
-    arguments = [word for setting in settings for word in ("-c", setting)]
-    command = [str(programs / "postgres"), "-D", str(data), "-p", str(ports[0]), *arguments]
-    processes.launch("postgres", command, {"PATH": os.environ["PATH"]}, user=account.pw_uid)
-    configuration = folder / "redis.conf"
-    configuration.write_text(
-        f"bind {LOOPBACK}\nport {ports[1]}\ndir {folder}\nrequirepass {secrets['LOCAL_REDIS_PASSWORD']}\n"
-    )
-    processes.launch("redis", ["redis-server", str(configuration)], {"PATH": os.environ["PATH"]})
+    ports = free_port(), free_port()
+    log = folder / "servers.log"
+    postgres = Postgres(folder / "postgres", ports[0], secrets["LOCAL_POSTGRES_PASSWORD"], log)
+    postgres.prepare()
+    redis = RedisServer(folder / "redis", ports[1], secrets["LOCAL_REDIS_PASSWORD"], log)
+    for command in (postgres.command(), redis.command()):
+        processes.launch(command.name, [*command.argv], command.env, user=command.uid)
+        eventually(command.is_healthy, f"{command.name} answers")
     # The image creates the database of POSTGRES_DB.
-    create = [str(programs / "createdb"), "-h", LOOPBACK, "-p", str(ports[0]), "-U", "airflow", "airflow"]
-    known = {"PGPASSWORD": secrets["LOCAL_POSTGRES_PASSWORD"]}
-
-    def is_created() -> bool:
-        return subprocess.run(create, env=known, capture_output=True, check=False).returncode == 0  # noqa: S603 - Debian's program
-
-    eventually(is_created, f"PostgreSQL has a database; its log: {processes.log('postgres')}")
+    postgres.create_database()
     return ports

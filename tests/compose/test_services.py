@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from include.compose.certificates import NODE
+from include.local_stack import prerequisites
 from include.local_stack.ai_services.model import fetch
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.egress_certificates import TRUST_STORE
 from include.local_stack.settings import LOOPBACK, options_from_environment
-from tests.compose.as_processes import Processes, free_port, missing_servers, start_servers
+from tests.compose.as_processes import Processes, free_port, start_servers
 from tests.compose.compose_file import compose_services, new_secrets
 from tests.security.secured import Secured
 from tests.waiting import WAIT_S, eventually
 
-pytestmark = pytest.mark.slow
 AIRFLOW = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker")
 RECORDS = 40
 
@@ -44,6 +44,7 @@ def processes(folder: Path) -> Iterator[Processes]:
     running.close()
 
 
+@pytest.mark.slow
 def test_the_stand_ins_and_the_way_to_them(folder: Path, processes: Processes) -> None:
     """Certificates for the node's name, the AI services with their worker, and the proxy that reaches them."""
     ports = {port: str(free_port()) for port in ("9400", "9401")}
@@ -73,8 +74,8 @@ def test_the_stand_ins_and_the_way_to_them(folder: Path, processes: Processes) -
 @pytest.fixture
 def started(folder: Path, processes: Processes, secured: Secured) -> dict[str, str]:
     """Airflow's services at work, with a secured node and an S3 server of the local stack; their secrets."""
-    if missing := missing_servers():
-        pytest.skip(f"not installed: {missing}")
+    if missing := prerequisites.remedy(prerequisites.missing_for_celery):
+        pytest.skip(missing)
     addresses, keys = secured.stack.addresses, secured.stack.credentials
     secrets = new_secrets(folder) | {
         "LOCAL_S3_ACCESS_KEY": keys.access_key,
@@ -113,6 +114,7 @@ def started(folder: Path, processes: Processes, secured: Secured) -> dict[str, s
     return {**secrets, "url": f"http://{LOOPBACK}:{api}"}
 
 
+@pytest.mark.distributed
 def test_airflow_runs_a_pipeline(started: dict[str, str], secured: Secured) -> None:
     """The user signs in, the sample is there, a worker runs the tasks, and the node knows its user."""
     airflow = AirflowAPI(started["url"], "admin", started["LOCAL_AIRFLOW_PASSWORD"])

@@ -48,7 +48,7 @@ def test_work_goes_to_both_workers_which_share_no_folder(stack: CeleryStack) -> 
     for name in names:
         environment = stack.environment(f"airflow-{name}")
         own = str(machines / name)
-        for variable in ("AIRFLOW_HOME", "TMPDIR", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER"):
+        for variable in ("AIRFLOW_HOME", "TMPDIR", "AIRFLOW__CORE__DAGS_FOLDER"):
             assert environment[variable].startswith(own), variable
         for part in environment["PYTHONPATH"].split(":"):
             assert part.startswith(own)
