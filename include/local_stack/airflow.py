@@ -70,6 +70,7 @@ class Airflow:
         # `db migrate` takes longer than all other steps together and always ends in the same empty tables.
         self._empty_database = options.cache / f"airflow-{version('apache-airflow')}.db"
         self._ports = ports
+        self._overrides = options.airflow_environment
 
     def prepare(self) -> None:
         """Make secrets and database; does nothing that was done before."""
@@ -118,6 +119,9 @@ class Airflow:
 
     def environment(self) -> dict[str, str]:
         """The environment of the processes, with secrets."""
+        return self._own_environment() | self._overrides
+
+    def _own_environment(self) -> dict[str, str]:
         own = read_secrets(self.folder)
         return child_environment() | {
             "AIRFLOW_HOME": str(self.folder),
