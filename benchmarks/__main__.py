@@ -18,6 +18,7 @@ from benchmarks import (
     joins,
     memory,
     node_speed,
+    page,
     parsing,
     polling,
     prepare,
@@ -37,6 +38,7 @@ ALL: dict[str, Callable[..., Outcome]] = {
     joins.NAME: joins.run,
     data_prepper.NAME: data_prepper.run,
     memory.NAME: memory.run,
+    page.NAME: page.run,
     waiting.NAME: waiting.run,
 }
 # Looked at when defaults are chosen; it proves nothing.
