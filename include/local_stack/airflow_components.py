@@ -70,7 +70,7 @@ class CeleryServers(msgspec.Struct, frozen=True):
     broker: RedisServer
 
     def settings(self) -> dict[str, str]:
-        """What Airflow needs, and what the faults of `tests/distributed/` have shown to be needed."""
+        """What Airflow needs, and what the faults of `tests/distributed/` are expected to need."""
         return {
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             # For each of two schedulers: as many tasks as the two workers have processes, so that no task that is sent
