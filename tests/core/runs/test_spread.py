@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError
+from opensearch_batch.core.ledger.head import ClaimLost
 from opensearch_batch.core.ledger.rows import RowsReader
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun
 from opensearch_batch.core.runs.spread import Spread, SpreadSettings, begin
@@ -266,12 +267,22 @@ def test_another_run_between_the_tasks_is_noticed(when: str) -> None:
     assert nights.is_done()
 
 
-def test_a_run_that_finds_another_one_committed_reads_what_it_needs_itself() -> None:
-    """The ledger changed after the source was cut into splits."""
-    nights = large(max_dead_letters="50%")
-    how = Tasks(200, events={"before read": nights.run})
-    assert how.prepare(nights, nights.preparation()) is None
-    assert nights.is_done()
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_old_listing_is_not_compared(*, ends: bool) -> None:
+    """Objects that another run has read since would count as removed."""
+    nights = large(max_dead_letters="50%", on_removed="delete")
+
+    def newer_run() -> None:
+        nights.put("d.jsonl", record("d", "d"))
+        newer = nights.prepare()
+        if ends:
+            nights.finish(newer)
+
+    with pytest.raises(ClaimLost, match="run run2 has claimed this scope after prepare of this run listed the source"):
+        Tasks(200, events={"before read": newer_run}).prepare(nights, nights.preparation())
+    if ends:
+        assert nights.is_done()
+        assert nights.index["d"]["text"] == "d"
 
 
 @pytest.mark.parametrize("options", [{"dry_run": True}, {"limit": 5}])
@@ -282,7 +293,11 @@ def test_a_dry_run_and_a_run_with_a_limit_are_prepared_by_one_task(options: dict
     assert begin(nights.objects, nights.layout, nights.preparation(), SpreadSettings(100))
     nights.run()
     nights.put("b.jsonl", record("b", "b"))
-    assert not begin(nights.objects, nights.layout, nights.preparation(), SpreadSettings(100))
+    small = nights.preparation()
+    plan = nights.layout.spread_plan(small.plan.manifest.run_key)
+    nights.objects.write(plan, b"of an earlier attempt")
+    assert not begin(nights.objects, nights.layout, small, SpreadSettings(100))
+    assert nights.objects.head(plan) is None
 
 
 def test_refusals_are_those_of_one_task() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,18 +20,21 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.ledger.content_keys import KEY_BYTES
+from opensearch_batch.core.ledger.head import ClaimLost, ScopeHead
 from opensearch_batch.core.ledger.key_index import column_keys
 from opensearch_batch.core.ledger.parquet_files import NewParquetFile, StoredParquetFile
+from opensearch_batch.core.ledger.rows import PACK_ROWS
 from opensearch_batch.core.runs.comparison import ComparisonResult
 from opensearch_batch.core.runs.preparation import Preparation, PreparedRun, pieces_to_stage
 from opensearch_batch.core.runs.prepare_options import PreparePlan
 from opensearch_batch.core.runs.source_reading import SplitFiles
 from opensearch_batch.core.sharding.document_ids import document_ids
-from opensearch_batch.core.sharding.splits import MAX_SPLITS, Split, grouped, split_objects
+from opensearch_batch.core.sharding.splits import MAX_SPLITS, Piece, Split, grouped, split_objects
 from opensearch_batch.core.sharding.staging import PieceRecords, StagedRecords
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.manifest import ScopeClaim
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 if TYPE_CHECKING:
@@ -57,11 +60,16 @@ class SpreadSettings(msgspec.Struct, frozen=True):
 
 
 class SpreadPlan(msgspec.Struct, frozen=True):
-    """The plan of a run that is prepared by several tasks; `attempt` differs for each run of `prepare`."""
+    """The plan of a run that is prepared by several tasks; `attempt` differs for each run of `prepare`.
+
+    `claim` and `committed` are those of the scope's head when the source was listed.
+    """
 
     plan: PreparePlan
     settings: SpreadSettings
     attempt: str
+    claim: ScopeClaim
+    committed: int
 
 
 class SplitSize(msgspec.Struct, frozen=True):
@@ -80,15 +88,18 @@ class SplitSize(msgspec.Struct, frozen=True):
         ]
 
 
+_Counted = list[tuple[Piece, int]]
+
+
 class _Splits(msgspec.Struct, frozen=True):
     splits: list[Split]
 
 
 class _Comparison(msgspec.Struct, frozen=True):
-    """What was found, None if nothing changed; and the pieces to stage."""
+    """What was found, None if nothing changed; and the pieces to stage, with their numbers of records."""
 
     compared: ComparisonResult | None
-    splits: list[Split] = []
+    splits: list[_Counted] = []
 
 
 def begin(objects: Objects, layout: Layout, preparation: Preparation, settings: SpreadSettings) -> bool:
@@ -98,14 +109,17 @@ def begin(objects: Objects, layout: Layout, preparation: Preparation, settings: 
     not known, so they count as small.
     """
     plan = preparation.plan
-    if plan.options.dry_run or plan.options.limit or not _is_large(plan.listing.objects, settings):
-        return False
-    changes = preparation.comparison().changes()
-    if changes is None or not _is_large(changes.changed, settings):
-        return False
-    spread = SpreadPlan(plan, settings, secrets.token_hex(8))
-    save(objects, layout.spread_plan(plan.manifest.run_key), spread)
-    return True
+    uri, may_spread = layout.spread_plan(plan.manifest.run_key), not (plan.options.dry_run or plan.options.limit)
+    if may_spread and _is_large(plan.listing.objects, settings):
+        head = ScopeHead(objects, layout.scope_head(plan.manifest.scope)).load()
+        changes = preparation.comparison().changes()
+        if changes is not None and _is_large(changes.changed, settings):
+            save(objects, uri, SpreadPlan(plan, settings, secrets.token_hex(8), head.claim, head.committed))
+            return True
+    if not plan.options.dry_run:
+        # That of an earlier attempt has an older listing.
+        objects.delete(uri)
+    return False
 
 
 def _is_large(items: Iterable[ObjectInfo], settings: SpreadSettings) -> bool:
@@ -122,7 +136,7 @@ class Spread:
     def __init__(self, objects: Objects, layout: Layout, run_key: str, adapter_of: AdapterOf) -> None:
         uri = layout.spread_plan(run_key)
         absent = FatalError(f"{uri}: this run was prepared by one task, so there is nothing to split; {_REMEDY}")
-        stored = JsonDocument(objects, uri, SpreadPlan, remedy=_REMEDY).require(absent)
+        self._begun = stored = JsonDocument(objects, uri, SpreadPlan, remedy=_REMEDY).require(absent)
         self.plan, self.settings = stored.plan, stored.settings
         plan, self._adapter = self.plan, adapter_of(self.plan.manifest.service)
         self._objects, self._layout = objects, layout
@@ -162,9 +176,14 @@ class Spread:
         files.write(self._load_splits()[number], self.plan, self._adapter)
 
     def compare(self) -> list[SplitSize]:
-        """Compare the source with the ledger; return the splits to stage."""
+        """Compare the source with the ledger; return the splits to stage.
+
+        Raises:
+            ClaimLost: another run has claimed the scope since the source was listed.
+        """
         import numpy as np
 
+        self._require_no_other_run()
         files = [SplitFiles(self._objects, self._folder, number) for number in range(len(self._load_splits()))]
         for number, each in enumerate(files):
             if each.load() is None:
@@ -178,13 +197,13 @@ class Spread:
         np.save(content, found.records.keys[found.cut.payers()], allow_pickle=False)
         content.seek(0)
         self._objects.upload(self._file(found.compared, "payers.npy"), content)
-        splits = list[Split]()
+        splits = list[_Counted]()
         groups = grouped(pieces_to_stage(found), lambda each: each.piece.size_bytes, self.settings.split_bytes)
         for number, pieces in enumerate(groups):
             self._write_records(self._file(found.compared, f"stage-{number:05d}.parquet"), pieces)
-            splits.append([each.piece for each in pieces])
+            splits.append([(each.piece, len(each.lines)) for each in pieces])
         self._comparison.write(_Comparison(found.compared, splits))
-        return SplitSize.of(splits)
+        return SplitSize.of([[piece for piece, _ in pieces] for pieces in splits])
 
     def stage(self, number: int) -> None:
         """Stage the records of a split."""
@@ -209,7 +228,20 @@ class Spread:
         keys = np.load(io.BytesIO(stored.content), allow_pickle=False)
         return self._preparation.finish(compared, keys, staged)
 
-    def _stage(self, compared: ComparisonResult, pieces: Split, number: int) -> StagedRecords:
+    def _require_no_other_run(self) -> None:
+        """Refuse an old listing: objects that another run has read since would count as removed."""
+        begun, uri = self._begun, self._layout.scope_head(self.plan.manifest.scope)
+        head = ScopeHead(self._objects, uri).load()
+        is_own = head.claim.run_key == self.plan.manifest.run_key
+        if not self.plan.options.is_trial and (
+            head.committed != begun.committed or not (is_own or head.claim == begun.claim)
+        ):
+            raise ClaimLost(
+                f"{uri}: run {head.claim.run_key} has claimed this scope after prepare of this run listed the source; "
+                "let it finish, and then clear prepare of this run"
+            )
+
+    def _stage(self, compared: ComparisonResult, pieces: _Counted, number: int) -> StagedRecords:
         records = self._read_records(self._file(compared, f"stage-{number:05d}.parquet"), pieces)
         # A late attempt of a task replaces no file of another one.
         suffix = f"-{number:05d}-{secrets.token_hex(4)}"
@@ -233,27 +265,38 @@ class Spread:
         return f"{self._folder}/{compared.attempt}/{name}"
 
     def _write_records(self, uri: str, pieces: list[PieceRecords]) -> None:
+        import numpy as np
         import pyarrow as pa
 
+        keys = b"".join(each.keys.tobytes() for each in pieces)
+        buffers = [None, pa.py_buffer(keys)]
+        columns = [
+            pa.array(np.concatenate([each.lines for each in pieces])),
+            pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(keys) // KEY_BYTES, buffers),
+            pa.array(np.concatenate([each.numbers for each in pieces])),
+            pa.array(np.concatenate([each.pays for each in pieces])),
+        ]
         file = NewParquetFile(_records_schema(), "zstd")
-        for each in pieces:
-            keys = [None, pa.py_buffer(each.keys.tobytes())]
-            column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(each.keys), keys)
-            arrays = [pa.array(each.lines), column, pa.array(each.numbers), pa.array(each.pays)]
-            file.write(pa.Table.from_arrays(arrays, schema=_records_schema()))
+        file.write(pa.Table.from_arrays(columns, schema=_records_schema()), group_rows=PACK_ROWS)
         file.upload(self._objects, uri)
 
-    def _read_records(self, uri: str, pieces: Split) -> list[PieceRecords]:
+    def _read_records(self, uri: str, pieces: _Counted) -> Iterator[PieceRecords]:
+        import numpy as np
+
         file = StoredParquetFile(self._objects, uri, f"the records to stage are {{}}; {_REMEDY}")
-        columns = [file.read(*_records_schema().names, group=group) for group in range(len(file.group_rows))]
-        return [
-            PieceRecords(piece, lines.to_numpy(), column_keys(keys), numbers.to_numpy(), pays.to_numpy())
-            for piece, (lines, keys, numbers, pays) in zip(pieces, columns, strict=True)
+        groups = (file.read(*_records_schema().names, group=group) for group in range(len(file.group_rows)))
+        parts = [
+            (lines.to_numpy(), column_keys(keys), numbers.to_numpy(), pays.to_numpy())
+            for lines, keys, numbers, pays in groups
         ]
+        columns, end = [*map(np.concatenate, zip(*parts, strict=True))], 0
+        for piece, count in pieces:
+            start, end = end, end + count
+            yield PieceRecords(piece, *(column[start:end] for column in columns))
 
 
 def _records_schema() -> pa.Schema:
-    """Return the columns of the records to stage; each piece is a row group."""
+    """Return the columns of the records to stage, piece by piece."""
     import pyarrow as pa
 
     types = [("line", pa.uint32()), ("key", pa.binary(KEY_BYTES)), ("number", pa.int32()), ("pays", pa.int32())]

@@ -97,14 +97,14 @@ class RecordReader:
         """
         import numpy as np
 
-        uri, following = piece.item.uri, iter(lines.tolist())
+        uri, following = piece.item.uri, _numbers(lines)
         wanted = next(following, None)
         for number, entry in self._entries(objects, piece):
             if isinstance(entry, LinesBlock):
                 first, last = np.searchsorted(lines, (entry.line, entry.line + entry.count)).tolist()
                 if first < last:
                     yield from _rows_of(uri, entry, lines[first:last].tolist())
-                    following = iter(lines[last:].tolist())
+                    following = _numbers(lines[last:])
                     wanted = next(following, None)
             elif number == wanted and isinstance(entry, Row):
                 is_marked = is_incomplete(entry.uri, entry.content)
@@ -225,6 +225,12 @@ def _line_of(entry: SourceEntry | LinesBlock) -> int:
     if isinstance(entry, Row | LinesBlock):
         return entry.line
     return entry.rows[0].line if isinstance(entry, Rejected) else 0
+
+
+def _numbers(lines: npt.NDArray[np.uint32]) -> Iterator[int]:
+    """Yield numbers; only some of them are converted at once."""
+    for start in range(0, len(lines), PACK_ROWS):
+        yield from lines[start : start + PACK_ROWS].tolist()
 
 
 def _rows_of(uri: str, block: LinesBlock, lines: Sequence[int]) -> Iterator[Row]:

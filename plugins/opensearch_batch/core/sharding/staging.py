@@ -15,6 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, ObjectChanged
 from opensearch_batch.core.jobs.contract import RequestLine
+from opensearch_batch.core.ledger.key_index import split
 from opensearch_batch.core.ledger.staged import StagedRecord, StagedShards
 from opensearch_batch.core.sharding.cut import NONE
 from opensearch_batch.core.sharding.record_reader import RecordReader
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from opensearch_batch.core.ledger.key_index import Keys
 
 
+CHUNK_RECORDS = 1 << 14
+
+
 class PieceRecords(NamedTuple):
     """The records to stage of a piece, as columns of the same length; `numbers` and `pays` are those of a `Cut`."""
 
@@ -41,6 +45,12 @@ class PieceRecords(NamedTuple):
     keys: Keys
     numbers: npt.NDArray[np.int32]
     pays: npt.NDArray[np.int32]
+
+    def columns(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield the two numbers and the key of each record; only some of them are Python's objects at once."""
+        for start in range(0, len(self.lines), CHUNK_RECORDS):
+            part = slice(start, start + CHUNK_RECORDS)
+            yield from zip(self.numbers[part].tolist(), self.pays[part].tolist(), split(self.keys[part]), strict=True)
 
 
 class StagedFile(msgspec.Struct, frozen=True):
@@ -108,15 +118,15 @@ class Staging:
         """
         lost = list[tuple[str, int]]()
         for each in pieces:
-            read, numbers, pays = 0, each.numbers.tolist(), each.pays.tolist()
-            for row in self._rows(reader, each):
-                if numbers[read] != NONE:
-                    self._stage(numbers[read], row, each.keys[read : read + 1].tobytes())
-                if pays[read] != NONE:
-                    self._add_line(pays[read], row)
+            read = 0
+            for row, (number, pays, key) in zip(self._rows(reader, each), each.columns(), strict=False):
+                if number != NONE:
+                    self._stage(number, row, key)
+                if pays != NONE:
+                    self._add_line(pays, row)
                 read += 1
-            lines = zip(each.lines[read:].tolist(), numbers[read:], strict=True)
-            lost += [(each.piece.item.uri, line) for line, number in lines if number != NONE]
+            is_lost = each.numbers[read:] != NONE
+            lost += [(each.piece.item.uri, line) for line in each.lines[read:][is_lost].tolist()]
         self._end_input()
         files = {number: StagedFile(self._file(number), count) for number, count in self._documents.items()}
         self._staged.write(self._objects, {number: file.uri for number, file in files.items()})
