@@ -66,6 +66,7 @@ class Airflow:
         self._empty_database = options.cache / f"airflow-{version('apache-airflow')}.db"
         self._ports = ports
         self._nodes = options.opensearch_nodes
+        self._overrides = options.airflow_environment
         self._components = COMPONENTS[options.executor]
         self.celery = _celery_servers(options, ports) if options.executor == "celery" else None
 
@@ -154,7 +155,7 @@ class Airflow:
             machine = self._machine(component)
             environment |= _places(machine.project, machine.home, machine.own_dags)
             environment["TMPDIR"] = str(machine.temporary)
-        return environment
+        return environment | self._overrides
 
     def _machine(self, component: Component) -> Machine:
         return Machine(component.name, self.folder / "machines" / component.name)

@@ -89,7 +89,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to start and where.
 
     `ports` holds only the ports somebody asked for; `free_ports` picks the others from what the system has free
-    instead of taking the defaults.
+    instead of taking the defaults. `airflow_environment` overrides variables of Airflow's processes.
     """
 
     home: Path = REPOSITORY / ".local"
@@ -102,6 +102,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     executor: str = EXECUTORS[0]
     ports: dict[str, int] = {}
     free_ports: bool = False
+    airflow_environment: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         """Refuse what no stack can be."""

@@ -16,7 +16,7 @@ from include.local_stack.settings import REPOSITORY
 from tests.lab import Lab
 from tests.waiting import WAIT_S, eventually
 
-INDEX_BODY = {
+INDEX_BODY: dict[str, Any] = {
     "settings": {"index": {"knn": True, "number_of_shards": 1, "number_of_replicas": 0}},
     "mappings": {
         "properties": {

@@ -22,11 +22,26 @@ from tests.pages.site import DAG_ID, Site, token_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "include" / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"
+# What scheduler, workers, triggerer and DAG processor load of this project: by plugin managers, DAG files and triggers.
 _PLUGIN = """
-import json, sys, warnings
+import importlib, json, pkgutil, runpy, sys, warnings
+from pathlib import Path
 warnings.simplefilter("ignore")
-import opensearch_batch_plugin as found
-plugin = found.OpenSearchBatchPlugin
+from airflow import plugins_manager
+from airflow.sdk import plugins_manager as of_tasks
+plugins, errors = plugins_manager._get_plugins()
+assert not errors, errors
+plugins_manager.get_timetables_plugins()
+plugins_manager.get_operator_extra_links()
+plugins_manager.get_priority_weight_strategy_plugins()
+of_tasks.integrate_macros_plugins()
+for path in sorted((Path(sys.argv[1]) / "dags").glob("*.py")):
+    runpy.run_path(str(path))
+for name in ("operators", "sensors", "triggers", "notifications", "dag_factory"):
+    package = importlib.import_module(f"opensearch_batch.{name}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+(plugin,) = [each for each in plugins if each.name == "opensearch_batch"]
 views = plugin.external_views
 before = [name for name in sys.modules if name.startswith(("opensearch_batch.ui", "fastapi"))]
 apps = [(app["url_prefix"], type(app["app"]).__name__) for app in plugin.fastapi_apps]
@@ -36,14 +51,15 @@ print("FOUND" + json.dumps([views, before, apps]))
 
 def in_new_process(**environment: str) -> Any:
     """Import the plugin as Airflow does."""
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}", **environment}
-    command = [sys.executable, "-c", _PLUGIN]
+    settings = {"AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}", **settings, **environment}
+    command = [sys.executable, "-c", _PLUGIN, str(ROOT)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)  # noqa: S603 - this file's own
     return json.loads(done.stdout.partition("FOUND")[2])
 
 
 def test_the_plugin_registers_four_views_and_builds_the_pages_only_where_they_are_served() -> None:
-    """Scheduler and workers import the plugin, too, and load nothing of the pages."""
+    """Scheduler, workers, triggerer and DAG processor load the plugin, too, and nothing of the pages and the API."""
     views, before, apps = in_new_process(AIRFLOW__API__BASE_URL="https://airflow.example/team/")
     assert before == []
     assert ["/opensearch-batch", "FastAPI"] in apps

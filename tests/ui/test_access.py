@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +11,6 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
-from include.local_stack.settings import REPOSITORY
 from tests.airflow_in_process import password
 from tests.documented_requests import DOCUMENTED_SINGLE
 from tests.ui.api_server import PREFIX, Api
@@ -122,13 +118,3 @@ def test_an_auth_manager_without_passwords_takes_tokens_only(
     monkeypatch.setattr(root.router, "routes", routes)
     assert "checks no passwords" in Api(client, "op").refused(401, "GET", "tasks/_search")
     assert client.get(f"{PREFIX}/tasks/_search", headers=headers).status_code == 200
-
-
-def test_other_processes_do_not_build_the_app() -> None:
-    """Every process of Airflow imports the plugin; FastAPI is loaded where the app is read."""
-    program = (
-        "import sys, opensearch_batch_plugin as p; plugin = p.OpenSearchBatchPlugin();"
-        "assert not [m for m in sys.modules if m.startswith(('fastapi', 'opensearch_batch.ui'))]"
-    )
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "plugins")}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, env=env)  # noqa: S603 - our own program
