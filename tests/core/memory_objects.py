@@ -27,7 +27,13 @@ class MemoryObjects:
         self.clock = clock
 
     def list(
-        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        after: str = "",
+        limit: int | None = None,  # noqa: ARG002 - all objects are here
     ) -> Iterator[ObjectInfo]:
         """Yield the objects with a prefix in key order."""
         below = uri.rfind("/") + 1

@@ -6,11 +6,12 @@ import io
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from include.local_stack.s3_server import OneWriter
+from tests.core.aws import aws
 from tests.waiting import WAIT_S
 
 if TYPE_CHECKING:
@@ -66,3 +67,24 @@ def test_reads_wait_for_nobody() -> None:
     slow = Slow(at_once=WRITERS)
     requests(OneWriter(slow), "GET")
     assert slow.most == WRITERS
+
+
+def test_a_listing_is_that_of_moto() -> None:
+    """After each write and delete; with prefixes, pages and positions."""
+    with aws("s3") as client:
+        client.create_bucket(Bucket="listed")
+
+        def listed(**how: Any) -> list[str]:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket="listed", **how)
+            return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+        for name in ("b/2", "a/1", "b/1", "b", "c/1", "b/3"):
+            client.put_object(Bucket="listed", Key=name, Body=b"")
+        assert listed(Prefix="b/") == ["b/1", "b/2", "b/3"]
+        assert listed(Prefix="b/", PaginationConfig={"PageSize": 1}) == ["b/1", "b/2", "b/3"]
+        assert listed(Prefix="b/", StartAfter="b/1") == ["b/2", "b/3"]
+        assert listed(Prefix="d") == []
+        client.delete_object(Bucket="listed", Key="b/2")
+        client.put_object(Bucket="listed", Key="b/0", Body=b"")
+        assert listed(Prefix="b") == ["b", "b/0", "b/1", "b/3"]
+        assert listed() == ["a/1", "b", "b/0", "b/1", "b/3", "c/1"]

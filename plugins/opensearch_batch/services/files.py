@@ -51,6 +51,7 @@ class ServiceFiles(ReadOnlyObjects):
         include: Sequence[str] = (),  # noqa: ARG002 - ids have no folders
         exclude: Sequence[str] = (),  # noqa: ARG002 - as above
         after: str = "",
+        limit: int | None = None,  # noqa: ARG002 - there is one at most
     ) -> Iterator[ObjectInfo]:
         if self.id_of(uri) and uri > after and (info := self.head(uri)):
             yield info

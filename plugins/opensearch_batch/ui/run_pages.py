@@ -232,8 +232,10 @@ def _summaries(stored: StoredFiles, runs: list[AirflowRun], *, is_first: bool) -
     if is_first:
         return recent_runs(stored.reader, stored.layout, limit=CHARTED_RUNS)
     times = [at.timestamp() for each in runs for at in (each.ended_at, each.started_at) if at]
-    after_all = RunSummary(pipeline=stored.layout.pipeline, run_key="", started_at=max(times, default=0.0) + 1)
-    return recent_runs(stored.reader, stored.layout, limit=SUMMARIES, before=after_all)
+    pipeline = stored.layout.pipeline
+    after_all = RunSummary(pipeline=pipeline, run_key="", started_at=max(times, default=0.0) + 1)
+    keys = {run_key(pipeline, each.run_id) for each in runs}
+    return recent_runs(stored.reader, stored.layout, limit=SUMMARIES, before=after_all, keys=keys)
 
 
 def _stages(tasks: Mapping[str, TaskInstances], details: RunDetails | None) -> list[StageView]:

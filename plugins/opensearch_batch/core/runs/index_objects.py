@@ -124,6 +124,7 @@ class IndexObjects(ReadOnlyObjects):
         include: Sequence[str] = (),  # noqa: ARG002 - blocks have no names to select
         exclude: Sequence[str] = (),  # noqa: ARG002 - as above
         after: str = "",
+        limit: int | None = None,  # noqa: ARG002 - all blocks are known after the first listing
     ) -> Iterator[ObjectInfo]:
         """Yield the blocks of the index at a new point in time, unless they are known."""
         if not self._infos:

@@ -19,8 +19,8 @@ IN_FLIGHT = frozenset({"SUBMITTING", "RUNNING"})
 FAILED = BAD_ENDS | {"REFUSED"}
 # For so long, a job that has ended is not read again, nor what the service reported, which changes once a minute.
 ENDED_FRESH_S, POLLED_FRESH_S = 30.0, 15.0
-# Several viewers share the reads of a second.
-FRESH_S = 1.0
+# Several viewers share the reads of a job that has not ended.
+FRESH_S = 5.0
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):

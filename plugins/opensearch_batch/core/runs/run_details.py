@@ -18,7 +18,7 @@ from opensearch_batch.core.types.letter_reasons import LetterReason
 from opensearch_batch.core.types.manifest import DELETIONS, REPAIR, Shard
 from opensearch_batch.core.types.throughput import RATE_S, Throughput
 
-MAX_READS, SHOWN_SHARDS = 100, 50
+MAX_READS, SHOWN_SHARDS = 50, 50
 
 # waiting: its job is not submitted. predicting: its job is in flight. failed: its job ended badly. predicted: its job
 # completed, or it needs none, and its ingest has not begun. writing: its ingest has begun. written: every record has

@@ -6,9 +6,9 @@ function. Every request is bounded, whatever the number of runs, shards and dead
 
 | function | listings | documents read, less those that the reader remembers |
 |---|---|---|
-| `recent_runs` | 1 | one a run, at most `limit` |
+| `recent_runs` | 1 | one a run, at most `limit`, and at most one for each of the `keys` |
 | `run_details`, when the run has ended | none | 3, and the jobs of the shards that are shown |
-| `run_details`, before | 1 for each 1,000 files of the ingests | 3, and at most `max_reads` |
+| `run_details`, before | 1 for each 1,000 files of the ingests, every 3 s | 3, and at most `max_reads` |
 | `running_jobs` | 2 | `MAX_LISTED_RUNS` summaries, `MAX_OPEN_RUNS` manifests, and at most `max_reads` |
 | `dead_letters_of_run` | as `run_details`, and 1 | the same, and at most `MAX_READ_PARTS` files of letters |
 | `ledger_storage` | 1 for each 1,000 objects, at most 6, once a minute | 1 |
@@ -17,7 +17,7 @@ function. Every request is bounded, whatever the number of runs, shards and dead
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 
 from opensearch_batch.core.errors import ConfigError
@@ -39,13 +39,19 @@ OPEN_S = DEADLINE_S + 86_400.0
 
 
 def recent_runs(
-    reader: CachedReader, layout: Layout, *, limit: int = SHOWN_RUNS, before: RunSummary | None = None
+    reader: CachedReader,
+    layout: Layout,
+    *,
+    limit: int = SHOWN_RUNS,
+    before: RunSummary | None = None,
+    keys: Collection[str] | None = None,
 ) -> list[RunSummary]:
     """Return the newest runs of a pipeline, the newest first; with `before`, those that began before that run.
 
-    A run is in the list when its `prepare` has announced what it writes; one that found nothing to do is not.
+    With `keys`, return those of them that have these keys. A run is in the list when its `prepare` has announced what
+    it writes; one that found nothing to do is not.
     """
-    return [summary for summary, _ in _summaries(reader, layout, limit=limit, before=before)]
+    return [summary for summary, _ in _summaries(reader, layout, limit=limit, before=before, keys=keys)]
 
 
 def find_run(reader: CachedReader, layout: Layout, name: str | None = None) -> str:
@@ -84,11 +90,17 @@ def running_jobs(
 
 
 def _summaries(
-    reader: CachedReader, layout: Layout, *, limit: int, before: RunSummary | None = None
+    reader: CachedReader,
+    layout: Layout,
+    *,
+    limit: int,
+    before: RunSummary | None = None,
+    keys: Collection[str] | None = None,
 ) -> list[tuple[RunSummary, str]]:
     """Return the summaries of the newest runs with their ETags."""
     after = summary_uri(layout, before.run_key, before.started_at) if before else ""
-    return _read(reader, list(islice(reader.objects.list(layout.summaries(), after=after), limit)))
+    listed = islice(reader.objects.list(layout.summaries(), after=after, limit=limit), limit)
+    return _read(reader, [item for item in listed if keys is None or summary_named(item.uri).run_key in keys])
 
 
 def _read(reader: CachedReader, items: Sequence[ObjectInfo]) -> list[tuple[RunSummary, str]]:

@@ -19,6 +19,9 @@ from opensearch_batch.core.types.letter_reasons import LetterReason, add_up_reas
 from opensearch_batch.core.types.manifest import REPAIR, Shard
 from opensearch_batch.core.types.throughput import Throughput
 
+# For so long, the viewers of a run in progress share a listing of its files, of which there may be thousands.
+LISTED_FRESH_S = 3.0
+
 
 class StoredAccount(RunAccount, frozen=True):
     """The account of a run of either kind; that of a scan has fewer counts."""
@@ -143,7 +146,7 @@ def read_run(reader: CachedReader, layout: Layout, run_key: str, budget: ReadBud
 def _running(reader: CachedReader, layout: Layout, manifest: RunManifest, budget: ReadBudget) -> StoredRun:
     folder = layout.ingest_reports(manifest.run_key)
     files, active_at = dict[str, Wanted](), manifest.started_at
-    for item in reader.objects.list(folder):
+    for item in reader.listed(folder, fresh_s=LISTED_FRESH_S):
         files[item.uri.removeprefix(folder)] = Wanted(item.uri, item.etag)
         active_at = max(active_at, item.modified)
     shards, total, written = manifest.all_shards(), Total(), dict[str, str]()

@@ -38,9 +38,15 @@ class Stores:
         self._stores: dict[str, Objects] = {}
 
     def list(
-        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        after: str = "",
+        limit: int | None = None,
     ) -> Iterator[ObjectInfo]:
-        return self._store(uri).list(uri, include=include, exclude=exclude, after=after)
+        return self._store(uri).list(uri, include=include, exclude=exclude, after=after, limit=limit)
 
     def head(self, uri: str) -> ObjectInfo | None:
         return self._store(uri).head(uri)

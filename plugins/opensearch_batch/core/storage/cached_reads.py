@@ -17,12 +17,15 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 # As many connections as a boto3 client keeps open.
 MAX_CONCURRENT_READS = 10
 CACHE_BYTES = 64 << 20
 # What the shortest entry counts for.
 MIN_ENTRY_BYTES = 1_000
+# What an object of a listing counts for.
+LISTED_BYTES = 400
 
 T = TypeVar("T", bound=msgspec.Struct)
 W = TypeVar("W")
@@ -137,13 +140,30 @@ class CachedReader:
         """Return one document, None if it is absent."""
         return self.read([Wanted(uri, version)], kind)[uri]
 
-    def value(self, key: str, make: Callable[[], W], *, fresh_s: float) -> W:
+    def listed(self, uri: str, *, fresh_s: float) -> list[ObjectInfo]:
+        """Return the objects below a prefix, as they were listed at most `fresh_s` seconds ago."""
+        return self.value(
+            uri,
+            lambda: list(self.objects.list(uri)),
+            fresh_s=fresh_s,
+            size_bytes=lambda items: len(items) * LISTED_BYTES,
+        )
+
+    def value(
+        self,
+        key: str,
+        make: Callable[[], W],
+        *,
+        fresh_s: float,
+        size_bytes: Callable[[W], int] = lambda value: 0,  # noqa: ARG005 - it is small
+    ) -> W:
         """Return what `make` returned for a key at most `fresh_s` seconds ago, else what it returns now."""
         now = self._clock()
         with self._lock:
             entry = self._entries.get((object, key))
         if entry is None or now >= entry.read_at + fresh_s:
-            entry = _Entry(None, make(), MIN_ENTRY_BYTES, now)
+            made = make()
+            entry = _Entry(None, made, max(size_bytes(made), MIN_ENTRY_BYTES), now)
             self._remember((object, key), entry)
         value: W = entry.value
         return value

@@ -33,7 +33,13 @@ class LocalFiles:
         self._folder = folder or Path.cwd()
 
     def list(
-        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        after: str = "",
+        limit: int | None = None,  # noqa: ARG002 - files are not returned in pages
     ) -> Iterator[ObjectInfo]:
         """Yield the files whose URI starts with `uri`, sorted by name."""
         parent, _, name_start = uri.rpartition("/")

@@ -47,9 +47,18 @@ class Objects(Protocol):
     """An object store."""
 
     def list(
-        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        after: str = "",
+        limit: int | None = None,
     ) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix (or the one object) in key order, only those after the URI `after`."""
+        """Yield the objects below a prefix (or the one object) in key order, only those after the URI `after`.
+
+        A caller that takes at most `limit` of them says so, because a store returns many at once; it may get more.
+        """
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""

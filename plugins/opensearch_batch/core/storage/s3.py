@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
 TEXT = ".txt"
+# S3 lists at most so many objects at once.
+MAX_PAGE = 1_000
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _PRECONDITION_FAILED = frozenset({"PreconditionFailed", "412"})
 _REFUSED = {
@@ -68,14 +70,23 @@ class S3Objects:
         self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
     def list(
-        self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), after: str = ""
+        self,
+        uri: str,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        after: str = "",
+        limit: int | None = None,
     ) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix in key order; globs match the key after the prefix's last ``/``."""
         bucket, prefix = split_uri(uri)
         folder = prefix.rpartition("/")[0]
-        start = {"StartAfter": split_uri(after)[1]} if after else {}
+        how: dict[str, Any] = {"StartAfter": split_uri(after)[1]} if after else {}
+        if limit is not None and limit < MAX_PAGE:
+            # To parse a page of 1,000 objects takes longer than to read some of them.
+            how["PaginationConfig"] = {"PageSize": limit}
         with self._errors(uri):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **how):
                 for item in page.get("Contents", ()):
                     name = item["Key"][len(folder) :].lstrip("/")
                     if not item["Key"].endswith("/") and is_selected(name, include, exclude):
