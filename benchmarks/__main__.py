@@ -19,6 +19,7 @@ from benchmarks import (
     many_shards,
     memory,
     node_speed,
+    page,
     parsing,
     polling,
     prepare,
@@ -40,6 +41,7 @@ ALL: dict[str, Callable[..., Outcome]] = {
     joins.NAME: joins.run,
     data_prepper.NAME: data_prepper.run,
     memory.NAME: memory.run,
+    page.NAME: page.run,
     waiting.NAME: waiting.run,
 }
 # Those that choose defaults prove nothing; the many shards take longer than all others.
