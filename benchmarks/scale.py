@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import client, night_source
 from benchmarks.client import Job, Measured
-from benchmarks.night_ours import NIGHTS, SOURCE_FOLDER, one_night
+from benchmarks.night_ours import FIRST_S, NIGHTS, SHARD_RECORDS, SOURCE, SOURCE_FOLDER, Nights, one_night
 from benchmarks.report import Case, Outcome
 from benchmarks.scale_ours import TASKS
+from tests.core.counted_objects import CountedObjects
 
 NAME = "scale"
 RECORDS, QUICK_RECORDS, GROUPS = 1_000_000, 20_000, 2
@@ -109,6 +111,22 @@ def _cpu_s(run: Measured) -> float:
     return sum(run.counts[f"{phase}_cpu_us"] for phase in PHASES) / 1e6
 
 
+def _requests() -> tuple[Counter[str], Counter[str]]:
+    """Count what one shard more, and one object more, add to the requests of a first load, without the submission."""
+    base, shard, item = (_counted(objects, shards) for objects, shards in ((10, 1), (10, 2), (11, 1)))
+    return shard - base, item - base
+
+
+def _counted(objects: int, shards: int) -> Counter[str]:
+    store = CountedObjects()
+    nights = Nights(store)
+    for number in range(objects):
+        lines = map(night_source.record, range(number, shards * SHARD_RECORDS, objects))
+        store.put_source(f"{SOURCE}{number:03d}.jsonl", b"".join(line + b"\n" for line in lines))
+    nights.run(FIRST_S)
+    return store.requests
+
+
 def _peak_mb(runs: Sequence[Measured]) -> float:
     return max(run.peak_mb for run in runs)
 
@@ -117,11 +135,13 @@ def _remarks(found: dict[str, list[Measured]], nights: dict[int, tuple[Measured,
     tasks = {name.rpartition(", ")[2]: runs for name, runs in found.items() if "groups" in name}
     parts = [f"{name} {sum(run.counts['prepare_cpu_us'] for run in runs) / 1e6:.1f}" for name, runs in tasks.items()]
     starts = sum(run.process_cpu_s - run.cpu_s for runs in tasks.values() for run in runs)
+    requests = [", ".join(f"{kind} {count}" for kind, count in sorted(each.items())) for each in _requests()]
     peaks = ", ".join(f"{size:,}: {_peak_mb(runs):.0f} MiB" for size, runs in nights.items())
     return [
         f"records of {len(night_source.record(0))} B in {night_source.OBJECTS} objects, 384 floats each",
         "service and index are stubs, and the seconds of the service are not counted",
         f"CPU-s of prepare by task: {', '.join(parts[:6])}; all tasks start in {starts:.1f} CPU-s without Airflow",
+        f"S3 requests for each shard: {requests[0]}; for each object: {requests[1]}; without the submission of jobs",
         f"peak of memory of one task: {peaks}",
         f"of compare: {tasks['compare'][0].peak_mb:.0f} MiB; of a read: {_peak_mb(tasks['read']):.0f} MiB",
     ]

@@ -89,7 +89,7 @@ def list_objects(  # noqa: PLR0917 - as moto calls it
     return [key for key in keys if not isinstance(key, FakeDeleteMarker)], [], False, None
 
 
-S3Backend.list_objects = list_objects  # type: ignore[method-assign] # moto has no place for another one
+S3Backend.list_objects = list_objects  # type: ignore[method-assign, assignment] # moto has no place for another one
 
 
 def s3_server(host: str = "127.0.0.1", port: int = 0) -> BaseWSGIServer:

@@ -35,6 +35,13 @@ def choose(window: Window, name: str) -> None:
     window.page.keyboard.press("Enter")
 
 
+def follow(window: Window, name: str) -> None:
+    """Press the enter key at what opens another page, and wait for it."""
+    tab_to(window, name)
+    with window.page.expect_navigation():
+        window.page.keyboard.press("Enter")
+
+
 @pytest.mark.slow
 def test_all_is_done_by_keys(library: Library, window: Window) -> None:
     """From the list to a run, to its dead letters, their replay, and a question."""
@@ -46,24 +53,24 @@ def test_all_is_done_by_keys(library: Library, window: Window) -> None:
     page = window.page
     window.open()
     choose(window, "Skip to content")
-    choose(window, f"^{name}$")
-    choose(window, r"^manual \d")
+    follow(window, f"^{name}$")
+    follow(window, r"^manual \d")
     expect(window.heading("success")).to_be_visible()
-    choose(window, "^1$")
-    choose(window, "for input|parse|year")
+    follow(window, "^1$")
+    follow(window, "for input|parse|year")
     tab_to(window, "dead_letters")
     page.keyboard.press("Space")
     expect(page.get_by_role("checkbox")).not_to_be_checked()
     page.keyboard.press("Space")
-    choose(window, "^Replay$")
+    follow(window, "^Replay$")
     expect(page.get_by_role("region", name="Replays").get_by_text("success")).to_be_visible()
-    choose(window, "^Search$")
+    follow(window, "^Search$")
     expect(page.get_by_label("Question")).to_be_focused()
     page.keyboard.type(library.passages[0]["text"][:200])
     page.keyboard.press("Enter")
     expect(page.get_by_role("region", name=re.compile("^Neural"))).to_be_visible()
     choose(window, "^All fields")
     expect(page.locator("details[open] pre")).to_contain_text("lemma")
-    choose(window, "^More like this")
+    follow(window, "^More like this")
     expect(page.get_by_text("Documents like")).to_be_visible()
     assert window.problems == []

@@ -22,6 +22,7 @@ from opensearch_batch.cli.ledger import LedgerAccount, ledger
 from opensearch_batch.cli.predictions import ExportAccount, predictions
 from opensearch_batch.cli.replay import Replay, ReplayAccount
 from opensearch_batch.cli.runs import Runs, RunsAccount
+from opensearch_batch.cli.scale import Scale, ScaleAccount
 from opensearch_batch.cli.schema import schema
 from opensearch_batch.cli.search import Search, SearchAccount
 from opensearch_batch.cli.status import Status, StatusAccount
@@ -41,6 +42,7 @@ ACCOUNTS: dict[str, type[Account]] = {
     "dead-letters": DeadLettersAccount,
     "ledger": LedgerAccount,
     "predictions": ExportAccount,
+    "scale": ScaleAccount,
 }
 
 app = typer.Typer(
@@ -60,6 +62,7 @@ COMMANDS: dict[str, Callable[..., Command[Any]]] = {
     "ingest": ingest,
     "replay": Replay,
     "convert": Convert,
+    "scale": Scale,
 }
 for command, make in COMMANDS.items():
     app.command(command)(typer_command(make))
