@@ -17,6 +17,7 @@ from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronPartitionTimetable
 from airflow.serialization.serialized_objects import DagSerialization
 
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.dag_factory import pipelines as pipelines_module
 from opensearch_batch.dag_factory.forms import form_of, source_of, value_for_service
@@ -305,9 +306,26 @@ S3 = {"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": "a+b/c%3Dd.
         ({"detail": {"bucket": {"name": "b"}, "object": {"key": "a b"}}}, ["s3://b/a b"]),
         ({"Event": "s3:TestEvent", "Bucket": "b"}, []),
         ([], []),
+        ({"Records": [None]}, []),
+        ({"Records": 5}, []),
+        ({"Records": [{"s3": {"bucket": "b"}}]}, []),
+        ({"detail": {"bucket": [], "object": {}}}, []),
     ],
 )
 def test_an_event_names_its_objects(message: Any, uris: list[str]) -> None:
     """The formats of S3, SNS and EventBridge name objects; S3's test event names none."""
     assert list(uris_of(json.dumps(message))) == uris
     assert list(uris_of("no JSON")) == []
+
+
+def test_a_queue_that_refuses_is_a_plain_error() -> None:
+    """The trigger logs it and polls again."""
+    from botocore.exceptions import ClientError
+
+    class Refused(NewObjectsTrigger):
+        def _queue(self) -> Any:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ReceiveMessage")
+
+    trigger = Refused(uri="s3://b/in/", work_prefix="s3://b/work", pipeline="p", sqs="q")
+    with pytest.raises(ConfigError, match=r"^queue q: .*AccessDenied.*; correct the AWS connection"):
+        trigger._poll(must_list=False)  # noqa: SLF001 - one poll of an endless loop

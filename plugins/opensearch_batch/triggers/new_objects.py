@@ -10,12 +10,12 @@ listing; they are deleted when a run has prepared their objects. At worst a seco
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
+import msgspec
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError
@@ -26,6 +26,7 @@ from opensearch_batch.hooks.aws import aws_client
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.hooks.job_handle import shared_object_storage
 from opensearch_batch.hooks.shared_clients import shared_client
+from opensearch_batch.services.aws import aws_errors
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
 # Seconds until the trigger fires again for the same objects. "new": no run has started for them. "started": a run is in
@@ -34,6 +35,42 @@ REPEAT_AFTER_S = {"new": 60.0, "started": 3600.0}
 # The maximum number of messages in one response of SQS.
 MAX_MESSAGES = 10
 MAX_RESPONSES = 100
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Key(msgspec.Struct, frozen=True):
+    key: str
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """The bucket and the object of an event."""
+
+    bucket: _Named
+    object: _Key
+
+
+class _Record(msgspec.Struct, frozen=True):
+    s3: _Event
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """A message of SNS that wraps another one, of S3 with records, or of EventBridge with a detail."""
+
+    wrapped: str | None = msgspec.field(name="Message", default=None)
+    records: list[_Record] = msgspec.field(name="Records", default=[])
+    detail: _Event | None = None
+
+    def uris(self) -> Iterator[str]:
+        """Yield the URIs of the objects."""
+        if self.wrapped is not None:
+            yield from uris_of(self.wrapped)
+        for record in self.records:
+            yield f"s3://{record.s3.bucket.name}/{unquote_plus(record.s3.object.key)}"
+        if self.detail is not None:
+            yield f"s3://{self.detail.bucket.name}/{self.detail.object.key}"
 
 
 class NewObjectsTrigger(BaseEventTrigger):
@@ -93,7 +130,10 @@ class NewObjectsTrigger(BaseEventTrigger):
         With a queue, the source is listed only if there are messages about it, or if `must_list` is set: objects that
         are older than the queue have no message.
         """
-        messages = self._receive() if self.sqs else []
+        with aws_errors(f"queue {self.sqs}", frozenset()):
+            return self._changed(self._receive() if self.sqs else [], must_list=must_list)
+
+    def _changed(self, messages: Sequence[dict[str, Any]], *, must_list: bool) -> tuple[SourceChange, str]:
         is_about_source = any(self._is_in_source(uri) for message in messages for uri in uris_of(message["Body"]))
         if self.sqs and not is_about_source and not must_list:
             self._delete(messages)
@@ -131,19 +171,9 @@ def uris_of(message: str) -> Iterator[str]:
     """Yield the URIs of the objects that an S3 event names; the event may be wrapped by SNS or EventBridge.
 
     Source: Amazon S3, "Event message structure". Object keys are URL-encoded in S3 events, not in EventBridge events.
+    Whoever may send to the queue may send anything: a message in no such format names no object.
     """
     try:
-        body = json.loads(message)
-    except ValueError:
+        yield from msgspec.json.decode(message, type=_Message).uris()
+    except msgspec.DecodeError:
         return
-    if isinstance(body, dict) and isinstance(body.get("Message"), str):
-        yield from uris_of(body["Message"])
-        return
-    if not isinstance(body, dict):
-        return
-    for record in body.get("Records") or ():
-        event = record.get("s3", {})
-        yield f"s3://{event.get('bucket', {}).get('name')}/{unquote_plus(event.get('object', {}).get('key', ''))}"
-    detail = body.get("detail")
-    if isinstance(detail, dict) and "bucket" in detail and "object" in detail:
-        yield f"s3://{detail['bucket'].get('name')}/{detail['object'].get('key')}"
