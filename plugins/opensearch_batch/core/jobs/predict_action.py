@@ -1,9 +1,9 @@
 """The `predict` action of a connector: which `parameters` make ML Commons send a given body to the model.
 
-ML Commons inserts parameters into the text of `request_body`, so a text can be inserted wrongly: one that looks like
-JSON is not escaped, and one that contains ``${parameters.`` is inserted into again. Also, the action of a user's
-connector may send something else than a batch job, for which the same prediction must not be stored. So this module
-computes the body as ML Commons does, and refuses one that differs.
+ML Commons inserts parameters into the text of `request_body`, so a text can be inserted wrongly: ML Commons
+does not escape a text that looks like JSON, and substitutes again in one that contains ``${parameters.``. Also, the
+action of a user's connector may send something else than a batch job does; its prediction must not be stored under the
+content key of the job's. So this module computes the body as ML Commons does, and refuses one that differs.
 
 Source: ML Commons' HttpConnector.createPayload and ConnectorUtils.escapeRemoteInferenceInputData, 2.17 to 3.6.
 """
@@ -52,7 +52,7 @@ class PredictAction(msgspec.Struct, frozen=True):
     def of(
         cls, actions: Sequence[Mapping[str, Any]], form: RealtimeForm, parameters: Mapping[str, Any]
     ) -> PredictAction:
-        """Return the action of a connector; raise ConfigError if it has none, or one that calls something else."""
+        """Return the action of a connector; raise ConfigError if it has none, or one that calls another URL."""
         action = next((each for each in actions if str(each.get("action_type", "")).lower() == "predict"), None)
         if action is None:
             raise ConfigError("the connector has no predict action; add one, as in the connectors of this package")
@@ -177,7 +177,7 @@ def _with(value: object, steps: tuple[Step, ...]) -> object:
 
 
 def _parameter(value: object) -> str:
-    """Return a value as a parameter that ML Commons inserts as it is."""
+    """Return a value as a parameter that ML Commons inserts unchanged."""
     if not isinstance(value, str):
         return _json(value).replace("$", "\\u0024")
     text = _DOLLARS.sub(lambda run: f"${{parameters.{REALTIME_PREFIX}dollars_{len(run[0])}}}", value)
