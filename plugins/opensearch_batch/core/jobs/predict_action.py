@@ -60,7 +60,7 @@ class PredictAction(msgspec.Struct, frozen=True):
         url = unquote(_filled(str(action.get("url", "")), defaults)).partition("?")[0]
         ends = form.url_ends(parameters)
         if not url.endswith(tuple(ends)):
-            raise ConfigError(f"the connector's predict action calls {url}, whose end must be {' or '.join(ends)}")
+            raise ConfigError(f"the connector's predict action calls {url}, which must end with {' or '.join(ends)}")
         return cls(url, str(action.get("request_body") or ""), defaults, dict(form.assumed(parameters)))
 
     def parameters(self, body: object) -> dict[str, str]:
@@ -82,7 +82,8 @@ class PredictAction(msgspec.Struct, frozen=True):
         if not self._is_same(sent, body):
             text = "text that is not JSON" if sent is None else _json(sent)[:_SHOWN_CHARS]
             raise ConfigError(
-                f"the connector's predict action sends {text}, but a batch job {_json(body)[:_SHOWN_CHARS]}; correct it"
+                f"the connector's predict action sends {text}, but a batch job sends "
+                f"{_json(body)[:_SHOWN_CHARS]}; correct the action"
             )
         return values
 
@@ -139,7 +140,7 @@ def realtime_limit(
 def realtime_form(adapter: ServiceAdapter) -> RealtimeForm:
     """Return how lines are sent in real time; raise ConfigError if the service cannot do that."""
     if adapter.realtime is None:
-        raise ConfigError(f"{adapter.name} has no real-time requests in this version")
+        raise ConfigError(f"this version sends no real-time requests to {adapter.name}")
     return adapter.realtime
 
 
