@@ -169,11 +169,11 @@ class DataPrepperDemo(Demo):
         if (objects.new, jobs, writes) == (0, 0, 0):
             console.print("Nothing is new: no job was submitted and nothing was written.")
         if said_so := UNROUTED.search(self._airflow.log(done["reconcile"])):
-            console.print(f"reconcile says: {said_so[1]}")
+            console.print(f"reconcile: {said_so[1]}")
         return True
 
     def _show_lint(self) -> None:
-        """Show what a person should know of the file before it runs, here and in the original."""
+        """Show the lint findings of the file before it runs."""
         findings = check_data_prepper(self._file).findings
         console.print(f"\nopensearch-batch check {_shown(self._file)}: {len(findings)} findings, by line")
         for finding in findings:

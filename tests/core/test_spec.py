@@ -239,7 +239,7 @@ def test_a_pipeline_in_place_keeps_ids_and_routing(tmp_path: Path) -> None:
         ("work_prefix", "  deleted: {path: $.op, equals: x}\nwork_prefix", r"source.deleted: .* is deleted"),
         ("\n  input: $.text", "", r"batch_predict: without input"),
         ("work_prefix", "  uri: s3://documents/in/\nwork_prefix", r"source: set exactly one of uri and index"),
-        ("work_prefix", "  include: [a]\nwork_prefix", r"source.include: chooses objects"),
+        ("work_prefix", "  include: [a]\nwork_prefix", r"source.include: selects objects"),
         ("work_prefix", "  mode: append\nwork_prefix", r"source.mode: the listing of an index is complete"),
         ("work_prefix", "  prepare: false\nwork_prefix", r"source.prepare: documents of an index"),
         ("work_prefix", "schedule: {new_objects: {}}\nwork_prefix", r"schedule: an index has no partitions"),

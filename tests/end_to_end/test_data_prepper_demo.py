@@ -24,7 +24,7 @@ def test_the_data_prepper_demo_says_what_it_finds(lab: Lab) -> None:
     assert said.count("same answers by knn") == 3
     counts = "50 read, 0 indexed, 0 unchanged, 0 dead letters, 50 unrouted, 0 dropped"
     assert f"{counts}; 1 batch job submitted, 0 index operations" in said
-    assert "reconcile says: 50 rows unrouted, all of them" in said
+    assert "reconcile: 50 rows unrouted, all of them" in said
     assert "  76  no processor adds /title" in said
     again = lab.run("data_prepper", PIPELINES=str(folder))
     assert "Nothing is new: no job was submitted and nothing was written." in again

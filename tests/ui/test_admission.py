@@ -28,7 +28,7 @@ def test_calls_take_no_thread_that_others_need() -> None:
         for _ in calls:
             await asyncio.to_thread(begun.acquire)
         assert current_default_thread_limiter().borrowed_tokens == 0
-        with pytest.raises(ApiError, match="2 requests of this kind are at work") as refused:
+        with pytest.raises(ApiError, match="already runs 2 requests of this kind") as refused:
             await lane.run(block)
         assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
         go_on.set()

@@ -27,7 +27,7 @@ class Jobs(ClientCommand[JobsAccount]):
     Example: opensearch-batch jobs books
     """
 
-    when_stopped = "the jobs go on"
+    when_stopped = "the jobs continue"
 
     def __init__(self, *, pipeline: LayoutsArgument = None, clients: ClientFactory) -> None:
         super().__init__(JobsAccount(), clients)

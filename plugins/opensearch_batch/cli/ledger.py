@@ -1,4 +1,4 @@
-"""ledger: shows the record ledger of a pipeline, compares it with store and index, compacts it, or makes it again."""
+"""ledger: shows the record ledger of a pipeline, compares it with store and index, compacts it, or rebuilds it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.counts import DONE, Savings
 
 ledger = typer.Typer(
-    help="Show the record ledger of a pipeline, compare it with store and index, compact it, or make it again.",
+    help="Show the record ledger of a pipeline, compare it with store and index, compact it, or rebuild it.",
     no_args_is_help=True,
 )
 Location = Annotated[
     str, typer.Argument(metavar="LOCATION", help="Folder of the pipeline in its work prefix: s3://bucket/prefix/name.")
 ]
-# Does the work of a command, and returns the differences that it found; the cluster is made when it is called.
+# Executes a command and returns the differences that it found; calling the third argument creates the cluster.
 Action = Callable[[Objects, Layout, Callable[[], Cluster]], Sequence[str]]
 
 
@@ -43,7 +43,7 @@ class LedgerAccount(Account, frozen=True, kw_only=True):
 
 
 class LedgerCommand(ClientCommand[LedgerAccount]):
-    """A ledger command: does something, and describes the ledger then."""
+    """A ledger command: executes an action, then describes the ledger."""
 
     def __init__(self, location: str, clients: ClientFactory, action: Action) -> None:
         super().__init__(LedgerAccount(location=location.rstrip("/")), clients)
@@ -145,14 +145,14 @@ def compact_ledger(*, location: Location, clients: ClientFactory) -> Command[Led
 def rebuild_ledger(
     *,
     location: Location,
-    scope: Annotated[str | None, typer.Option(help="Scope to make again, as `show` names it.")] = None,
+    scope: Annotated[str | None, typer.Option(help="Scope to rebuild, as `show` prints it.")] = None,
     index: Annotated[str | None, typer.Option(help="Index of the pipeline, if the head is lost.")] = None,
     predictions: Annotated[
-        bool, typer.Option("--predictions", help="Make the head of the prediction store again instead.")
+        bool, typer.Option("--predictions", help="Rebuild the head of the prediction store instead.")
     ] = False,
     clients: ClientFactory,
 ) -> Command[LedgerAccount]:
-    """Make the ledger of a scope again from its index.
+    """Rebuild the ledger of a scope from its index.
 
     The next run compares the source with it, writes all documents from the prediction store, and pays for none of them.
     No run of the pipeline may be in progress.

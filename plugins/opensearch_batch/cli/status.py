@@ -34,7 +34,7 @@ class Status(ClientCommand[StatusAccount]):
     Example: opensearch-batch status books --watch
     """
 
-    when_stopped = "the run goes on"
+    when_stopped = "the run continues"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Base of `batch_predict` and `repair`: submits the job of a shard. A task that has to wait is deferred.
 
 The task waits for slots (`max_jobs_in_flight`), which the trigger acquires, so each freed slot wakes at most one task.
-A task also takes slots for its next jobs, because to start it again takes longer than to submit a job. While the
+A task also takes slots for its next jobs, because resuming it takes longer than submitting a job. While the
 service or ML Commons throttles, the task waits `retry_interval_s` before each retry, until `retry_time_window_s` is
 over.
 """

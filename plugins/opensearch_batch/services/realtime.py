@@ -36,7 +36,7 @@ class LineBodyForm(RealtimeForm):
         parameters: Mapping[str, Any],
         inputs: Sequence[str] = (),  # noqa: ARG002 - the response has one embedding for each
     ) -> bytes:
-        """Return the output row; if ML Commons returned only vectors, the model's response is made of them again."""
+        """Return the output row; if ML Commons returned only vectors, rebuild the model's response from them."""
         vectors = response.vectors
         return self.output_row(line, self.response_of(vectors, parameters) if vectors else response.response)
 

@@ -40,9 +40,7 @@ class Lane:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in a thread and return its result."""
         if self._busy >= self.at_once:
-            reason = (
-                f"{self.at_once} requests of this kind are at work, as many as this process runs at once; try again"
-            )
+            reason = f"this process already runs {self.at_once} requests of this kind, its maximum; try again"
             raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, reason, retry_after_s=1)
         self._busy += 1
         try:

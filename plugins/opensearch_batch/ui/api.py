@@ -1,10 +1,10 @@
-"""ML Commons' API for offline jobs, served by Airflow at ``/_plugins/_ml``: clients of OpenSearch 2.17 change the host.
+"""ML Commons' API for offline jobs, served by Airflow at ``/_plugins/_ml``: a client changes only the host.
 
 - ids: A run's task id is its run id, which has a character that ids of OpenSearch never have, so an id tells whose task
   it is (`ui.task_ids`). It is random and grants nothing: each request is authorised by itself.
 - states: Those of ML Commons; `ui.runs` has the table. Runs have `progress`, and so have jobs that report counts.
 - search: OpenSearch matches its tasks, this process the newest 1,000 runs; a window has at most 1,000 hits
-  (`ui.task_search`). More runs make the total a lower bound, which it says.
+  (`ui.task_search`). With more runs, the total is a lower bound (`gte`).
 - who: Airflow's auth manager checks tokens and passwords, and decides by the permissions on the runs of the DAG
   `batch_ingestion` (`ui.login`): a viewer reads tasks, and starts and cancels none. Nothing is answered without a
   login, not even that a path is unknown.

@@ -1,4 +1,4 @@
-"""Events for open pages: a stream tells a page that it is out of date, and the page then asks for itself again.
+"""Events for open pages: an event of a stream means that the page is out of date, and the page requests itself again.
 
 So each refresh is a request with its own permissions, and a stream carries no data. All viewers of a page share one
 poll. The number of streams and the life of each are bounded; a browser opens a new one and names the last event that
@@ -39,7 +39,7 @@ class _Feed:
         self.task: asyncio.Task[None] | None = None
 
     async def next_after(self, seen: str, *, until: float) -> str:
-        """Return the signature when it is not the one that was seen; empty text at a time of the event loop."""
+        """Wait for a signature other than `seen` and return it; return ``""`` at `until`, a time of the event loop."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until), self.changed:
                 await self.changed.wait_for(lambda: self.signature not in ("", seen))
@@ -47,9 +47,9 @@ class _Feed:
         return ""
 
     async def poll(self, read_signature: Callable[[], str], limiter: anyio.CapacityLimiter, every_s: float) -> None:
-        """Read the signature again and again."""
+        """Read the signature every `every_s` seconds."""
         while True:
-            # What cannot be read now may be read the next time; the page itself tells the reason.
+            # The next poll repeats a read that fails; the page itself shows the error.
             with suppress(Exception):
                 found = await anyio.to_thread.run_sync(read_signature, limiter=limiter)
                 async with self.changed:
@@ -69,7 +69,7 @@ class Feeds:
     def open(
         self, key: Hashable, read_signature: Callable[[], str], *, since: str, limiter: anyio.CapacityLimiter
     ) -> AsyncIterator[str]:
-        """Return a stream of events; raise PageError (503) if there are as many as may be."""
+        """Return a stream of events; raise PageError (503) if the maximum number of streams is open."""
         if self.streams >= self._most:
             raise PageError(HTTPStatus.SERVICE_UNAVAILABLE, f"{self._most} pages are open already; reload to refresh.")
         return self._events(key, read_signature, since, limiter)
@@ -105,7 +105,7 @@ def _stream(visit: Visit, key: Hashable, read_signature: Callable[[], str], sinc
 
 @router.get("/events")
 async def list_events(visit: Visiting, page: Annotated[int, Query(ge=1, le=100)] = 1, since: Since = "") -> Response:
-    """Tell when a run of one of the listed pipelines begins or ends."""
+    """Send an event when a run of one of the listed pipelines begins or ends."""
     shown, _ = await visit.run(listed_pipelines, visit, page)
     dag_ids = [each.dag_id for each in shown]
     return _stream(visit, tuple(dag_ids), partial(list_signature, visit.services, dag_ids), since)
@@ -113,13 +113,13 @@ async def list_events(visit: Visiting, page: Annotated[int, Query(ge=1, le=100)]
 
 @router.get("/pipelines/{dag_id}/events")
 async def pipeline_events(visit: Visiting, dag_id: DagId, since: Since = "") -> Response:
-    """Tell when a run of a pipeline begins or ends."""
+    """Send an event when a run of a pipeline begins or ends."""
     await visit.run(visit.pipeline, dag_id)
     return _stream(visit, dag_id, partial(list_signature, visit.services, [dag_id]), since)
 
 
 @router.get("/pipelines/{dag_id}/runs/{run_id}/events")
 async def run_events(visit: Visiting, dag_id: DagId, run_id: RunId, since: Since = "") -> Response:
-    """Tell when a run has got on."""
+    """Send an event when a run has made progress."""
     listed, services = await visit.run(visit.pipeline_of_run, dag_id, run_id), visit.services
     return _stream(visit, (dag_id, run_id), lambda: read_run(services, listed, run_id).signature, since)

@@ -1,8 +1,8 @@
-"""Tells ids of runs from those of ML Commons' tasks, without asking for either.
+"""Distinguishes ids of runs from ids of ML Commons tasks, without a request.
 
-OpenSearch makes ids of the characters of URL-safe base64. The id of a run is its run id, which has another character,
-such as the dot in ids of runs that are started here, or the colons in those that Airflow makes. A run whose id a user
-chose of OpenSearch's characters alone is no task: else it could stand in for a task of ML Commons.
+OpenSearch creates ids from the characters of URL-safe base64. The id of a run is its run id, which has another
+character, such as the dot in the ids that this API creates, or the colons in those that Airflow creates. A run whose
+user chose an id of OpenSearch's characters only is not a task: its id could be that of a task of ML Commons.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_a_unit_that_was_taken_afresh_is_not_done_by_an_older_run(runs: Runs) ->
     runs.done(one, IngestCounts(read=5, indexed=5))
     later = runs.claim(msgspec.structs.replace(one, version=1))
     reasons = [(each.work_item, each.reason) for each in runs.account(one).unfinished]
-    assert reasons == [(one, "a later scan has put its objects together anew")]
+    assert reasons == [(one, "a later scan has grouped its objects again")]
     assert runs.delete(one) == 0
     assert scan_head(runs.store, runs.work_prefix).load().claimed(RUN) == [later]
 

@@ -121,12 +121,12 @@ def test_who_predicts_in_real_time_by_default() -> None:
     ("service", "predict", "message"),
     [
         ("openai", {"action_type": "execute"}, "the connector has no predict action; add one"),
-        ("openai", {"url": "https://api.openai.com/v1/chat/completions"}, "whose end must be /v1/embeddings"),
-        ("bedrock", {"url": "https://b/model/amazon.titan-embed-image-v1/invoke"}, "whose end must be /model/amazon"),
+        ("openai", {"url": "https://api.openai.com/v1/chat/completions"}, "which must end with /v1/embeddings"),
+        ("bedrock", {"url": "https://b/model/amazon.titan-embed-image-v1/invoke"}, "which must end with /model/amazon"),
         (
             "cohere",
             {"request_body": '{"texts": ${parameters.texts}}'},
-            'but a batch job {"texts":\\["a text"\\],"model"',
+            'but a batch job sends {"texts":\\["a text"\\],"model"',
         ),
         ("openai", {"request_body": '{"input": ${parameters.prompt}}'}, "sends text that is not JSON, but a batch job"),
         ("bedrock", {"request_body": '{"inputText": "${parameters.inputText}", "dimensions": 256}'}, "but a batch job"),

@@ -103,7 +103,7 @@ class ScanHead(NumberedHead, frozen=True, omit_defaults=True):
         return self.objects.get(item.uri, item.etag) != item.etag
 
     def claim(self, work_item: WorkItem) -> Claim | None:
-        """Return the claim of a work item; None if its objects were put together anew, in a later version."""
+        """Return the claim of a work item; None if a scan has grouped its objects again, in a later version."""
         claim = self.claims.get(work_item.id)
         return claim if claim is not None and claim.work_item.version == work_item.version else None
 

@@ -103,7 +103,7 @@ def account_of(
         if work_item.id in committed.done:
             continue
         if work_item.id in committed.superseded:
-            unfinished.append(UnfinishedWorkItem(work_item, "a later scan has put its objects together anew"))
+            unfinished.append(UnfinishedWorkItem(work_item, "a later scan has grouped its objects again"))
         elif shard := shards.get(work_item.id):
             unfinished.append(_unfinished(objects, layout.job(shard.job), work_item))
         else:

@@ -63,7 +63,7 @@ class ScanManifest(msgspec.Struct, frozen=True):
 
     @property
     def attempt(self) -> str:
-        """What differs for each attempt of `prepare`."""
+        """The id of the attempt of `prepare`: the time of its scan."""
         return self.at.isoformat()
 
     def work_item(self, id: str) -> WorkItem:  # noqa: A002 - the name of the field

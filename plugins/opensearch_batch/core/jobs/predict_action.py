@@ -1,9 +1,9 @@
 """The `predict` action of a connector: which `parameters` make ML Commons send a given body to the model.
 
-ML Commons inserts parameters into the text of `request_body`, so a text can be inserted wrongly: one that looks like
-JSON is not escaped, and one that contains ``${parameters.`` is inserted into again. Also, the action of a user's
-connector may send something else than a batch job, for which the same prediction must not be stored. So this module
-computes the body as ML Commons does, and refuses one that differs.
+ML Commons inserts parameters into the text of `request_body`, so a text can be inserted wrongly: ML Commons
+does not escape a text that looks like JSON, and substitutes again in one that contains ``${parameters.``. Also, the
+action of a user's connector may send something else than a batch job does; its prediction must not be stored under the
+content key of the job's. So this module computes the body as ML Commons does, and refuses one that differs.
 
 Source: ML Commons' HttpConnector.createPayload and ConnectorUtils.escapeRemoteInferenceInputData, 2.17 to 3.6.
 """
@@ -52,7 +52,7 @@ class PredictAction(msgspec.Struct, frozen=True):
     def of(
         cls, actions: Sequence[Mapping[str, Any]], form: RealtimeForm, parameters: Mapping[str, Any]
     ) -> PredictAction:
-        """Return the action of a connector; raise ConfigError if it has none, or one that calls something else."""
+        """Return the action of a connector; raise ConfigError if it has none, or one that calls another URL."""
         action = next((each for each in actions if str(each.get("action_type", "")).lower() == "predict"), None)
         if action is None:
             raise ConfigError("the connector has no predict action; add one, as in the connectors of this package")
@@ -60,7 +60,7 @@ class PredictAction(msgspec.Struct, frozen=True):
         url = unquote(_filled(str(action.get("url", "")), defaults)).partition("?")[0]
         ends = form.url_ends(parameters)
         if not url.endswith(tuple(ends)):
-            raise ConfigError(f"the connector's predict action calls {url}, whose end must be {' or '.join(ends)}")
+            raise ConfigError(f"the connector's predict action calls {url}, which must end with {' or '.join(ends)}")
         return cls(url, str(action.get("request_body") or ""), defaults, dict(form.assumed(parameters)))
 
     def parameters(self, body: object) -> dict[str, str]:
@@ -82,7 +82,8 @@ class PredictAction(msgspec.Struct, frozen=True):
         if not self._is_same(sent, body):
             text = "text that is not JSON" if sent is None else _json(sent)[:_SHOWN_CHARS]
             raise ConfigError(
-                f"the connector's predict action sends {text}, but a batch job {_json(body)[:_SHOWN_CHARS]}; correct it"
+                f"the connector's predict action sends {text}, but a batch job sends "
+                f"{_json(body)[:_SHOWN_CHARS]}; correct the action"
             )
         return values
 
@@ -139,7 +140,7 @@ def realtime_limit(
 def realtime_form(adapter: ServiceAdapter) -> RealtimeForm:
     """Return how lines are sent in real time; raise ConfigError if the service cannot do that."""
     if adapter.realtime is None:
-        raise ConfigError(f"{adapter.name} has no real-time requests in this version")
+        raise ConfigError(f"this version sends no real-time requests to {adapter.name}")
     return adapter.realtime
 
 
@@ -177,7 +178,7 @@ def _with(value: object, steps: tuple[Step, ...]) -> object:
 
 
 def _parameter(value: object) -> str:
-    """Return a value as a parameter that ML Commons inserts as it is."""
+    """Return a value as a parameter that ML Commons inserts unchanged."""
     if not isinstance(value, str):
         return _json(value).replace("$", "\\u0024")
     text = _DOLLARS.sub(lambda run: f"${{parameters.{REALTIME_PREFIX}dollars_{len(run[0])}}}", value)

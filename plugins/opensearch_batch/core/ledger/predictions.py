@@ -44,7 +44,7 @@ NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
 REBUILT_SEGMENTS = MERGED_KEYS // SEGMENT_ROWS
 # A run may need an answer so long after it reserved it: until its jobs, and then their repair, have ended.
 MIN_RETENTION_S = GRACE_S
-_REMEDY = "restore its previous version, or make it again with opensearch-batch ledger rebuild"
+_REMEDY = "restore its previous version, or rebuild it with opensearch-batch ledger rebuild"
 
 Cut = Callable[[Located], "Iterable[NewShard]"]
 

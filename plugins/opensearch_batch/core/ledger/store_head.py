@@ -1,4 +1,4 @@
-"""The head of a prediction store, and what a lookup finds under it."""
+"""The head of a prediction store, and lookups of keys in it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class SegmentIndex(msgspec.Struct, frozen=True):
 
 
 class OpenShard(msgspec.Struct, frozen=True):
-    """A shard whose job has or may have been submitted: the index with its keys, its number in it, its records."""
+    """A shard whose job has or may have been submitted.
+
+    `file` is the index with its keys, `number` its number in this index, `records` its number of records.
+    """
 
     file: str
     number: int
@@ -91,7 +94,7 @@ class StoreHead(MarkedHead, frozen=True, omit_defaults=True):
     def lacks(self, counts: Mapping[str, int]) -> bool:
         """Return whether predictions are counted in a segment that the store does not have, because it was rewritten.
 
-        Until they are counted again, nobody knows in which segments they are needed.
+        Until they are counted again, it is not known in which segments they are needed.
         """
         return any(count and name not in self.segments for name, count in counts.items())
 
@@ -111,7 +114,7 @@ class StoreHead(MarkedHead, frozen=True, omit_defaults=True):
                 unused[name] = since
         rewritten = {job: each for job, each in self.rewritten.items() if now - each.at < retention_s}
         head = msgspec.structs.replace(self.with_segments(segments), rewritten=rewritten)
-        # An index has been of no use for as long as all of its segments.
+        # An index is unused for as long as all of its segments are.
         indexes = {index.file for index in self.indexes} - {index.file for index in head.indexes}
         return msgspec.structs.replace(head, garbage=self.garbage | unused | dict.fromkeys(indexes, now - retention_s))
 
@@ -165,7 +168,7 @@ class Located:
         return np.sort(positions[first])
 
     def locations(self) -> Iterator[Location]:
-        """Yield the locations of the answers that there are, in the order of their keys."""
+        """Yield the locations of the answers that were found, in the order of their keys."""
         found = self.source >= 0
         names = map(self.segments.__getitem__, self.source[found].tolist())
         return zip(names, self.rows[found].tolist(), strict=True)

@@ -1,6 +1,6 @@
 """Sends a question to an index as three queries: by vector (neural), by words (text), and by both (hybrid).
 
-The question may also be a document, to which similar ones are searched; that calls no model.
+The question may also be a document: then the queries search for similar documents, without calling a model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NORMALIZE = {"normalization-processor": {"normalization": {"technique": "min_max
 
 
 class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One document that was found; `text` is its text field, `fields` are all that were asked for."""
+    """One document that was found; `text` is its text field, `fields` are all requested fields."""
 
     id: str
     score: float
@@ -110,7 +110,7 @@ def like_document(cluster: Cluster, index: str, id_: str, fields: SearchFields) 
 
 
 class SearchFields(NamedTuple):
-    """The vector field and the text field that are asked, and all vector fields of an index."""
+    """The vector field and the text field to query, and all vector fields of an index."""
 
     vector: str
     text: str

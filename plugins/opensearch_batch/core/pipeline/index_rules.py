@@ -26,10 +26,10 @@ def source_rules(spec: PipelineSpec) -> Iterator[Rule]:
         return
     yield ("source", "index"), lambda: check_index_name(str(source.index))
     refused = {
-        "include": (source.include, "chooses objects; write source.query to choose documents"),
-        "exclude": (source.exclude, "chooses objects; write source.query to choose documents"),
-        "format": (source.format, "is that of objects"),
-        "prepare": (not source.prepare, "documents of an index are no job inputs"),
+        "include": (source.include, "selects objects; write source.query to select documents"),
+        "exclude": (source.exclude, "selects objects; write source.query to select documents"),
+        "format": (source.format, "applies to objects, not to an index"),
+        "prepare": (not source.prepare, "documents of an index are not job inputs"),
         "mode": (source.mode == "append", "the listing of an index is complete"),
     }
     for name, (is_set, cause) in refused.items():
@@ -45,7 +45,7 @@ def in_place_rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     """Yield the checks that keep a pipeline from deleting or replacing the user's documents."""
     ingest, source = spec.ingest, spec.source
     if not spec.batch_predict.inputs:
-        yield ("batch_predict",), "without input, the members that the model reads are not known; write input: $.text"
+        yield ("batch_predict",), "without input, it is unknown which members the model reads; write input: $.text"
     for path in spec.batch_predict.inputs:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # binds the current value
     adapter = adapter_of(spec.batch_predict.service)
@@ -58,7 +58,7 @@ def in_place_rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     refused = {
         ("ingest", "ingest_fields"): (ingest.ingest_fields, "only predictions are written"),
         ("ingest", "routing"): (ingest.routing, "a document keeps its routing"),
-        ("ingest", "ingest_pipeline"): (ingest.ingest_pipeline, "a pipeline would see only the predictions"),
+        ("ingest", "ingest_pipeline"): (ingest.ingest_pipeline, "an ingest pipeline would see only the predictions"),
         ("ingest", "index_body"): (ingest.index_body, "the index exists"),
         ("ingest", "op_type"): (ingest.op_type != "index", "each document is updated"),
         ("ingest", "on_unmatched"): (ingest.on_unmatched != "dead_letter", "only predictions are written"),

@@ -68,9 +68,9 @@ class Size(msgspec.Struct, frozen=True):
 class StoreState(msgspec.Struct, frozen=True):
     """A prediction store: counts and bytes of its answers, and the records of each open shard by job key.
 
-    At most so many answers are `needed` by records of a ledger, because records that share one count each; the others
-    stay until their retention ends. `garbage` counts files that are deleted when their grace period ends. `size` is
-    that of all files.
+    `needed` is an upper bound of the answers that records of a ledger need: records that share an answer count it once
+    each. The other answers are kept until their retention ends. `garbage` counts files that are deleted when their
+    grace period ends. `size` is that of all files.
     """
 
     folder: str

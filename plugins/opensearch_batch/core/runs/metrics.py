@@ -51,7 +51,7 @@ RECORDS = Metric(
     "counter",
     "records",
     "reconcile",
-    "records that runs read, by what became of them; a Data Prepper pipeline counts one for each of its sinks",
+    "records that runs read, by outcome; a Data Prepper pipeline counts a record once for each of its sinks",
     {"outcome": OUTCOMES},
 )
 DEAD_LETTERS = Metric(
@@ -67,7 +67,7 @@ PAID_RECORDS = Metric(
     "counter",
     "records",
     "batch_predict, repair",
-    "records of submitted jobs, those of repeated submissions again; 0 for a job of a Data Prepper pipeline",
+    "records of submitted jobs, counted at each submission; 0 for a job of a Data Prepper pipeline",
     {"stage": ("batch_predict", "repair")},
 )
 DOCUMENTS = Metric(

@@ -1,8 +1,8 @@
-"""Summaries of runs: one small object a run, so that the newest runs of a pipeline are one listing and few reads.
+"""Summaries of runs: one small object per run, so that one listing and few reads find the newest runs of a pipeline.
 
 Its name, ``<work_prefix>/<pipeline>/runs/<inverted start>-<run key>.json``, never changes, and a listing returns the
-newest run first. `prepare` writes it when it has announced its manifest, `reconcile` replaces it when it has the
-account. Every number in it is taken from these two, so it may be deleted: then the run is only missing in lists.
+newest run first. `prepare` writes it after its manifest, `reconcile` replaces it after
+the account. Every number in it is taken from these two, so it may be deleted: then the run is only missing in lists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ HISTORY_S = 760 * 86_400.0
 MAX_REMARKS = 10
 # The first time in milliseconds that has another number of digits.
 _END_MS = 10**13
-_DAMAGED = "the summary of this run is damaged, or of another version of this package; its manifest and account are not"
+_DAMAGED = (
+    "this summary is damaged, or another version of this package wrote it; `opensearch-batch status` reads the other "
+    "files of the run"
+)
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,15 +42,15 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         ended_at: when `reconcile` had the account; None before, and for ever if the run failed. Only Airflow knows
             whether a run that has not ended still runs.
         is_scan: the run is a scan of a Data Prepper pipeline, or that of a `_batch_ingestion` request. `prepared` has
-            only its `objects`, of which it `opened` the new ones, and `documents` is 0, because nobody knows the number
-            of rows.
+            only its `objects`, of which it `opened` the new ones, and `documents` is 0, because the number of rows is
+            not known.
         is_trial: the run does not commit to the record ledger.
         shards: the number of shards, or of the work items of a scan.
         jobs: the number of those that need a job.
         documents: the number of staged records and deletions.
         prepared: counts of the source, with the six classes of the ledger (`new`, `input_changed`, `other_changed`,
             `unchanged`, `duplicate`, `tombstone`).
-        counts: the counts of the account, which reconcile; None until the run has ended.
+        counts: the counts of the account, which add up; None until the run has ended.
         dead_letters: the dead letters of all stages so far: of `prepare` until the run has ended, then of all.
         reasons: the dead letters by reason, the most common first. A later replay does not change them.
     """
@@ -138,7 +141,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attempt_id(self) -> str:
-        """What differs for each attempt of `prepare`, as the account has it."""
+        """The id of the attempt of `prepare`, which the account contains, too."""
         return self.at.isoformat() if self.at else self.attempt
 
     def digest_of(self, shard: Shard) -> str:
@@ -181,14 +184,14 @@ def summary_of(manifest: RunManifest, account: RunAccount | None = None) -> RunS
 
 
 def first_start(objects: Objects, layout: Layout, run_key: str, *, now: float) -> float:
-    """Return when `prepare` of a run began for the first time: as its manifest has it, else `now`."""
+    """Return when `prepare` of a run began for the first time: from its manifest, else `now`."""
     nothing = RunManifest(pipeline="", run_key="")
     stored = JsonDocument(objects, layout.manifest(run_key), RunManifest, fallback=lambda _: nothing).read()
     return (stored and stored.started_at) or now
 
 
 def record_start(objects: Objects, layout: Layout, manifest: msgspec.Struct) -> None:
-    """Write the summary of a run whose manifest, of either kind, was just announced."""
+    """Write the summary of a run after its manifest, of either kind."""
     _write(objects, layout, summary_of(msgspec.convert(msgspec.to_builtins(manifest), RunManifest)))
 
 
@@ -203,7 +206,7 @@ def record_end(objects: Objects, layout: Layout, manifest: msgspec.Struct, accou
 
 
 def _write(objects: Objects, layout: Layout, summary: RunSummary) -> None:
-    """Write a summary, unless a scan found nothing; a run does not fail because the store refuses it."""
+    """Write a summary, unless a scan found nothing; if the store refuses it, the run does not fail."""
     if summary.is_scan and not summary.shards:
         return
     try:
@@ -220,7 +223,7 @@ def summary_uri(layout: Layout, run_key: str, started_at: float) -> str:
 
 
 def summary_named(uri: str) -> RunSummary:
-    """Return what the location of a summary tells of its run, for a summary that cannot be read."""
+    """Return a summary made from the location alone, for an object that cannot be read."""
     folder, _, name = uri.rpartition("/")
     inverted, _, run_key = name.removesuffix(".json").partition("-")
     started_at = (_END_MS - 1 - int(inverted)) / 1000 if inverted.isdecimal() else 0.0

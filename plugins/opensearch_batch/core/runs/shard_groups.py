@@ -3,8 +3,8 @@
 Airflow maps over at most `[core] max_map_length` values, and to start a task takes as long as to write thousands of
 documents. So a task has several shards if these are small, or very many.
 
-When a run is cleared, Airflow 3.3 marks the mapped tasks as removed for which the attempt before had no value, and
-never runs them again. So a group that an attempt of a run had once stays; an empty group is skipped.
+When a run is cleared, Airflow 3.3 marks mapped tasks as removed if the attempt before had no value for them, and never
+runs them again. So an attempt never returns fewer groups than an earlier one; empty groups are skipped.
 """
 
 from __future__ import annotations

@@ -40,17 +40,17 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A worker reads so much in some seconds, in which starting a task does not count.
+# A worker reads this in some seconds, much longer than a task takes to start.
 SPLIT_BYTES = 256 << 20
-# What a task that lacks the files of those before it tells.
+# The remedy in the error of a task that lacks the files of the tasks before it.
 _REMEDY = "clear prepare of this run"
 
 
 class SpreadSettings(msgspec.Struct, frozen=True):
     """How a run is prepared by several tasks.
 
-    A split has about `split_bytes`; there are at most `at_most`. `is_watched` and `groups_before` are what the last
-    task has to know of the run.
+    A split has about `split_bytes`; there are at most `at_most`. The last task
+    needs `is_watched` and `groups_before`.
     """
 
     split_bytes: int = SPLIT_BYTES

@@ -47,7 +47,7 @@ class PieceRecords(NamedTuple):
     pays: npt.NDArray[np.int32]
 
     def columns(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the two numbers and the key of each record; only some of them are Python's objects at once."""
+        """Yield the two numbers and the key of each record, converted to Python objects a chunk at a time."""
         for start in range(0, len(self.lines), CHUNK_RECORDS):
             part = slice(start, start + CHUNK_RECORDS)
             yield from zip(self.numbers[part].tolist(), self.pays[part].tolist(), split(self.keys[part]), strict=True)
@@ -85,7 +85,7 @@ class StagingOptions(NamedTuple):
         request_line: turns a record and its id in the shard into its service-ready line.
         job_key: computes the job key from the content digest of a shard.
         writes: False for a dry run, which returns the same, but writes nothing.
-        suffix: the end of the names of files. Late attempts of a run do not replace files that a later one staged.
+        suffix: the end of file names, so that a late attempt of a run replaces no files that a newer one staged.
     """
 
     request_line: RequestLine
@@ -142,7 +142,7 @@ class Staging:
         except ObjectChanged:
             return
         except ConfigError:
-            # Access may be denied, which is no change.
+            # If access is denied, the object has not changed.
             if self._objects.head(item.uri) is not None:
                 raise
             return
@@ -203,6 +203,6 @@ class NewInput:
             self._content.write(line)
 
     def upload(self, objects: Objects, uri: str) -> None:
-        """Write the input, also if it exists: its time tells the retention of other pipelines that a run needs it."""
+        """Write the input, even if it exists: its new time shows other pipelines' retention that a run needs it."""
         self._content.seek(0)
         objects.upload(uri, self._content)

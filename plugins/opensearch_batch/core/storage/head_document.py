@@ -1,6 +1,6 @@
-"""Heads: JSON documents that say what holds, replaced by compare-and-swap.
+"""Heads: JSON documents with the current state of a scope, store or scan, replaced by compare-and-swap.
 
-Of several runs that change a head at once, each sees the changes of those before it, so none is lost. A run recognizes
+If several runs change a head at once, each sees the changes of those before it, so no change is lost. A run recognizes
 a write whose response was lost by its token, and does not repeat it.
 """
 
@@ -50,7 +50,7 @@ class HeadDocument(Generic[T]):
         return self._load().value
 
     def change(self, change: Callable[[T], T]) -> T:
-        """Replace the head by the result of `change` and return it; nothing is written if `change` returns it as it is.
+        """Replace the head by the result of `change` and return it; an equal result is not written.
 
         `change` is called again if another run was faster, also if it raised a FatalError: a file that the head named
         may be gone, because another run has replaced the head meanwhile.
@@ -73,7 +73,7 @@ class HeadDocument(Generic[T]):
             head = _numbered(value, stored.value)
             if self._document.swap(head, etag=stored.etag or None):
                 return head
-            # The write may be this run's own one, which the client repeated because its response was lost.
+            # The stored head may be this run's own: the client repeats a write whose response was lost.
             stored = self._load()
             if stored.value.token == head.token:
                 return head
