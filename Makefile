@@ -75,7 +75,7 @@ bench: $(INSTALLED) ## the benchmarks, as a table
 	@$(BIN)/python -m benchmarks
 
 screenshots: $(INSTALLED) ## write README's pictures of the pages anew, to docs/images
-	@SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser/test_screenshots.py
+	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -m distributed tests/browser/test_screenshots.py
 
 clean: down ## remove the environment, caches and all state of the stack
 	rm -rf $(VENV) .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis plugins/*.egg-info

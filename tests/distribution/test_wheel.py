@@ -58,6 +58,7 @@ def test_airflow_finds_the_provider_the_plugin_and_the_command(installed: Instal
     assert "status" in installed.run("opensearch-batch", "--help")
 
 
+@pytest.mark.distributed
 def test_a_pipeline_in_s3_runs(installed: Installed, lab: Lab, index: str) -> None:
     """The two DAG files of the guide show its DAG and the mistake of another file; a second run pays nothing."""
     name, bucket = f"books-{uuid.uuid4().hex[:8]}", lab.new_bucket()

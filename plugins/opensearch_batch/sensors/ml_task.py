@@ -6,15 +6,20 @@ one template, so `jobs` renders to JSON text.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context
-from airflow.triggers.base import StartTriggerArgs
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEvent
 
 from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.triggers.ml_task import TRIGGER, MLTaskTrigger
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 GRACE = timedelta(hours=1)
 
@@ -78,10 +83,21 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         )
 
     def execute(self, context: Context) -> NoReturn:  # noqa: ARG002 - Airflow's signature
-        """Defer at once; only called if a task cannot start from its trigger, as in ``dag.test``."""
-        trigger = MLTaskTrigger(jobs=self.jobs, service=self.service, **self._arguments)
-        self.defer(trigger=trigger, method_name="execute_complete")
+        """Defer at once; only called if a task cannot start from its trigger, as in ``airflow dags test``."""
+        self.defer(trigger=self._trigger(), method_name="execute_complete")
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
-        """Return the trigger's event; only called after `execute`."""
-        return event
+    def execute_complete(self, context: Context, event: object) -> JsonValue:  # noqa: ARG002 - Airflow's signature
+        """Return the results of the jobs, which have ended; only called after `execute`.
+
+        The event has no more than the state of the task, so the trigger reads the jobs' records once more.
+        """
+        ended = asyncio.run(self._ended())
+        if not isinstance(ended, TaskSuccessEvent) or ended.xcoms is None:
+            raise AirflowFailException("a job ended badly, as the lines above tell; clear the task that they name")
+        return ended.xcoms["return_value"]
+
+    async def _ended(self) -> TriggerEvent:
+        return await anext(self._trigger().run())
+
+    def _trigger(self) -> MLTaskTrigger:
+        return MLTaskTrigger(jobs=self.jobs, service=self.service, **self._arguments)
