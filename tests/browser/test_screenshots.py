@@ -28,6 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return REPOSITORY / FOLDER if FOLDER else tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_pictures_of_the_pages(lab: Lab, library: Library, window: Window, folder: Path) -> None:
     """A large run with dead letters and a repair, a history of nights, a run that waits, and one that failed."""

@@ -13,6 +13,7 @@ RECORDS = 2
 
 
 @pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.timeout(1_800)
 def test_more_shards_than_airflow_maps_over(lab: Lab) -> None:
     """Each has its job; the tasks are a few dozen, and no setting of Airflow was changed."""

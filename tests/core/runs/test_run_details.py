@@ -12,10 +12,12 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.job_records import JobRecords, PolledStatus, polled_status_uri
 from opensearch_batch.core.ledger.verdicts import ShardReport, Verdicts
 from opensearch_batch.core.runs.dead_letter_samples import dead_letters_of_run
+from opensearch_batch.core.runs.job_state import FRESH_S
 from opensearch_batch.core.runs.repair import RepairJob
 from opensearch_batch.core.runs.run_account import reconcile
-from opensearch_batch.core.runs.run_details import RunDetails, run_details
+from opensearch_batch.core.runs.run_details import MAX_READS, RunDetails, run_details
 from opensearch_batch.core.runs.run_lists import recent_runs
+from opensearch_batch.core.runs.run_reading import LISTED_FRESH_S
 from opensearch_batch.core.runs.run_summary import record_end
 from opensearch_batch.core.storage.cached_reads import CachedReader
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
@@ -277,16 +279,17 @@ def test_a_run_of_many_shards_is_read_in_bounded_steps(running: ManyShards) -> N
     now = [0.0]
     reader = CachedReader(running.objects, clock=lambda: now[0])
     unread = []
-    for reads in [101, 101, 101, 101, 101]:
-        with running.objects.expect(LIST=1, GET=1 + reads):
+    for _ in range(500 // MAX_READS):
+        with running.objects.expect(LIST=1, GET=1 + 1 + MAX_READS):
             details = run_details(reader, LAYOUT, "r", first=500, limit=20)
         unread.append(details.unread)
-    assert unread[:1] == [400 + 500]
+        now[0] += LISTED_FRESH_S
+    assert unread[:1] == [500 - MAX_READS + 500]
     # All reports are remembered; now the jobs are read, the shown ones first.
-    with running.objects.expect(LIST=1, GET=2 + 100):
+    with running.objects.expect(LIST=1, GET=2 + MAX_READS):
         details = run_details(reader, LAYOUT, "r", first=500, limit=20)
-    assert details.shard_states == {"written": 500, "predicting": 10, "waiting": 80, "unknown": 410}
-    assert (details.shards[0].job is not None, details.unread) == (True, 410)
+    assert details.shard_states == {"written": 500, "predicting": 10, "waiting": 30, "unknown": 460}
+    assert (details.shards[0].job is not None, details.unread) == (True, 460)
 
 
 def test_a_run_of_many_shards_is_read_whole_and_then_remembered(running: ManyShards) -> None:
@@ -300,9 +303,9 @@ def test_a_run_of_many_shards_is_read_whole_and_then_remembered(running: ManySha
     assert details.shard_states == {"written": 500, "predicting": 10, "waiting": 490}
     assert details.job_states == {"COMPLETED": 500, "RUNNING": 10, "WAITING": 490}
     assert details.seconds_left is None
-    with running.objects.expect(LIST=1, GET=2):
+    with running.objects.expect(GET=2):
         assert run_details(reader, LAYOUT, "r", max_reads=None) == details
-    now[0] = 2.0
+    now[0] = FRESH_S
     with running.objects.expect(LIST=1, GET=2 + 500):
         assert run_details(reader, LAYOUT, "r", max_reads=None) == details
 
