@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.opensearch.client import Address, opensearch_client
+from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.opensearch.client import Address, address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from tests.serving import Exchange, Server
@@ -30,6 +30,28 @@ class Node:
             request.close_connection = True
         else:
             request.reply(200, {"ok": True})
+
+
+@pytest.mark.parametrize(
+    ("urls", "expected"),
+    [
+        (["https://a:9200/p"], Address("a", 9200, use_ssl=True, url_prefix="p")),
+        (["https://a", "https://b:9200"], Address("a:443,b:9200", use_ssl=True)),
+        (["http://a/p", "http://[::1]:9201/p/"], Address("a:9200,[::1]:9201", url_prefix="p")),
+    ],
+)
+def test_the_urls_of_nodes_are_one_address(urls: list[str], expected: Address) -> None:
+    """As a file of Data Prepper and the command line name them."""
+    assert address_of(*urls) == expected
+    hosts = [(each["host"], each["port"]) for each in address_of(*urls).nodes()]
+    assert len(set(hosts)) == len(urls)
+
+
+@pytest.mark.parametrize("other", ["http://b", "https://b/p"])
+def test_nodes_of_different_clusters_are_refused(other: str) -> None:
+    """One client has one scheme and one path."""
+    with pytest.raises(ConfigError, match=r"^the nodes of a cluster have the same scheme and the same path; correct"):
+        address_of("https://a", other)
 
 
 @pytest.fixture

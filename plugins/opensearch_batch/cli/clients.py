@@ -41,7 +41,11 @@ class ClientFactory(msgspec.Struct, frozen=True):
 
     opensearch_url: Annotated[
         str | None,
-        typer.Option(envvar="OPENSEARCH_URL", help="Cluster URL, like https://host:9200.", rich_help_panel=CLUSTER),
+        typer.Option(
+            envvar="OPENSEARCH_URL",
+            help="URLs of the cluster's nodes, like https://a:9200,https://b:9200.",
+            rich_help_panel=CLUSTER,
+        ),
     ] = None
     user: Annotated[
         str | None,
@@ -79,10 +83,11 @@ class ClientFactory(msgspec.Struct, frozen=True):
         """Return the cluster; raise ConfigError for a missing or invalid URL or credential."""
         if not self.opensearch_url:
             raise ConfigError("no cluster; pass --opensearch-url or set OPENSEARCH_URL")
-        url = _without_password("--opensearch-url", self.opensearch_url, INSTEAD_OF_PASSWORD)
+        option, url = "--opensearch-url", self.opensearch_url
+        nodes = [_without_password(option, node, INSTEAD_OF_PASSWORD) for node in url.split(",")]
         signing = self._signing()
         client = clients.opensearch_client(
-            address_of(url),
+            address_of(*nodes),
             user=self.user,
             password=self._password(secrets) if self.user else None,
             signing=signing,

@@ -7,6 +7,7 @@ log contains secrets of the file. Roles are assumed with the keys of a connectio
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -110,31 +111,31 @@ class _Connections:
         conn_id = self._file.settings.connections.model_opensearch or self._file.settings.connections.opensearch
         if conn_id:
             return stored_connection(conn_id, "opensearch")
-        return self._signed(self._ml.host, self._ml.aws, (MODEL, "aws"), "es")
+        return self._signed((self._ml.host,), self._ml.aws, (MODEL, "aws"), "es")
 
     def _opensearch(self, sink: OpenSearchSink, number: str) -> Connection:
         if conn_id := self._file.settings.connections.opensearch:
             return stored_connection(conn_id, "opensearch")
         if sink.aws is not None:
             service = "aoss" if sink.aws.serverless else "es"
-            return self._signed(sink.hosts[0], sink.aws, ("sink", number, "aws"), service, sink.path_prefix)
+            return self._signed(sink.hosts, sink.aws, ("sink", number, "aws"), service, sink.path_prefix)
         extra: dict[str, Any] = {"verify_certs": not sink.insecure}
         if sink.cert and not sink.insecure:
             extra["ca_certs"] = sink.cert
-        conn = self._at_host(sink.hosts[0], extra, sink.path_prefix)
+        conn = self._at_hosts(sink.hosts, extra, sink.path_prefix)
         user, password = sink.credentials.username, sink.credentials.password
         conn.login = None if user is None else user.value
         conn.password = None if password is None else password.value
         return conn
 
     def _signed(
-        self, host: str, aws: Aws, keys: tuple[str, ...], service: str, prefix: str | None = None
+        self, hosts: Sequence[str], aws: Aws, keys: tuple[str, ...], service: str, prefix: str | None = None
     ) -> Connection:
         conn_id = file_conn_id(self._file.location, self._pipeline.name, *keys)
-        return self._at_host(host, {"aws_conn_id": conn_id, "region_name": aws.region, "service": service}, prefix)
+        return self._at_hosts(hosts, {"aws_conn_id": conn_id, "region_name": aws.region, "service": service}, prefix)
 
-    def _at_host(self, url: str, extra: dict[str, Any], prefix: str | None) -> Connection:
-        address = address_of(url)
+    def _at_hosts(self, urls: Sequence[str], extra: dict[str, Any], prefix: str | None) -> Connection:
+        address = address_of(*urls)
         extra |= {"use_ssl": address.use_ssl, "url_prefix": (prefix or address.url_prefix).strip("/")}
         return Connection(
             conn_id="opensearch of a pipeline file",

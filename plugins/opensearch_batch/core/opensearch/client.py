@@ -72,8 +72,23 @@ class Signing(msgspec.Struct, frozen=True):
         return f"Signing({self.region}, {self.service})"
 
 
-def address_of(url: str) -> Address:
-    """Return the address in a URL; raise ConfigError, without quoting them, for other schemes, users or passwords."""
+def address_of(*urls: str) -> Address:
+    """Return the address in the URLs of a cluster's nodes.
+
+    Raise ConfigError if they differ in scheme or path, and, without quoting them, for other schemes or credentials.
+    """
+    first, *others = nodes = [_node_address(url) for url in urls]
+    if not others:
+        return first
+    if any((each.use_ssl, each.url_prefix) != (first.use_ssl, first.url_prefix) for each in others):
+        raise ConfigError("the nodes of a cluster have the same scheme and the same path; correct their URLs")
+    ports = {True: HTTPS_PORT, False: NODE_PORT}
+    names = (f"[{each.host}]" if ":" in each.host else each.host for each in nodes)
+    hosts = (f"{name}:{each.port or ports[each.use_ssl]}" for name, each in zip(names, nodes, strict=True))
+    return msgspec.structs.replace(first, host=",".join(hosts), port=None)
+
+
+def _node_address(url: str) -> Address:
     # Any @ is refused: urlsplit finds no user in a URL without a scheme or with a / in the password.
     if "@" in url:
         raise ConfigError("the URL contains a user or password, which all users of this machine can see in `ps`")

@@ -42,7 +42,7 @@ def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterat
 
 
 def _cluster_commands(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> Iterator[str]:
-    address = address_of(sink.hosts[0])
+    address = address_of(*sink.hosts)
     port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     extra: dict[str, Any] = {"use_ssl": address.use_ssl}
     if prefix := (sink.path_prefix or address.url_prefix).strip("/"):

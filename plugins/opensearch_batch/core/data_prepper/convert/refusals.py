@@ -182,9 +182,10 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
 
 def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:
     connections, ml = compiled.file.settings.connections, compiled.ml
-    sink_cluster = connections.opensearch or _address(sink.hosts[0], sink.path_prefix)
-    model_cluster = connections.model_opensearch or connections.opensearch or (ml and _address(ml.host, None))
-    return sink_cluster == model_cluster
+    model_conn_id = connections.model_opensearch or connections.opensearch
+    if connections.opensearch or model_conn_id:
+        return connections.opensearch == model_conn_id
+    return ml is not None and _address(ml.host, None) in {_address(host, sink.path_prefix) for host in sink.hosts}
 
 
 def _address(url: str, prefix: str | None) -> tuple[object, ...]:

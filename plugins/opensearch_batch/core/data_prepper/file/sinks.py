@@ -215,6 +215,8 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         for number, host in enumerate(self.hosts):
             if "@" in host:
                 yield ("hosts", number), "a host must not contain credentials; write username and password"
+        if len(self.hosts) > 1 and all("://" in host for host in self.hosts):
+            yield ("hosts",), lambda: address_of(*self.hosts)
         yield ("index",), self._check_index
         for name in ("document_id", "routing"):
             if (text := getattr(self, name)) is not None:
@@ -233,8 +235,6 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         for name, (overriding, why) in no_effect.items():
             if overriding is not None and getattr(self, name) is not None:
                 yield (name,), f"has no effect: {why}"
-        for at in range(1, len(self.hosts)):
-            yield ("hosts", at), "has no effect: only the first host is used"
         for name in ("aws_region", *_DEPRECATED[1:]):
             if self.aws is None and getattr(self, name):
                 yield (name,), "has no effect without aws_sigv4: true"
