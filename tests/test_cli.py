@@ -150,7 +150,7 @@ def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
     told = account(command("ingest", str(request_file), "--dry-run", "--json").stdout)
     assert (told["whole"], told["rows"], told["documents"], told["partial"]) == (False, 2_000, 1_500, 1_000)
     assert (told["dead_letters"], [shown["partial"] for shown in told["first_documents"]]) == (0, [False] * 3)
-    assert any("partial documents may be complete later" in remark for remark in told["remarks"])
+    assert any("a run may complete the partial documents" in remark for remark in told["remarks"])
     (folder / "rows.jsonl").write_text('{"id":1,"t":"a"}\n{"id":2,"t":"b"}\n')
     (folder / "more.jsonl").write_text('{"id":1,"u":1}\n')
     told = account(command("ingest", str(request_file), "--dry-run", "--json").stdout)

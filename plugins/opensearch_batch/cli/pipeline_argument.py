@@ -39,7 +39,7 @@ def layout_of(pipeline: str) -> Layout:
 
 
 def layouts_of(pipeline: str | None) -> tuple[list[Layout], list[str]]:
-    """Return the layout of a pipeline, else those of all files, and why other files have none."""
+    """Return the layout of a pipeline, or of all pipeline files if it is None, and the errors of invalid files."""
     if pipeline is not None:
         return [layout_of(pipeline)], []
     layouts, remarks = list[Layout](), list[str]()

@@ -59,7 +59,7 @@ class Preview(ClientCommand[PreviewAccount]):
         result = process_first_rows(batch.ingest, sources, objects, vectors=vectors, row_errors=row_errors())
         self.update(**msgspec.structs.asdict(result))
         if not result.whole and len(sources) > 1:
-            self._remark("only the first rows of each source were read; partial documents may be complete later")
+            self._remark("only the first rows of each source were read, so a run may complete the partial documents")
 
     def _check_index(self, request: IngestRequest) -> tuple[VectorField, ...]:
         """Return the vector fields of the index."""

@@ -51,7 +51,7 @@ def progress_bar(
 
 
 def is_terminal() -> bool:
-    """Return whether stderr is a terminal; settings that force colours do not count."""
+    """Return whether stderr is a terminal, whatever the settings that force colours are."""
     return sys.stderr.isatty()
 
 

@@ -174,7 +174,7 @@ def _number(count: int | None) -> str:
 
 
 def _table(*long: str, short: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
-    """Return a table of which only the first columns are folded on a narrow terminal."""
+    """Return a table; on a narrow terminal only the `long` columns wrap."""
     table = Table(box=None, pad_edge=False)
     for name in long:
         table.add_column(name, overflow="fold")

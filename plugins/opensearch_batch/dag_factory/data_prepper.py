@@ -36,7 +36,7 @@ INGEST_TASK_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
 def data_prepper_dags(path: Path, location: str = "") -> list[DAG]:
     """Return a DAG for each pipeline of a file; raise ConfigError if the file is invalid or not supported.
 
-    Tasks, triggers and pages read the file again at `location`, of which `path` is a copy.
+    `path` is a copy of the file at `location`, which tasks, triggers and pages read again.
     """
     file = DataPrepperFile(path, location)
     return [_dag(file, pipeline) for pipeline in file.pipelines]

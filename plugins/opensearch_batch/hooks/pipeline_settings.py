@@ -1,6 +1,6 @@
-"""What pages need to know of a pipeline, from its DAG as Airflow stores it. So no DAG file is read in the api-server.
+"""The settings of a pipeline that pages need, read from the serialized DAG: the api-server imports no DAG file.
 
-A pipeline's `prepare` has the settings as templated fields, which Airflow stores with the DAG. Of a Data Prepper
+A pipeline's `prepare` has the settings as templated fields, which Airflow stores with the DAG. For a Data Prepper
 pipeline it has only the file, which is read where the settings are needed. A DAG of `_batch_ingestion` requests has no
 settings but the work prefix, and each of its runs may have its own.
 """

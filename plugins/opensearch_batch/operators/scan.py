@@ -79,7 +79,7 @@ class ScanOperator(BaseOperator):
         return self._hook("sink", number).cluster
 
     def _datasets(self, compiled: CompiledPipeline, reports: Iterable[Sequence[IngestReport]]) -> RunDatasets:
-        """Return the source's prefixes, and the targets of reports, of which each sequence has one for each sink."""
+        """Return the source's prefixes and the sinks' targets; each element of `reports` has one report per sink."""
         buckets = compiled.source.buckets
         read = [f"s3://{each.name}/{prefix}" for each in buckets for prefix in each.include_prefix or ("",)]
         targets = dict.fromkeys((number, report.index) for each in reports for number, report in enumerate(each))

@@ -335,7 +335,7 @@ def test_a_plain_host_of_a_named_connection_is_not_asked(tmp_path: Path) -> None
             '/bucket == "others"',
             "the condition holds for no bucket with data_selection: metadata_only (documents), so no job is",
         ),
-        ('/bucket in {"a", "b"}', 'correct it, like /bucket == "documents"'),
+        ('/bucket in {"a", "b"}', 'correct it, for example: /bucket == "documents"'),
         ("false", "the condition holds for no bucket"),
         ('/s3/bucket == "documents"', "/key, /time and /length, and no /s3/bucket, so the condition never holds and"),
         ('/s3/bucket == "documents" and /key != null', "and no /s3/bucket"),

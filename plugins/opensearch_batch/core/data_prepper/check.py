@@ -82,7 +82,7 @@ def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
     ]
     for inner, action in actions or [(("action",), sink.action)]:
         if action in ACTIONS - ID_OPTIONAL:
-            yield inner, f"{action} needs an id, so each row with this action becomes a dead letter; write document_id"
+            yield inner, f"{action} needs an id, so each row with this action becomes a dead letter; set document_id"
 
 
 def _summary(compiled: CompiledPipeline) -> PipelineSummary:

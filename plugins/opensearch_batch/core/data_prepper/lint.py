@@ -93,7 +93,7 @@ class _Lint:
         )
         if not buckets:
             text = "no bucket has data_selection: metadata_only, so no object is an input and no job is submitted"
-            yield self._finding(None, keys, f"{text}; write this option at the bucket of the inputs")
+            yield self._finding(None, keys, f"{text}; set this option on the bucket of the inputs")
         elif ml.ml_when is not None and all(
             isinstance(options, DropEvents) for _, _, options in self._pipeline.processors[:number]
         ):
@@ -251,7 +251,7 @@ class _Lint:
             )
         else:
             here = "Here an absent index is created with knn_vector, with the dimension of the first document"
-            refused = "an index with another type of the field is refused before a job is paid for"
+            refused = "an index that maps the field to another type is refused before a job is paid for"
             yield self._finding(9, keys, f"{text}. {here}; {refused}")
 
     def _plain_http(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
@@ -283,7 +283,7 @@ def _never_holds(condition: str, buckets: list[str]) -> str | None:
         return None
     return (
         f"the condition holds for no bucket with data_selection: metadata_only ({', '.join(buckets)}), so no job is "
-        f'submitted; correct it, like /bucket == "{buckets[0]}"'
+        f'submitted; correct it, for example: /bucket == "{buckets[0]}"'
     )
 
 

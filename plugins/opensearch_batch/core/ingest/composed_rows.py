@@ -179,7 +179,7 @@ class ComposedRows:
 
 
 class Unanswered(msgspec.Struct, frozen=True):
-    """The records of a shard that lack an answer: their number, and a digest of which ones they are.
+    """The number of records of a shard that lack an answer, and a digest of their locations.
 
     `reasons` are the most common reasons; those that differ only in numbers or quoted values count as one. `absent`
     counts the records for which the job returned no row.

@@ -33,8 +33,8 @@ class Progress(Stamp, frozen=True, kw_only=True):
     attempt that wrote them, and `reasons` are those of their letters. `exceptions` are the object, line and state of
     the records that were not indexed, for an ingest that reports them.
 
-    `identity` are the caller's parts of the fingerprint. `throughput` and `traffic` are of all attempts, of which the
-    first began at `started_at`; this progress was written at `written_at` (epoch seconds).
+    `identity` are the caller's parts of the fingerprint. `throughput` and `traffic` are totals of all attempts; the
+    first one began at `started_at`. This progress was written at `written_at` (epoch seconds).
     """
 
     done: bool

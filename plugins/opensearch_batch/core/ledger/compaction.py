@@ -50,9 +50,9 @@ class Rewrite(msgspec.Struct, frozen=True):
     def publish(self, head: StoreHead, *, now: float) -> StoreHead:
         """Return the head with the new segments, or as it is if another process has replaced or removed segments.
 
-        Of these, any may have had an answer that was left out here, because it replaced one in an old segment. Answers
-        that were added meanwhile count before the new segments. Retention and grace period begin `now`, because until
-        now a run may have found answers in the old segments.
+        A segment that is gone may have had the newer answer to a key whose older answer the new segments leave out.
+        Answers that were added meanwhile take precedence over the new segments. Retention and grace period begin `now`,
+        because until now a run may have found answers in the old segments.
         """
         count = len(self.before.indexes)
         if head.indexes[:count] != self.before.indexes or not head.segments.keys() >= self.before.segments.keys():
@@ -98,7 +98,7 @@ def is_small(segment: Segment) -> bool:
 
 
 def rewrite(files: StoreFiles, head: StoreHead, names: Sequence[str], are_needed: AreNeeded) -> Rewrite:
-    """Write the answers of segments to new ones: those that are needed, and the others; not those that others replaced.
+    """Write the answers of segments to new ones, needed answers apart from the rest; replaced answers are left out.
 
     Raises:
         AnswersUnusable: a file is missing or damaged.

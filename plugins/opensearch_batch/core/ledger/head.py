@@ -89,7 +89,7 @@ class Head(MarkedHead, frozen=True, omit_defaults=True):
         """Return the head as a run has to see it that writes to an index, with settings of this fingerprint.
 
         In an index with another UUID, no record is indexed. With another fingerprint, every document is written again,
-        but its old id and routing are still known, so that a document of which one changed can be deleted.
+        but its old id and routing are still known, so that the old document can be deleted if one of them changed.
         """
         head = self if fingerprint == self.fingerprint else self.reopened()
         objects = head.objects if index_uuid == self.index_uuid else {}
@@ -109,7 +109,7 @@ class Head(MarkedHead, frozen=True, omit_defaults=True):
 
 
 def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
-    """Return objects in the order of their rows: those of small objects share files, each of which is read once."""
+    """Return objects sorted by file and row, so that a file that small objects share is read only once."""
     return sorted(entries.items(), key=lambda item: (item[1].rows, item[1].first))
 
 

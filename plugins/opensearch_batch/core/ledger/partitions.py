@@ -43,7 +43,7 @@ class SpooledTables:
 
 
 class Partitions:
-    """Rows dealt by keys into partitions, each of which is some tables; rows with the same key are in the same one.
+    """Rows partitioned by their keys: rows with the same key are in the same partition, which is a series of tables.
 
     Up to `memory_bytes` stay in memory, as one partition.
     """

@@ -130,7 +130,7 @@ class PredictionStore:
     def add(self, job_key: str, submission: int, answers: KeyedAnswers) -> None:
         """Store the answers of a job with their content keys, and close its shard.
 
-        The answers count before those of earlier submissions. Keys of the shard that have no answer are absent then.
+        The answers replace those of earlier submissions. Keys of the shard that have no answer are absent then.
         If the answers of this submission, or of a later one, are in the store, nothing is read.
         """
         segments: dict[str, Segment] = {}
@@ -201,10 +201,10 @@ class PredictionStore:
         return segments.isdisjoint(names) and done.new.keys() <= segments
 
     def rebuild(self, is_open: Callable[[str], bool]) -> list[str]:
-        """Make the head again from the segments that exist; return the reasons why some are left out.
+        """Rebuild the head from the existing segments; return the reasons why some are left out.
 
-        Of a readable head, those shards stay open for whose job key `is_open` returns true, and the files stay garbage
-        that a collection may delete. Without it, running jobs are found again by their job keys only.
+        If the old head is readable, shards stay open if `is_open` returns true for their job key, and segments that a
+        collection may be deleting are left out. If it is not, running jobs are found by their job keys only.
         """
         try:
             old = self.head()

@@ -1,8 +1,8 @@
 """Rows of the record ledger: one for each record of a source object, in immutable files.
 
-A file is named by the time when it was written and the digest of its content. So damage is noticed, and no process
-names a file that another one may delete. A file holds the rows of one object, or of several small ones, so that a
-source of many small objects has few files.
+The name of a file is the time when it was written and the digest of its content. So a reader notices damage, and a new
+file never reuses the name of one that another process may be deleting. A file holds the rows of one object, or of
+several small ones, so that a source of many small objects has few files.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 # The rows of small objects share a file until it has this many rows; it is also the number of rows of a row group.
 PACK_ROWS = 1 << 16
 LINE_BYTES = "line_bytes"
-# The record hash of a document of which it is not known which record it is of: no record is equal to it.
+# Record hash of a document whose record is unknown. It equals the hash of no record.
 UNKNOWN_HASH = bytes(DIGEST_BYTES)
-# Digests do not shrink.
+# Digests are stored uncompressed, because compression does not make them smaller.
 ROWS_COMPRESSION = dict.fromkeys(("id", "routing", "line", "version", "state", LINE_BYTES), "zstd")
 _REMEDY = "run `opensearch-batch ledger rebuild`"
 
 
 class RecordState(enum.IntEnum):
-    """What became of a record.
+    """State of a record.
 
-    A `duplicate` has the id of another record that wins, and is not in the index; `duplicate_tombstone` is a tombstone
-    that another record wins over. A `tombstone` is a record that deletes its document. A `pending` record has no
-    verdict yet. Of an `incomplete` record, which is pending, too, the index has a document that lacks predictions; this
-    state is only compared, and is in no file.
+    A `duplicate` is not indexed, because another record with the same id wins; a `duplicate_tombstone` is a tombstone
+    that loses to another record. A `tombstone` is a record that deletes its document. A `pending` record has no verdict
+    yet. An `incomplete` record is a pending one whose document in the index lacks predictions; only the comparison
+    uses this state, no file contains it.
     """
 
     INDEXED = 0
@@ -55,13 +55,13 @@ class RecordState(enum.IntEnum):
     INCOMPLETE = 7
 
 
-# The states of the records of which there is, or should be, a document: each id has at most one.
+# The states of records that have, or should have, a document. At most one record of an id has one of them.
 DOCUMENT_STATES = (RecordState.INDEXED, RecordState.DEAD, RecordState.FILTERED, RecordState.PENDING)
 LOSER_STATES = (RecordState.DUPLICATE, RecordState.DUPLICATE_TOMBSTONE)
 
 
 class RowsSlice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the rows of one source object are: in the file `rows`, from row `first`; and how many have each state."""
+    """Location of the rows of one source object (file `rows`, from row `first`), and how many have each state."""
 
     rows: str
     first: int
@@ -80,7 +80,7 @@ def rows_schema() -> pa.Schema:
     `id` is the document id as written, `line` the position of the record in its object (from 1), `version` the
     external version of the last write (0: never written), `record_hash` the digest of the record's bytes.
     `content_keys` are the keys of the record's predictions, none for a record that is never predicted. `line_bytes` is
-    the size of the record's line in the input of a job, without its end (0 without a key).
+    the size of the record's line in the input of a job, without the line break (0 for a record without content keys).
     """
     import pyarrow as pa
 
@@ -113,13 +113,13 @@ def with_verdicts(rows: pa.Table, states: npt.NDArray[np.uint8], versions: npt.N
 
 
 def are_any_of(states: npt.NDArray[np.uint8], some: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Return which states are some of the states."""
+    """Return for each state whether it is one of `some`."""
     import numpy as np
 
     is_one = np.zeros(1 << 8, bool)
     is_one[list(some)] = True
-    found: npt.NDArray[np.bool_] = is_one[states]
-    return found
+    mask: npt.NDArray[np.bool_] = is_one[states]
+    return mask
 
 
 def decided(
@@ -130,9 +130,9 @@ def decided(
     otherwise: RecordState,
     version: int,
 ) -> pa.Table:
-    """Return rows, of which those in one state have verdicts; those that are indexed now have this version.
+    """Return rows with verdicts instead of the state `before`; the rows that become indexed get this version.
 
-    The rows in the state `before` get the last verdict of their line, or else the state `otherwise`.
+    A row in the state `before` gets the last verdict for its line, or `otherwise` if there is none.
     """
     import numpy as np
 
@@ -148,7 +148,7 @@ def decided(
 
 
 def state_counts(states: npt.NDArray[np.uint8]) -> dict[str, int]:
-    """Return how many rows have each state; states of no row are left out."""
+    """Return how many rows have each state; states that no row has are left out."""
     import numpy as np
 
     counts = np.bincount(states, minlength=len(RecordState)).tolist()
@@ -156,9 +156,9 @@ def state_counts(states: npt.NDArray[np.uint8]) -> dict[str, int]:
 
 
 class RowsWriter:
-    """Writes rows to files in a folder. A file ends at the end of an object, when it has `pack_rows` rows or more.
+    """Writes rows to files in a folder. A file is closed after the object with which it reaches `pack_rows` rows.
 
-    A repeated write makes new files; garbage collection deletes those that no head names.
+    A repeated write makes new files; garbage collection deletes the files that no head names.
     """
 
     def __init__(

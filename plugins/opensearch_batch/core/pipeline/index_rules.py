@@ -14,7 +14,7 @@ from opensearch_batch.core.transform.map_paths import HIT_ID, ID_FIELD
 
 
 def source_rules(spec: PipelineSpec) -> Iterator[Rule]:
-    """Yield the checks of which options of a source belong together, each with the keys that its error names."""
+    """Yield the rules for combinations of source options, each with the keys that its error names."""
     source = spec.source
     if (source.index is None) == (not source.uri):
         yield ("source",), "set exactly one of uri and index; write uri: s3://documents/, or index: products"

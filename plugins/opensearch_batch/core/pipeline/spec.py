@@ -53,8 +53,8 @@ class ModelSpec(SpecStruct, frozen=True):
     connector: Annotated[
         str | None,
         about(
-            "Connector of the package, or a file (without `.json`) in `connectors/` beside `pipelines/`; connector and "
-            "model are created from it if absent.",
+            "Connector that the package ships, or a file (without `.json`) in `connectors/` beside `pipelines/`; "
+            "connector and model are created from it if absent.",
             "sagemaker",
         ),
     ] = None
@@ -178,8 +178,8 @@ class IngestSpec(SpecStruct, frozen=True):
     index_body: Annotated[
         str | None,
         about(
-            "File (without `.json`) in `indexes/` beside `pipelines/`, or of the package, with the body of the index, "
-            "which is created if absent.",
+            "Body of the index, which is created if absent: a file (without `.json`) in `indexes/` beside "
+            "`pipelines/`, or one that the package ships.",
             "passages",
         ),
     ] = None

@@ -244,7 +244,7 @@ class Comparison:
         return head.claim
 
     def _infos(self, changed: Sequence[ObjectInfo], head: Head) -> dict[str, ObjectInfo]:
-        """Return the versions of objects of which there are rows; a version that cannot be read has no ETag."""
+        """Return the versions of the objects that have rows; a version that cannot be read has no ETag."""
         sizes = {item.uri: item.size_bytes for item in self._plan.listing.objects}
         infos = {
             uri: ObjectInfo(uri, sizes.get(uri, 0), entry.etag if uri in sizes else "", entry.modified)

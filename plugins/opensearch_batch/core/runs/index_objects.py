@@ -317,7 +317,7 @@ class _Blocks:
 
 
 def _searchable(index: Index, fields: Sequence[str]) -> list[str]:
-    """Return the fields of which a query can tell whether a document has them."""
+    """Return the fields whose existence in a document a query can test."""
     return [
         name
         for name in fields

@@ -103,7 +103,7 @@ METRICS = (RECORDS, DEAD_LETTERS, PAID_RECORDS, DOCUMENTS, DOCUMENT_BYTES, DOCUM
 
 
 def run_measurements(account: RunAccount, *, dead_in_prepare: int) -> Iterator[Measurement]:
-    """Yield what became of the records of a run, of which `prepare` wrote so many as dead letters."""
+    """Yield the outcomes of a run's records; `dead_in_prepare` is the number of dead letters that `prepare` wrote."""
     for outcome in OUTCOMES:
         yield Measurement(RECORDS, getattr(account.counts, outcome, 0), {"outcome": outcome})
     yield Measurement(DEAD_LETTERS, dead_in_prepare, {"stage": "prepare"})

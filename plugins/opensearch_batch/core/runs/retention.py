@@ -4,7 +4,7 @@ It compacts the prediction store first. An error of that is logged, and nothing 
 
 Answers are in the prediction store, so the input and the output of a job are not needed any more when the store has
 closed the job's shard. The job's record is kept: a later submission of the same records has another number, and so
-another name at the service. Of a run, the manifest, the account and the dead letters are kept; its summary is kept for
+another name at the service. The manifest, the account and the dead letters of a run are kept; its summary is kept for
 the history that pages show.
 
 A pipeline deletes the files of the jobs that it submitted, and only objects that the job's record names.

@@ -94,7 +94,7 @@ class ShardRunCounts(RunCounts, frozen=True):
 
 
 class ShardOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """What became of the records of a shard, or of the rows of a work item, of which its ingest `read` some.
+    """Counts of the records of a shard, or of the rows of a work item, by outcome; `read` were read by its ingest.
 
     The times of its ingest are epoch seconds, 0 if they are unknown.
     """
@@ -112,7 +112,7 @@ class ShardOutcome(msgspec.Struct, frozen=True, array_like=True):
 class RunAccount(msgspec.Struct, frozen=True):
     """The counts of a run, and the locations of its dead letters.
 
-    It is the sum of the reports, of which `shards` has the parts, and was made at `ended_at` (epoch seconds) for an
+    It adds up the reports; `shards` has the counts of each shard. It was made at `ended_at` (epoch seconds) for an
     `attempt` of `prepare`.
     """
 

@@ -88,7 +88,7 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
         throughput: of all shards together.
         documents_per_s: of the last minute in which something was written; of the whole ingest if the run has ended.
         seconds_left: until all records have a verdict at this rate; None while no shard is being written, and for a
-            scan, of which nobody knows the number of rows.
+            scan, because its number of rows is unknown.
         active_at: the last sign of life: when a shard's progress, the manifest or the account was written.
         dead_letter_locations: the prefixes of the dead letters so far, and
         reasons: their reasons, the most common first.
@@ -130,7 +130,7 @@ def run_details(
 ) -> RunDetails:
     """Return a run with its shards, or those in a state, from number `first` on, at most `limit`.
 
-    Of a run in progress, at most `max_reads` documents are read beyond its manifest.
+    For a run in progress, at most `max_reads` documents are read in addition to its manifest.
 
     Raises:
         ConfigError: there is no such run, or it has no manifest.
@@ -231,7 +231,7 @@ def _shard_state(
 
 
 def _stages(run: StoredRun, summary: RunSummary, settled: int, job_states: Mapping[str, int]) -> list[StageProgress]:
-    """Return the stages, of which `publish` stores nothing; a request has none."""
+    """Return the stages without `publish`, which stores nothing; a request has no stages."""
     if run.manifest.progress:
         return []
     waiting = sum(job_states.get(state, 0) for state in ("WAITING", "SUBMITTING", "REFUSED", "UNREAD"))

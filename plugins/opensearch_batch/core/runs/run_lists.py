@@ -32,7 +32,7 @@ from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 SHOWN_RUNS = 20
-# The newest runs, and those of them that have not ended, of which jobs are searched.
+# The number of the newest runs that are listed, and of those in progress whose jobs are searched.
 MAX_LISTED_RUNS, MAX_OPEN_RUNS = 50, 10
 # A run that began before has no job that still runs.
 OPEN_S = DEADLINE_S + 86_400.0

@@ -19,7 +19,7 @@ from opensearch_batch.core.types.letter_reasons import LetterReason, add_up_reas
 from opensearch_batch.core.types.manifest import REPAIR, Shard
 from opensearch_batch.core.types.throughput import Throughput
 
-# For so long, the viewers of a run in progress share a listing of its files, of which there may be thousands.
+# How long the viewers of a run in progress share a listing of its files, which may be thousands.
 LISTED_FRESH_S = 3.0
 
 
@@ -47,7 +47,7 @@ class StoredCounts(msgspec.Struct, frozen=True):
     ended_at: float = 0.0
 
     def report(self) -> IngestReport:
-        """Return this as a report, of which the target is not known."""
+        """Return a report with these counts; its target is unknown."""
         return IngestReport(
             "",
             "",

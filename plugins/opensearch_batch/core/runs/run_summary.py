@@ -42,8 +42,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         ended_at: when `reconcile` had the account; None before, and for ever if the run failed. Only Airflow knows
             whether a run that has not ended still runs.
         is_scan: the run is a scan of a Data Prepper pipeline, or that of a `_batch_ingestion` request. `prepared` has
-            only its `objects`, of which it `opened` the new ones, and `documents` is 0, because the number of rows is
-            not known.
+            only the number of its `objects` and of the new ones, which it `opened`; `documents` is 0, because the
+            number of rows is unknown.
         is_trial: the run does not commit to the record ledger.
         shards: the number of shards, or of the work items of a scan.
         jobs: the number of those that need a job.

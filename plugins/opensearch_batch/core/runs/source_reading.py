@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class PieceAccount(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Counts of a piece: `lines`, `read` of which are not `blank`, `rejected` of which are dead letters; its `rows`.
+    """Counts of a piece: its `lines`, those that are `blank`, `read` or `rejected` (dead letters), and its `rows`.
 
     `unreadable` are the objects with dead letters whose id is not known. `is_changed`: the object changed after it was
     listed and before it was read, so it is left to the next run.

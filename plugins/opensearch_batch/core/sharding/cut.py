@@ -1,9 +1,9 @@
 """Cuts the new and changed records of a run into shards. The cut depends on the records only, not on who reads them.
 
 A shard with a job has records whose prediction has to be paid for; it is filled to the limits of a job, with one line
-for each distinct content key, which is that of the first record with this key. Records of which another run is getting
-the prediction go to a shard of that job. Records whose prediction is stored go to shards without a job of the same
-size, so that an ingest from the store spreads over as many tasks as a first load.
+for each distinct content key: the line of the first record with this key. Records whose prediction another run has
+already requested go to a shard of that run's job. Records whose prediction is stored go to shards of the same size
+without a job, so that an ingest from the store spreads over as many tasks as a first load.
 """
 
 from __future__ import annotations

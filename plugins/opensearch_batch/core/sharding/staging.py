@@ -1,7 +1,7 @@
 """Stages the records of a cut: copies them for the ingest of their shards, and writes the inputs of jobs.
 
-Several tasks may stage the records of one cut, each those of some pieces of the source. A task writes the input of the
-jobs of which it has all records.
+Several tasks may stage the records of one cut, each task the records of some pieces of the source. A task writes the
+input of a job if it has all records of the job.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ Values = list[Text | None]
 
 
 class CheckedValues(Values):
-    """Values of which those that are mapped to vector fields are known to fit them."""
+    """Values that were checked: vectors among them fit the fields to which they are mapped."""
 
     __slots__ = ()
 

@@ -52,7 +52,7 @@ def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
             if not sink.sends_ids:
                 yield (
                     (*sink_keys, "aws", "serverless"),
-                    "a pipeline file sends an id with each document; write document_id",
+                    "a pipeline file sends an id with each document; set document_id",
                 )
         else:
             yield sink_keys, "a pipeline file writes to an index only, not to s3"

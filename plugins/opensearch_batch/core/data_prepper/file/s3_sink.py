@@ -55,7 +55,7 @@ class Threshold(Options, frozen=True, kw_only=True):
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the s3 sink. Bucket names have no ``s3://``. Of them, only `bucket` may contain event keys."""
+    """Options of the s3 sink. Buckets are names without ``s3://``; only that in `bucket` may contain event keys."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "buffer_type": "an object is held in memory while it is small, then on disk",

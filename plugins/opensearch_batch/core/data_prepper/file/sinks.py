@@ -126,9 +126,9 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         "proxy": f"proxies are not supported; {_BY_CONNECTION}",
         "script": "use an ingest pipeline of the index",
         "ism_policy_file": "create the policy with an ism_template that matches the index",
-        "query_lookup": "documents are not looked up; write document_id, which prevents duplicates",
+        "query_lookup": "documents are not looked up; set document_id, which prevents duplicates",
         "pull_indexing": "documents are written by bulk requests; remove it",
-        "document_version": "external versions are not supported; write document_id and action: index",
+        "document_version": "external versions are not supported; set document_id and action: index",
         "document_version_type": "external versions are not supported; remove it",
         "dlq_file": "a local file is lost with its worker; write dlq: {s3: {bucket: my-bucket}}",
         "serverless_options": OpenSearchAws.REFUSED["serverless_options"],
@@ -214,7 +214,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         yield from self._refused_values()
         for number, host in enumerate(self.hosts):
             if "@" in host:
-                yield ("hosts", number), "a host must not contain credentials; write username and password"
+                yield ("hosts", number), "a host must not contain credentials; set username and password"
         if len(self.hosts) > 1 and all("://" in host for host in self.hosts):
             yield ("hosts",), lambda: address_of(*self.hosts)
         yield ("index",), self._check_index
@@ -240,7 +240,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
                 yield (name,), "has no effect without aws_sigv4: true"
 
     def _replaced(self) -> dict[str, object]:
-        """Return the replacements of deprecated options, with their values; a rule refuses both options together."""
+        """Return the values of the options that replace deprecated ones; `rules` refuses a sink that sets both."""
         new: dict[str, object] = {}
         if self.aws is None and self.aws_sigv4:
             new["aws"] = OpenSearchAws(
