@@ -181,7 +181,7 @@ class ShardFlow:
         *,
         later_s: float = 0.0,
     ) -> tuple[SubmitDecision, JobRecord]:
-        """Submit a shard's job, or find it; raise FatalError for one that ended badly, as batch_predict does."""
+        """Submit a shard's job, or find it; raise FatalError for one that did not succeed, as batch_predict does."""
         decision, record = self.attempt(shard, asked, later_s=later_s)
         if decision == "refuse":
             raise FatalError(bad_end_message(record))

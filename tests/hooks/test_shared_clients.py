@@ -1,4 +1,4 @@
-"""Clients that all triggers of a process share, and the outputs of jobs that ended badly."""
+"""Clients that all triggers of a process share, and the outputs of jobs that did not succeed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_connection_that_cannot_be_resolved_now_is_retriable() -> None:
 
 @pytest.mark.parametrize("state", ["FAILED", "EXPIRED", "CANCELLED"])
 def test_an_openai_batch_that_ended_badly_names_what_it_wrote(state: State) -> None:
-    """The outputs of a paid job are named although it ended badly."""
+    """The outputs of a paid job are named although it did not succeed."""
     remote_job = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
     record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, ml_task_id="t", remote_job=remote_job)
     job = JobHandle("s3://b/k", "openai", "o", "a", None)

@@ -244,7 +244,7 @@ def test_each_forced_run_of_one_partition_pays_once() -> None:
 
 
 def test_each_cleared_run_of_one_partition_pays_once() -> None:
-    """A clear in another run submits a job that ended badly again."""
+    """A clear in another run submits an unsuccessful job again."""
     first = ended(asked("manual__1", max_tries=5), "FAILED")
     assert decide(first, asked("manual__1", max_tries=5)) == "refuse"
     assert decide(first, asked("manual__2")) == "refuse"

@@ -47,9 +47,9 @@ def refuse_unlisted_conn_ids(*conn_ids: str) -> None:
 
 
 def run_conn_id(dag_id: str, run_id: str) -> str:
-    """Return the id of the connection with the credential that a request brought for its run.
+    """Return the id of the connection with the credential of a request, which only the run of the request may use.
 
-    No other run may use it: the id follows from the run, so it need not be listed.
+    The id follows from the run, so it need not be listed.
     """
     return f"{RUN_CONNECTION}{dag_id}.{run_id}"
 

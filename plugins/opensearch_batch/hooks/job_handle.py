@@ -40,9 +40,9 @@ HANDLE_ARGUMENTS = ("service", "opensearch_conn_id", "aws_conn_id", "ai_conn_id"
 class JobResult(msgspec.Struct, frozen=True):
     """How a job ended: the XCom of `poll`.
 
-    `outputs` are the locations of the job's output rows; a job that ended badly may have written some. `counts` are the
-    service's counts of records, empty if it reports none. `ml_task_id` (`task_id` in the XCom) is null for a job that
-    ML Commons does not know.
+    `outputs` are the locations of the job's output rows; a job that did not succeed may have written some. `counts` are
+    the service's counts of records, empty if it reports none. `ml_task_id` (`task_id` in the XCom) is null for a job
+    that ML Commons does not know.
     """
 
     ml_task_id: str | None = msgspec.field(name="task_id")

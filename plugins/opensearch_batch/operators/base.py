@@ -215,7 +215,7 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
 def run_end_check(context: Context) -> Callable[[str], bool]:
     """Return a function that returns whether a run, by id, has ended or was deleted.
 
-    It raises RetriableError if Airflow does not tell: the claim of a run in progress must not be taken over.
+    It raises RetriableError if Airflow does not answer: the claim of a run in progress must not be taken over.
     """
     ti = context["ti"]
 

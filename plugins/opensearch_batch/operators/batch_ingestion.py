@@ -3,8 +3,8 @@
 Airflow stores a request with its run and shows it in the UI, so a credential in it is refused. Local files are refused
 too: permission to start a run must not include permission to read the worker's files.
 
-A request that came over the API may bring a credential. It is in a connection of that run alone (`run_conn_id`), and
-reads the sources; everything that this package stores is read and written with `aws_conn_id`.
+A request to the API may contain a credential. It is stored in a connection of that run alone (`run_conn_id`), and only
+the sources are read with it; everything that this package stores is read and written with `aws_conn_id`.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class OpenSearchBatchPredictOperator(JobOperator):
 
     Returns a list of ``{task_id, job, output}``, one for each job: the ML Commons task (null if only the service knows
     the job), the folder of the job's record, the output prefix. An automatic retry or a second run reattaches to the
-    jobs. After a bad end, only a clear of this task (a reprocessing backfill clears it too) or a run with the param
-    ``force`` submits again.
+    jobs. A job that did not succeed is submitted again only by a clear of this task (a reprocessing backfill clears it
+    too) or by a run with the param ``force``.
 
     The task is skipped if the shards have no job, because every prediction is in the store.
 
@@ -39,7 +39,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
         shards: one of the groups that `prepare` returned.
 
     Raises:
-        AirflowFailException: a job ended badly before, or the service refuses it or throttles for too long.
+        AirflowFailException: a job did not succeed before, or the service refuses it or throttles for too long.
         RetriableError: a server did not respond; the retry finds what was submitted.
     """
 

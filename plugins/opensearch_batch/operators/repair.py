@@ -37,7 +37,7 @@ class OpenSearchRepairOperator(JobOperator):
     """Submit the records of a run for which the service returned no prediction once more.
 
     Returns a list of one group of one shard, which `ingest_repaired` writes. The task is skipped if every record has
-    its prediction. After a bad end of its job, a clear of this task submits another one.
+    its prediction. If the job does not succeed, a clear of this task submits another one.
 
     Args:
         repair_at_most: the share of the records that the run paid for, such as ``20%``, that may be without a

@@ -150,7 +150,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         rows, jobs = [item.id for item in work_items if item.kind == "data"], {shard.id for shard in shards}
         work_items = [item for item in work_items if item.kind == "data" or item.id in jobs]
         for job in ended_badly:
-            self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
+            self.log.warning("%s: this job did not succeed; clear its batch_predict to pay for another one", job)
         manifest = ScanManifest(
             compiled.pipeline.name,
             run_key,

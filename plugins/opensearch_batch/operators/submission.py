@@ -125,7 +125,7 @@ class JobOperator(PipelineOperator):
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
         """Submit a shard's job, or return the job that was submitted before, or the trigger of the wait.
 
-        The decision is "refuse" for a job that ended badly, unless a user requested another submission.
+        The decision is "refuse" for a job that did not succeed, unless a user requested another submission.
 
         Args:
             shard: the shard.

@@ -1,7 +1,7 @@
 """Sensor that waits for batch jobs in the triggerer, without a worker.
 
-The task starts and ends in its trigger (`start_from_trigger`, tested with Airflow 3.3.2). A trigger argument is at most
-one template, so `jobs` renders to JSON text.
+The task starts and ends in its trigger (`start_from_trigger`, tested with Airflow 3.3.2). A trigger argument may be a
+template, but not contain several, so `jobs` is one template that renders to JSON text.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ GRACE = timedelta(hours=1)
 class OpenSearchMLTaskSensor(BaseSensorOperator):
     """Wait for the batch jobs that `batch_predict` submitted; always deferred, so no worker is occupied.
 
-    Returns a list of ``{task_id, state, outputs, reason, counts}``, one for each job. Fails if a job ends badly; the
-    error names the task to clear, which pays for a new job. Marking the task failed or success, or the run's timeout,
-    cancels the jobs unless another run waits for them. Clearing the task reattaches to the running jobs.
+    Returns a list of ``{task_id, state, outputs, reason, counts}``, one for each job. Fails if a job does not succeed;
+    the error names the task to clear, which pays for a new job. Marking the task failed or success, or the run's
+    timeout, cancels the jobs unless another run waits for them. Clearing the task reattaches to the running jobs.
 
     Args:
         batch_predict: the task id of `batch_predict`; its XCom (of the same map index) names the jobs.
@@ -89,11 +89,11 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: object) -> JsonValue:  # noqa: ARG002 - Airflow's signature
         """Return the results of the jobs, which have ended; only called after `execute`.
 
-        The event has no more than the state of the task, so the trigger reads the jobs' records once more.
+        The event contains only the state of the task, so the trigger reads the jobs' records once more.
         """
         ended = asyncio.run(self._ended())
         if not isinstance(ended, TaskSuccessEvent) or ended.xcoms is None:
-            raise AirflowFailException("a job ended badly, as the lines above tell; clear the task that they name")
+            raise AirflowFailException("a job did not succeed; the log lines above name it, and the task to clear")
         return ended.xcoms["return_value"]
 
     async def _ended(self) -> TriggerEvent:

@@ -192,7 +192,7 @@ class SageMakerAdapter(BaseAdapter):
         }
 
     def requested_input(self, parameters: Mapping[str, Any]) -> RequestedInput:
-        """Return the prefix; a manifest names objects whose content it does not tell."""
+        """Return the prefix, or nothing for a manifest, because it does not identify the content of its objects."""
         source = nested_object(parameters, "TransformInput", default={}).get("DataSource", {}).get("S3DataSource", {})
         return RequestedInput(str(source.get("S3Uri", "")) if source.get("S3DataType") == "S3Prefix" else "")
 

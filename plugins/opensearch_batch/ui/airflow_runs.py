@@ -1,4 +1,4 @@
-"""What Airflow's database tells of pipelines: their DAGs and schedules, their runs and the states of tasks."""
+"""Reads pipelines from Airflow's database: their DAGs and schedules, their runs and the states of tasks."""
 
 from __future__ import annotations
 

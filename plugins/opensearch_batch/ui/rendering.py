@@ -29,7 +29,7 @@ SECURITY_HEADERS = {
 }
 PAGE_HEADERS = {**SECURITY_HEADERS, "Cache-Control": "no-store"}
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-# How Airflow's states, those of jobs and those of shards look; the text tells the state, too.
+# Colors of the states of Airflow, jobs and shards; the text of an element names the state, too.
 _LOOKS = {
     **dict.fromkeys(("success", "COMPLETED", "written"), "good"),
     **dict.fromkeys(("failed", "upstream_failed", *FAILED), "bad"),

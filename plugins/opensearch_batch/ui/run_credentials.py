@@ -1,9 +1,9 @@
 """The credential of a request becomes an encrypted Airflow connection, which only its run may use.
 
 It is stored in the transaction that creates the run, so neither exists without the other. It is removed when the run
-has ended, however that came about: a run may succeed, fail, be marked or deleted by a user, or lose its DAG, and its
-worker or scheduler may die. No event tells of all of these, so the api-server looks for connections whose run is not
-alive, at its start and every `SWEEP_EVERY_S`; usually there are none, and that is one query of a small table.
+has ended for any reason: a run may succeed, fail, be marked or deleted by a user, or lose its DAG, and its worker or
+scheduler may die. No event covers all of these, so at its start and every `SWEEP_EVERY_S` the api-server searches for
+connections whose run is not alive; usually there are none, and that is one query of a small table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from opensearch_batch.ui.responses import ARGUMENT, ApiError
 log = logging.getLogger(__name__)
 SWEEP_EVERY_S = 10.0
 OPENAI_CONN_ID = "openai_default"
-# The members of an AWS connection's extra that tell where a service is, and none of who calls it.
+# The members of an AWS connection's extra that locate a service. Members that identify the caller are not among them.
 AWS_ADDRESSES = ("endpoint_url", "service_config", "verify")
 
 

@@ -194,7 +194,7 @@ def record_of(service: str, **changes: Any) -> JobRecord:
 def test_a_job_that_is_older_than_the_intent_is_somebody_elses(
     scripted: Scripted, name: str | None, created_at: float | None, remote_job: dict[str, Any], may_be: Any
 ) -> None:
-    """Or one that ended badly, for which no request would be sent again."""
+    """Or one that did not succeed, for which no request would be sent again."""
     created_at_ms = None if created_at is None else created_at * 1000
     found = submitter(scripted, "sagemaker", name).may_be_orphan(record_of("sagemaker"), remote_job, created_at_ms)
     assert found is may_be

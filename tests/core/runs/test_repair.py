@@ -76,7 +76,7 @@ def test_an_interrupted_repair_finds_its_job(run: Run) -> None:
 
 
 def test_the_job_of_a_run_that_needs_the_same_is_awaited(run: Run) -> None:
-    """Its keys are paid for by that run, whose shard stays if its job ends badly."""
+    """Its keys are paid for by that run, whose shard stays if its job does not succeed."""
     run.reserve("other", ["a", "b"])
     run.objects.write(f"{LAYOUT.job('other')}/input.jsonl", b"12")
     run.ingest("a")

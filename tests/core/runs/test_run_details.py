@@ -209,7 +209,7 @@ def test_a_run_without_a_manifest_is_refused(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("job", ["", "repairing"], ids=["without its job", "with its job"])
 def test_the_repair_of_a_run_in_progress(job: str) -> None:
-    """Its shard loses a job that ended badly; a job of an earlier attempt does not count."""
+    """Its shard loses a job that did not succeed; a job of an earlier attempt does not count."""
     objects = MemoryObjects()
     manifest = manifest_of(shards=[Shard("0000", staged="s3://work/staged/0", documents=3)], attempt="2")
     save(objects, LAYOUT.manifest("r"), manifest)

@@ -46,8 +46,8 @@ class ScanManifest(msgspec.Struct, frozen=True):
     """The work items of one run.
 
     `at` is the time of the scan, whose run `run_id` began for the first time at `started_at` (epoch seconds). `shards`
-    has a shard for each work item with a job. `ended_badly` has the record folders of the jobs that ended in a bad
-    state and are not repeated.
+    has a shard for each work item with a job. `ended_badly` has the record folders of the jobs that did not succeed and
+    are not repeated.
     """
 
     pipeline: str
@@ -129,7 +129,7 @@ class Scan:
     def shards(
         self, work_items: Sequence[WorkItem], job_key: Callable[[str], str], *, force: bool
     ) -> tuple[list[Shard], list[str]]:
-        """Write the manifests of jobs; return their shards, and the jobs that ended badly and are not repeated.
+        """Write the manifests of jobs; return their shards, and the jobs that did not succeed and are not repeated.
 
         A repeated call writes the same manifests.
         """

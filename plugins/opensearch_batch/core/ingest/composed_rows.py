@@ -119,7 +119,7 @@ class RowComposer:
 class ComposedRows:
     """The rows of the staged records of a shard, in their order; `RowComposer` composes them.
 
-    `located` says where the answers are; `NO_KEY` of records that need none is found nowhere.
+    `located` has the locations of the answers, and none for `NO_KEY`, the key of records that need no answer.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class MappedDocuments(SourceRows):
-    """Makes the documents of a request; without an id, a document's id is a digest of `origin_of` of its row."""
+    """Makes the documents of a request; the id of a row without one is a digest of the row's origin."""
 
     def __init__(
         self, request: IngestRequest, field_map: FieldMap, sources: Sequence[Source], reading: Reading
@@ -208,7 +208,7 @@ class MappedDocumentFactory:
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
     ) -> MappedDocuments:
-        """Return the documents; on_unmatched fail: raise ConfigError if a source lacks an id, unless `resumes`."""
+        """Return the documents. With on_unmatched fail, raise ConfigError if a source lacks an id, unless `resumes`."""
         field_map = compile_map(self._request, sources=len(sources), vectors=vectors)
         if self._request.on_unmatched == "fail" and len(sources) > 1 and not resumes:
             MappedDocuments(self._request, field_map, sources, self.reading).refuse_unmatched()

@@ -9,7 +9,8 @@ attempts one submits and the other reattaches:
     submitted   written after it, with ML Commons' task id, or with the service's own response if ML Commons has no task
     ended       written with the outcome: a poll found the end, the deadline passed, or a user ended the wait
 
-A bad end stays until a user clears batch_predict or runs with `force`; each such request adds one submission.
+A job that did not succeed is not submitted again until a user clears batch_predict or runs with `force`; each such
+request adds one submission.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision
 
     submit: there was no submission, or the service refused it. resubmit: a user requested another one, or retention
     removed the output. recover: the record is only an intent, so search for an orphan. reattach: the job runs. reuse:
-    the job completed. refuse: the job ended badly.
+    the job completed. refuse: the job did not succeed.
     """
     if record is None or record.refused is not None:
         return "submit"
@@ -177,7 +178,7 @@ def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:
 
 
 def bad_end_message(record: JobRecord, remedy: str = CLEAR_TO_PAY) -> str:
-    """Return the error message for a job that ended badly: its end, and the remedy."""
+    """Return the error message for a job that did not succeed: its end, and the remedy."""
     end = record.end
     if end is None:
         return f"job {record.name} has not ended"

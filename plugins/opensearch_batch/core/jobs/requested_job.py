@@ -2,7 +2,7 @@
 
 The job of a shard is identified by the shard's content. The job of a request is identified by the model, all its
 parameters, and the content of its input. So a request that is sent again, because its response was lost, finds its job,
-and so does one whose input did not change. A bad end is no reason to refuse: the next request submits a new job.
+and so does one whose input did not change. After a job that did not succeed, the next request submits a new one.
 
 If the content of the input is unknown, a job stands for equal requests only until it ends. A name that the user chose
 is used once, as at the service itself. The files of a request are the user's, so none is uploaded or deleted; a call

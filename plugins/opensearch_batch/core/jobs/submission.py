@@ -72,7 +72,7 @@ class Submission(msgspec.Struct, frozen=True):
     def run(self, draft: Callable[[int], JobRecord], request: ResubmitRequest) -> tuple[SubmitDecision, JobRecord]:
         """Submit once, or find what was submitted; return the decision and the record.
 
-        The decision is "refuse" if the job ended badly. `draft` creates the record of the submission with a given
+        The decision is "refuse" if the job did not succeed. `draft` creates the record of the submission with a given
         number.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Head of a scope of the record ledger: one JSON document that says which rows hold, replaced by compare-and-swap.
+"""Head of a scope of the record ledger: a JSON document that names the current rows, replaced by compare-and-swap.
 
 A run claims the head before its first write and commits after its last one. So of two runs of one scope, only the one
 that claimed last commits, and the ledger is never ahead of the index.

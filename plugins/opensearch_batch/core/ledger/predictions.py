@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # The newest indexes are merged when there are more than this number of them, into one of at most so many keys.
 NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
-# An index that is made again has the keys of at most so many segments.
+# The number of segments whose keys a rebuilt index has at most.
 REBUILT_SEGMENTS = MERGED_KEYS // SEGMENT_ROWS
 # A run may need an answer so long after it reserved it: until its jobs, and then their repair, have ended.
 MIN_RETENTION_S = GRACE_S

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def packaged_body(option: str, name: str) -> dict[str, Any]:
-    """Return the body of this name that the package brings; `option` is `connector` or `index_body`.
+    """Return the body of this name that the package ships; `option` is `connector` or `index_body`.
 
     Raise ConfigError if the package has none of this name.
     """

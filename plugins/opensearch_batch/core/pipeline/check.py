@@ -47,8 +47,8 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 class CheckResult(msgspec.Struct, frozen=True):
     """Result of checking one file.
 
-    `mode` tells what absence from the source means, and why. Each of the `mistakes` names file and line. `estimate`
-    is set if a listing was passed. A Data Prepper file has `pipelines` instead of source, service and index.
+    `mode` is the mode (append or snapshot) and its reason. Each of the `mistakes` names file and line. `estimate` is
+    set if a listing was passed. A Data Prepper file has `pipelines` instead of source, service and index.
     `remarks`, and the `findings` on a Data Prepper file, are not mistakes.
     """
 

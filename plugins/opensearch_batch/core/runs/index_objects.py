@@ -25,7 +25,7 @@ KEEP_ALIVE = "30m"
 TIMEOUT_S = 120.0
 # The node's default of `index.max_result_window`.
 PAGE_DOCUMENTS = 10_000
-# So many bytes of documents are fetched at once, as far as their size can be known before.
+# The bytes of documents to fetch at once, and the number of documents in the first request, whose size is unknown.
 PAGE_BYTES, FIRST_PAGE = 4 << 20, 100
 # Sequence numbers in a block. With a version field, the expected number of its values in a block.
 BLOCK_NUMBERS, BLOCK_VALUES = 10_000, 1_024

@@ -17,7 +17,7 @@ from opensearch_batch.core.types.job import BAD_ENDS, JobRecord, State
 JobPhase = State | Literal["WAITING", "SUBMITTING", "REFUSED"]
 IN_FLIGHT = frozenset({"SUBMITTING", "RUNNING"})
 FAILED = BAD_ENDS | {"REFUSED"}
-# For so long, a job that has ended is not read again, nor what the service reported, which changes once a minute.
+# How long readers cache a job that has ended, and a reported status, which changes once a minute.
 ENDED_FRESH_S, POLLED_FRESH_S = 30.0, 15.0
 # Several viewers share the reads of a job that has not ended.
 FRESH_S = 5.0
@@ -37,7 +37,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
         submitted_at: when the intent was stored; None before.
         ended_at: when the end was seen.
         counts: the service's own counts of records by its own names; empty if it reports none.
-        reason: why it ended badly, or was refused.
+        reason: why it did not succeed, or was refused.
     """
 
     job_key: str
@@ -101,7 +101,7 @@ def read_jobs(
         fresh_s=lambda record: ENDED_FRESH_S if record and record.end else FRESH_S,
     )
     running = [uri for uri, record in records.items() if phase_of(record) == "RUNNING"]
-    # A job without it is not unread, because its record tells most.
+    # A job whose status is not read does not count as unread, because its record has the rest.
     rest = ReadBudget(budget.left)
     statuses = reader.read(
         [Wanted(_status_uri(uri)) for uri in running], PolledStatus, budget=rest, fresh_s=lambda _: POLLED_FRESH_S

@@ -135,7 +135,7 @@ def store_folders(objects: Objects, layout: Layout) -> list[str]:
 class LedgerCheck:
     """Finds differences between the ledger, the prediction stores and the index.
 
-    So many `samples` of the documents of each scope, and of the segments of each store, are compared.
+    `samples` is the number of documents of each scope, and of segments of each store, that are compared.
     """
 
     def __init__(self, objects: Objects, layout: Layout, cluster: Cluster, *, samples: int) -> None:

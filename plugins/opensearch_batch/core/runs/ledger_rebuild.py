@@ -1,7 +1,7 @@
-"""Makes the ledger of a scope again from its index, and the head of a prediction store from its segments.
+"""Rebuilds the ledger of a scope from its index, and the head of a prediction store from its segments.
 
-The index tells which documents there are, but not from which records: their rows have a hash that no record has. So the
-next run compares the source with them, writes every document again from the prediction store, and knows the documents
+The index has the ids of the documents, but not their records; the rebuilt rows have a hash that no record has. So the
+next run compares the source with them, writes every document again from the prediction store, and finds the documents
 whose records are gone.
 """
 
@@ -38,13 +38,13 @@ RUN_KEY = "ledger rebuild"
 
 
 def rebuild_stores(objects: Objects, layout: Layout) -> list[str]:
-    """Make the heads of the pipeline's prediction stores again; return the reasons why segments are left out."""
+    """Rebuild the heads of the pipeline's prediction stores; return the reasons why segments are left out."""
     stores = (PredictionStore(objects, folder) for folder in store_folders(objects, layout))
     return [reason for store in stores for reason in store.rebuild(partial(has_files, objects, layout))]
 
 
 def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: str, index: str) -> int:
-    """Make the head and the rows of a scope again from the documents of an index; return their number.
+    """Rebuild the head and the rows of a scope from the documents of an index; return their number.
 
     Documents that another scope of the pipeline has are left out. A run of the scope that is not finished loses its
     claim.
@@ -96,7 +96,7 @@ def _segments(objects: Objects, layout: Layout) -> Iterator[str]:
         try:
             yield from PredictionStore(objects, folder).head().segments
         except FatalError:
-            # A damaged head is made again on its own.
+            # A damaged head is rebuilt separately.
             continue
 
 

@@ -104,7 +104,7 @@ class Repair:
         return self._with_job(repaired, all_keys) if self._manifest.pays else repaired
 
     def without_job(self, shard: Shard) -> Shard:
-        """Return the shard without its job, which ended badly; its records become dead letters.
+        """Return the shard without its job, which did not succeed; its records become dead letters.
 
         Records that failed once may be those that make a whole job fail, so the run does not fail for them.
         """

@@ -20,9 +20,9 @@ from opensearch_batch.core.types.throughput import RATE_S, Throughput
 
 MAX_READS, SHOWN_SHARDS = 50, 50
 
-# waiting: its job is not submitted. predicting: its job is in flight. failed: its job ended badly. predicted: its job
-# completed, or it needs none, and its ingest has not begun. writing: its ingest has begun. written: every record has
-# a verdict. unknown: its job was not read yet.
+# waiting: its job is not submitted. predicting: its job is in flight. failed: its job did not succeed. predicted: its
+# job completed, or it needs none, and its ingest has not begun. writing: its ingest has begun. written: every record
+# has a verdict. unknown: its job was not read yet.
 ShardPhase = Literal["waiting", "predicting", "failed", "predicted", "writing", "written", "unknown"]
 
 _PHASES: dict[str, ShardPhase] = {

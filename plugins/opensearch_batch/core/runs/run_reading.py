@@ -167,7 +167,7 @@ def _running(reader: CachedReader, layout: Layout, manifest: RunManifest, budget
         repair = _repair(reader, layout, manifest, total.unanswered)
         shards = [*shards, repair]
         add_report(repair)
-        # If the job ended badly, the records become dead letters.
+        # If the job did not succeed, the records become dead letters.
         add_report(msgspec.structs.replace(repair, job=""))
     unread = {id_ for id_, wanted in listed.items() if wanted.uri not in reports}
     if manifest.progress:

@@ -53,5 +53,5 @@ class OpenJobs:
 
 
 def _has_failed(record: JobRecord) -> bool:
-    """Return whether a job ended badly or was refused, and not only for a while."""
+    """Return whether a job did not succeed or was refused, and not only for a while."""
     return record.restage if record.end is None else record.end.state in BAD_ENDS

@@ -46,9 +46,9 @@ class LocalFiles:
         with _errors(uri):
             folder = self._path(f"{parent}/" if parent or uri.startswith("/") else ".")
             for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _files(folder)):
-                found = uri[: len(uri) - len(name_start)] + name
-                if name.startswith(name_start) and found > after and is_selected(name, include, exclude):
-                    yield _info(found, path)
+                file_uri = uri[: len(uri) - len(name_start)] + name
+                if name.startswith(name_start) and file_uri > after and is_selected(name, include, exclude):
+                    yield _info(file_uri, path)
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of a file, None if it is absent; raise ConfigError if it is a folder."""
@@ -102,7 +102,7 @@ class LocalFiles:
     ) -> IO[bytes]:
         """Open a file for streaming, decompressed as `compression`; by default, its extension decides.
 
-        `offset` is the first byte, of a file that is not compressed. Raise ConfigError if the file is missing, or
+        Reading starts at `offset`, which must be 0 for a compressed file. Raise ConfigError if the file is missing, or
         access is denied; ObjectChanged if its ETag is not `etag`.
         """
         with _errors(uri):

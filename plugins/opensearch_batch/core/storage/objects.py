@@ -57,7 +57,7 @@ class Objects(Protocol):
     ) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (or the one object) in key order, only those after the URI `after`.
 
-        A caller that takes at most `limit` of them says so, because a store returns many at once; it may get more.
+        `limit` is the number that the caller needs. A store that lists pages then requests less; it may yield more.
         """
 
     def head(self, uri: str) -> ObjectInfo | None:
@@ -86,8 +86,8 @@ class Objects(Protocol):
     ) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
-        `offset` is the first byte, of an object that is not compressed. Raise FatalError if the object no longer has
-        this `etag`.
+        Reading starts at `offset`, which must be 0 for a compressed object. Raise FatalError if the object no longer
+        has this `etag`.
         """
 
 

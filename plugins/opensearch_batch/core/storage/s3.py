@@ -135,8 +135,8 @@ class S3Objects:
     ) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
-        `offset` is the first byte, of an object that is not compressed. Raise ConfigError if the object is missing, or
-        access is denied. Also while reading, raise ObjectChanged if the object has changed since `etag`, and
+        Reading starts at `offset`, which must be 0 for a compressed object. Raise ConfigError if the object is missing,
+        or access is denied. Also while reading, raise ObjectChanged if the object has changed since `etag`, and
         RetriableError if the download failed at every attempt.
         """
         body = _Body(self._range, uri, self._range(uri, offset, etag), offset, self._sleep)

@@ -34,7 +34,7 @@ def last_name(path: str) -> str:
 
 
 def is_optional_routing(path: str | None) -> bool:
-    """Return whether a document without a routing value is no mistake: its path ends as that of a search hit does."""
+    """Return whether routing may be missing: the path ends in `_routing`, which most hits of a search do not have."""
     return path is not None and last_name(path) == last_name(HIT_ROUTING)
 
 
@@ -85,7 +85,7 @@ def _path(location: str, path: object, sources: int) -> SourcePath:
 
 
 def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return the id path of each source; one without uses that of the others, or is a ConfigError."""
+    """Return the id path of each source, by default that of the others; raise ConfigError if theirs differ."""
     by_source = {path.source: path.path for path in ids}
     if sources == 1:
         return [by_source.get(0)]

@@ -12,7 +12,7 @@ DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 # The default of `max_dead_letters`, and the value with which a run fails only if all records are dead letters.
 MAX_DEAD_LETTERS, MAX_REMOVED, REPAIR_AT_MOST, ALL = "5%", "20%", "20%", "100%"
 PERCENT = r"^\d{1,3}(\.\d+)?%$"
-# So many documents may be removed, and so many records may fail, whatever their share: it says little about a few.
+# Up to this number of documents may be removed, and of records may fail, whatever their share of a small total is.
 MIN_REMOVED, MIN_FAILED = 100, 10
 
 

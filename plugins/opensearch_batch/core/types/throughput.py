@@ -14,10 +14,10 @@ RATE_S = 60.0
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
-    """What got a verdict from `start_s` (epoch seconds) on, for the width of the intervals.
+    """Throughput of the interval that starts at `start_s` (epoch seconds).
 
-    So many `documents`, or rows that become none, got a verdict. The `requests` took `request_s` seconds together, the
-    slowest one `slowest_s`.
+    `documents` is the number of documents, and of rows that become none, that got a verdict. The `requests` took
+    `request_s` seconds together, the slowest one `slowest_s`.
     """
 
     start_s: float

@@ -23,7 +23,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.rows import Waiting
 
-# So many documents are fetched at once, and as many as have so many bytes.
+# At most this number of documents, and of bytes, are fetched at once.
 FETCHED_DOCUMENTS, FETCHED_BYTES = 500, 2_000_000
 
 
