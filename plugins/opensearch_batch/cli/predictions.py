@@ -71,8 +71,8 @@ class Export(ClientCommand[ExportAccount]):
         if not heads:
             raise ConfigError(f"{layout.scopes()}: no run of the pipeline has committed documents of index {index}")
         if self._has_cluster:
-            found = self._cluster().index(index)
-            return {scope: head for scope, head in heads.items() if found and head.index_uuid == found.uuid}
+            current = self._cluster().index(index)
+            return {scope: head for scope, head in heads.items() if current and head.index_uuid == current.uuid}
         if len({head.index_uuid for head in heads.values()}) > 1:
             raise ConfigError(
                 f"index {index} was created again, and not all scopes were written to it since; pass --opensearch-url, "

@@ -31,10 +31,10 @@ def dags(location: str | Path) -> dict[str, DAG]:
     """
     from opensearch_batch.dag_factory.pipelines import dags_of
 
-    found = dags_of(str(location))
-    for error in found.errors:
+    folder_dags = dags_of(str(location))
+    for error in folder_dags.errors:
         logger.error("%s", error)
-    return {dag.dag_id: dag for dag in found.dags}
+    return {dag.dag_id: dag for dag in folder_dags.dags}
 
 
 def raise_errors(location: str | Path) -> None:

@@ -57,8 +57,8 @@ def dags_of(location: str) -> FolderDags:
     # Tasks may run in another working directory.
     location = location.rstrip("/") if "://" in location else str(Path(location).absolute())
     with local_folder(location) as folder:
-        found = dags_of_folder(folder / "pipelines", f"{location}/pipelines")
-        return FolderDags(found.dags, [relocated(error, folder, location) for error in found.errors])
+        folder_dags = dags_of_folder(folder / "pipelines", f"{location}/pipelines")
+        return FolderDags(folder_dags.dags, [relocated(error, folder, location) for error in folder_dags.errors])
 
 
 def dags_of_folder(folder: Path, location: str = "") -> FolderDags:

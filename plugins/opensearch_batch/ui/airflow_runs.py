@@ -92,11 +92,11 @@ class AirflowDatabase:
         with create_session(scoped=False) as session:
             rows = session.execute(query.where(DagModel.dag_id == dag_id) if dag_id else query).all()
             settings = self._settings_of(session, [row.dag_id for row in rows])
-        found = []
+        pipelines = []
         for name, description, is_paused, schedule, next_run_at in rows:
             value = settings.get(name)
             if value is not None:
-                found.append(
+                pipelines.append(
                     ListedPipeline(
                         dag_id=name,
                         description=description or "",
@@ -107,7 +107,7 @@ class AirflowDatabase:
                         error=value if isinstance(value, str) else "",
                     )
                 )
-        return found[:MAX_PIPELINES]
+        return pipelines[:MAX_PIPELINES]
 
     def runs(self, dag_id: str, *, limit: int, before: int | None = None) -> list[AirflowRun]:
         """Return the newest runs of a DAG, the newest first; with `before`, those older than the run of that number."""
@@ -128,8 +128,8 @@ class AirflowDatabase:
         """Return the conf of a run, empty if it has none."""
         query = select(DagRun.conf).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
         with create_session(scoped=False) as session:
-            found = session.scalar(query)
-        return found if isinstance(found, dict) else {}
+            conf = session.scalar(query)
+        return conf if isinstance(conf, dict) else {}
 
     def busy(self, dag_ids: Sequence[str]) -> list[str]:
         """Return those of some DAGs that may have a job in flight, in the order of their names.
@@ -151,13 +151,13 @@ class AirflowDatabase:
             .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
             .group_by(TaskInstance.task_id, TaskInstance.state)
         )
-        found: dict[str, TaskInstances] = {}
+        instances: dict[str, TaskInstances] = {}
         with create_session(scoped=False) as session:
             for task_id, state, count, map_index in session.execute(query):
-                before = found.get(task_id, TaskInstances())
+                before = instances.get(task_id, TaskInstances())
                 states = before.states + Counter({str(state or "none"): count})
-                found[task_id] = TaskInstances(states, before.is_mapped or map_index >= 0)
-        return found
+                instances[task_id] = TaskInstances(states, before.is_mapped or map_index >= 0)
+        return instances
 
     def _settings_of(self, session: Session, dag_ids: Sequence[str]) -> dict[str, PipelineSettings | str | None]:
         newest = (

@@ -1,20 +1,20 @@
 """ML Commons' API for offline jobs, served by Airflow at ``/_plugins/_ml``: a client changes only the host.
 
-- ids: A run's task id is its run id, which has a character that ids of OpenSearch never have, so an id tells whose task
-  it is (`ui.task_ids`). It is random and grants nothing: each request is authorised by itself.
+- ids: A run's task id is its run id. It has a character that ids of OpenSearch never have, which distinguishes runs from
+  ML Commons' tasks (`ui.task_ids`). It is random and grants nothing: each request is authorised by itself.
 - states: Those of ML Commons; `ui.runs` has the table. Runs have `progress`, and so have jobs that report counts.
-- search: OpenSearch matches its tasks, this process the newest 1,000 runs; a window has at most 1,000 hits
+- search: OpenSearch searches its tasks, and the api-server the newest 1,000 runs; `from` plus `size` is at most 1,000
   (`ui.task_search`). With more runs, the total is a lower bound (`gte`).
 - who: Airflow's auth manager checks tokens and passwords, and decides by the permissions on the runs of the DAG
   `batch_ingestion` (`ui.login`): a viewer reads tasks, and starts and cancels none. Nothing is answered without a
   login, not even that a path is unknown.
-- cost: A body has at most 1 MB. A few requests of a kind are at work at once (`ui.admission`), and at most
-  `max_queued_requests` runs are queued, which is one query of an index. A request beyond that is refused with 429 and
-  Retry-After.
-- credential: It becomes an encrypted connection of its run alone, and is removed when the run has ended
-  (`ui.run_credentials`). No other place gets it.
-- `_batch_predict`: Submitted as pipelines submit: an intent is stored before the paid call, so an equal request finds
-  the job (`core.jobs.requested_job`). The task is ML Commons' own.
+- cost: A body has at most 1 MB. Few requests of a kind are processed at once (`ui.admission`), and at most
+  `max_queued_requests` runs are queued; one query of a database index counts them. A request beyond these limits is
+  refused with 429 and Retry-After.
+- credential: It is stored as an encrypted connection that only its run may use, nowhere else, and is removed when the
+  run has ended (`ui.run_credentials`).
+- `_batch_predict`: Submitted like the jobs of pipelines: an intent is stored before the paid call, so an equal request
+  finds the job (`core.jobs.requested_job`). The task is ML Commons' own.
 """
 
 from __future__ import annotations

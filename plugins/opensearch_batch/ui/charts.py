@@ -34,14 +34,14 @@ class Chart(msgspec.Struct, frozen=True):
 
 def throughput_charts(throughput: Throughput) -> list[Chart]:
     """Return records a second and the latency of bulk requests over a run; none before the first verdict."""
-    found, width_s = {each.start_s: each for each in throughput.intervals}, throughput.width_s
-    if not found:
+    by_start, width_s = {each.start_s: each for each in throughput.intervals}, throughput.width_s
+    if not by_start:
         return []
-    starts = sorted(found)
+    starts = sorted(by_start)
     steps = int((starts[-1] - starts[0]) / width_s) + 1
     if steps <= MAX_POINTS:
         starts = [starts[0] + step * width_s for step in range(steps)]
-    intervals = [found.get(start, Interval(start)) for start in starts]
+    intervals = [by_start.get(start, Interval(start)) for start in starts]
     rates: list[float | None] = [round(each.documents / width_s, 2) for each in intervals]
     means = [round(1000 * each.latency_s, 1) if each.requests else None for each in intervals]
     slowest = [round(1000 * each.slowest_s, 1) if each.requests else None for each in intervals]

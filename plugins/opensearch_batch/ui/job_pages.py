@@ -52,10 +52,10 @@ def all_jobs(visit: Visiting, page: Annotated[int, Query(ge=1, le=100)] = 1) -> 
 
 
 def _jobs_of(visit: Visit, listed: ListedPipeline, max_reads: int) -> JobsOfPipeline:
-    found = visit.services.attempt(
+    jobs = visit.services.attempt(
         listed, lambda stored: running_jobs(stored.reader, stored.layout, max_reads=max_reads)
     )
-    return JobsOfPipeline(listed, found, visit.visitor.may("PUT", listed.dag_id))
+    return JobsOfPipeline(listed, jobs, visit.visitor.may("PUT", listed.dag_id))
 
 
 @router.get("/pipelines/{dag_id}/jobs")
@@ -78,9 +78,9 @@ def cancel(visit: Visiting, dag_id: DagId, form: Form) -> Response:
 
 
 def _cancel(stored: StoredFiles, job_key: str) -> None:
-    found = running_jobs(stored.reader, stored.layout, max_reads=None).jobs
+    jobs = running_jobs(stored.reader, stored.layout, max_reads=None).jobs
     # Only a job that the page of this pipeline shows: a key of another pipeline's job is refused.
-    job = next((each for each in found if each.job_key == job_key), None)
+    job = next((each for each in jobs if each.job_key == job_key), None)
     if job is None:
         raise PageError(HTTPStatus.NOT_FOUND, "This pipeline has no such job in flight; it may have ended meanwhile.")
     if job.is_realtime or job.state != "RUNNING":

@@ -36,15 +36,15 @@ def dead_letters(
     listed, visitor = visit.pipeline_of_run(dag_id, run_id), visit.visitor
     # Logs of tasks quote records, too.
     visitor.require("GET", dag_id, DagAccessEntity.TASK_LOGS)
-    found = visit.services.attempt(listed, lambda stored: _read(stored, run_id, reason))
-    locations, settings = found.value.locations if found.value else [], listed.settings
+    part = visit.services.attempt(listed, lambda stored: _read(stored, run_id, reason))
+    locations, settings = part.value.locations if part.value else [], listed.settings
     of_prepare = [each for each in locations if settings and settings.layout.is_prepare_dead_letters(each)]
     return visit.page(
         "dead_letters.html",
         pipeline=listed,
         run_id=run_id,
-        letters=found.value,
-        error=found.error,
+        letters=part.value,
+        error=part.error,
         reason=reason,
         of_prepare=of_prepare,
         of_ingest=[each for each in locations if each not in of_prepare],

@@ -51,9 +51,9 @@ class _Feed:
         while True:
             # The next poll repeats a read that fails; the page itself shows the error.
             with suppress(Exception):
-                found = await anyio.to_thread.run_sync(read_signature, limiter=limiter)
+                signature = await anyio.to_thread.run_sync(read_signature, limiter=limiter)
                 async with self.changed:
-                    self.signature = found
+                    self.signature = signature
                     self.changed.notify_all()
             await asyncio.sleep(every_s)
 
@@ -85,8 +85,8 @@ class Feeds:
         try:
             yield "retry: 2000\n\n"
             ends_at = asyncio.get_running_loop().time() + self._life_s
-            while found := await feed.next_after(since, until=ends_at):
-                since = found
+            while newer := await feed.next_after(since, until=ends_at):
+                since = newer
                 yield f"event: changed\nid: {since}\ndata:\n\n"
         finally:
             self.streams -= 1

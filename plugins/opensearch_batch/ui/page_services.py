@@ -105,10 +105,10 @@ class Visit:
     def pipeline(self, dag_id: str) -> ListedPipeline:
         """Return a pipeline that the user may read; raise HTTPException (403) or PageError (404)."""
         self.visitor.require("GET", dag_id)
-        found = self.services.airflow.pipelines(dag_id)
-        if not found:
+        pipelines = self.services.airflow.pipelines(dag_id)
+        if not pipelines:
             raise PageError(HTTPStatus.NOT_FOUND, f"DAG {dag_id} is not a pipeline of opensearch-batch.")
-        return found[0]
+        return pipelines[0]
 
     def pipeline_of_run(self, dag_id: str, run_id: str) -> ListedPipeline:
         """Return a pipeline with the settings of a run, which a DAG of requests has by run."""

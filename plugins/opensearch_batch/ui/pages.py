@@ -51,10 +51,10 @@ def create_pages(
 
     @app.get("/static/{name}")
     async def static(visit: Visiting, name: str) -> Response:
-        found = visit.services.renderer.file(name)
-        if found is None:
+        static_file = visit.services.renderer.file(name)
+        if static_file is None:
             raise PageError(HTTPStatus.NOT_FOUND, "There is no such file.")
-        return found
+        return static_file
 
     @app.api_route("/{path:path}", methods=["GET", "POST"])
     async def unknown(path: str) -> Response:  # noqa: ARG001 - any

@@ -57,9 +57,9 @@ def counted(value: int, noun: str) -> str:
 
 
 def label(run_id: str) -> str:
-    """Return the id of a run as a person reads it; an id that does not begin as Airflow's own is itself."""
-    found = _RUN_ID.fullmatch(run_id)
-    return f"{found['kind'].replace('_', ' ')} {found['day']} {found['time']}" if found else run_id
+    """Return a readable form of a run id; an id that is not in Airflow's format is returned unchanged."""
+    match = _RUN_ID.fullmatch(run_id)
+    return f"{match['kind'].replace('_', ' ')} {match['day']} {match['time']}" if match else run_id
 
 
 def rate(value: float) -> str:

@@ -174,8 +174,8 @@ class ReadRun(msgspec.Struct, frozen=True):
     @property
     def signature(self) -> str:
         """A text that changes when the page of the run changes."""
-        found = self.details.value
-        progress = found and (found.active_at, found.settled, sorted(found.job_states.items()), found.unread)
+        details = self.details.value
+        progress = details and (details.active_at, details.settled, sorted(details.job_states.items()), details.unread)
         states = sorted((name, sorted(each.states.items())) for name, each in self.tasks.items())
         return digest(self.run.state if self.run else "", repr(states), repr(progress))
 
@@ -189,14 +189,14 @@ def read_run(
     first: int = 0,
 ) -> ReadRun:
     """Return what is known of a run; raise PageError (404) if nothing is."""
-    found = services.airflow.run(listed.dag_id, run_id)
+    run = services.airflow.run(listed.dag_id, run_id)
     key = run_key(listed.dag_id, run_id)
     details = services.attempt(
         listed, lambda stored: run_details(stored.reader, stored.layout, key, state=state, first=first)
     )
-    if found is None and details.value is None:
+    if run is None and details.value is None:
         raise PageError(HTTPStatus.NOT_FOUND, f"Pipeline {listed.dag_id} has no run {run_id}.")
-    return ReadRun(found, details, services.airflow.task_instances(listed.dag_id, run_id))
+    return ReadRun(run, details, services.airflow.task_instances(listed.dag_id, run_id))
 
 
 def listed_pipelines(visit: Visit, page: int) -> tuple[list[ListedPipeline], int]:
@@ -207,9 +207,9 @@ def listed_pipelines(visit: Visit, page: int) -> tuple[list[ListedPipeline], int
 
 def readable_pipelines(visit: Visit) -> list[ListedPipeline]:
     """Return the pipelines that the user may read, in the order of their names."""
-    found = visit.services.airflow.pipelines()
-    readable = visit.visitor.readable([each.dag_id for each in found])
-    return [each for each in found if each.dag_id in readable]
+    pipelines = visit.services.airflow.pipelines()
+    readable = visit.visitor.readable([each.dag_id for each in pipelines])
+    return [each for each in pipelines if each.dag_id in readable]
 
 
 def list_signature(services: PageServices, dag_ids: list[str]) -> str:

@@ -118,10 +118,10 @@ def cancel_run(run_id: str, *, user: BaseUser, dag_bag: DBDagBag) -> None:
 
 def read_task(run_id: str) -> dict[str, Any]:
     """Return a run as a task, with the progress of one that is at work; raise ApiError (404) if there is none."""
-    found = _rows([run_id], most=1)
-    if not found:
+    rows = _rows([run_id], most=1)
+    if not rows:
         raise _not_found(run_id)
-    return _task(*found[0])
+    return _task(*rows[0])
 
 
 def newest_tasks(most: int) -> list[tuple[str, dict[str, Any]]]:
@@ -183,10 +183,10 @@ def _progress(result: Mapping[str, Any], location: object) -> dict[str, Any]:
     if not isinstance(location, str):
         return {}
     try:
-        found = counts_in_progress(shared_object_storage(AWS_CONN_ID), location)
+        counts = counts_in_progress(shared_object_storage(AWS_CONN_ID), location)
     except BatchError:
         return {}
-    return _counts({name: getattr(found, name) for name in COUNTS}) if found else {}
+    return _counts({name: getattr(counts, name) for name in COUNTS}) if counts else {}
 
 
 def _counts(counts: Mapping[str, Any]) -> dict[str, Any]:

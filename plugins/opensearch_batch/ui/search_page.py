@@ -48,19 +48,19 @@ def search(visit: Visiting, dag_id: DagId, form: Form) -> Response:
 def _page(visit: Visit, dag_id: str, question: str = "", like: str = "") -> Response:
     listed = visit.pipeline(dag_id)
     visit.visitor.require("POST", dag_id)
-    found = PagePart[list[Answer]]()
+    part = PagePart[list[Answer]]()
     if question or like:
         clusters = visit.services.cluster_of
-        found = visit.services.attempt(listed, lambda stored: _answers(stored, clusters, question, like))
+        part = visit.services.attempt(listed, lambda stored: _answers(stored, clusters, question, like))
     return visit.page(
         "search.html",
         pipeline=listed,
         question=question,
         like=like,
-        answers=found.value,
+        answers=part.value,
         kinds=KINDS,
-        ranks=_ranks(found.value or ()),
-        error=found.error,
+        ranks=_ranks(part.value or ()),
+        error=part.error,
         most=MAX_QUESTION_CHARS,
         shown_chars=SHOWN_CHARS,
     )

@@ -169,8 +169,8 @@ def _range(value: object) -> Condition:
             raise refusal(f"[range] query on [{member}] compares numbers, such as epoch milliseconds")
 
     def matches(task: Task) -> bool:
-        found = task.get(member)
-        return isinstance(found, int) and all(RELATIONS[name](found, bound) for name, bound in bounds.items())
+        actual = task.get(member)
+        return isinstance(actual, int) and all(RELATIONS[name](actual, bound) for name, bound in bounds.items())
 
     return matches
 
@@ -180,9 +180,9 @@ def _refuse_non_scalar(value: object, kind: str, member: str) -> None:
         raise refusal(f"[{kind}] query on [{member}] must have a string, a number or a boolean")
 
 
-def _equals(found: object, wanted: object) -> bool:
+def _equals(actual: object, wanted: object) -> bool:
     """Compare as OpenSearch does: as texts, booleans in lower case."""
-    return found is not None and _text(found) == _text(wanted)
+    return actual is not None and _text(actual) == _text(wanted)
 
 
 def _text(value: object) -> str:
@@ -232,14 +232,14 @@ def _patterns(value: object) -> Sequence[str]:
 
 def _select(task: Task, includes: Sequence[str], excludes: Sequence[str], prefix: str = "") -> dict[str, Any]:
     """Return the members whose dotted names match; a pattern of an object matches all that it has."""
-    found: dict[str, Any] = {}
+    selected: dict[str, Any] = {}
     for name, value in task.items():
         path = f"{prefix}{name}"
         if any(fnmatchcase(path, pattern) for pattern in excludes):
             continue
         is_included = not includes or any(fnmatchcase(path, pattern) for pattern in includes)
         if not isinstance(value, dict):
-            found |= {name: value} if is_included else {}
+            selected |= {name: value} if is_included else {}
         elif inner := _select(value, [] if is_included else includes, excludes, f"{path}."):
-            found[name] = inner
-    return found
+            selected[name] = inner
+    return selected

@@ -1,8 +1,8 @@
 """One search over runs and ML Commons' tasks.
 
-OpenSearch matches its tasks, this process the newest `MAX_RUNS` runs; the hits of both are merged in one order. Without
-an order in the request, the newest task comes first. If there are more runs, ``hits.total`` is a lower bound, with
-``"relation": "gte"``.
+OpenSearch searches its tasks, and this process the newest `MAX_RUNS` runs; the hits of both are merged in one order.
+Without an order in the request, the newest task comes first. If there are more runs, ``hits.total`` is a lower bound,
+with ``"relation": "gte"``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Plans a scan, which permanently assigns each new version of an object to one work item before any work starts.
 
 So a repeated or concurrent run submits the same jobs for the same objects. A scan claims its work items in the head of
-the pipeline, and its run commits there last which of them are done; what a killed run leaves is repeated. An object
-whose content changes is new, even if it returns to an earlier version; Data Prepper never reads it again.
+the pipeline, and the last step of the run marks them there as done. The next run repeats the work items that a killed
+run has not finished. An object whose content changes is new, even if it returns to an earlier version; Data Prepper
+never reads it again.
 """
 
 from __future__ import annotations

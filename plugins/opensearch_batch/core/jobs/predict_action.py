@@ -72,8 +72,8 @@ class PredictAction(msgspec.Struct, frozen=True):
         whole = _PLACEHOLDER.fullmatch(self.template)
         members: Any = {whole[1]: body} if whole else body
         values = dict[str, str]()
-        for found in _PLACEHOLDER.finditer(self.template):
-            name = found[1]
+        for placeholder in _PLACEHOLDER.finditer(self.template):
+            name = placeholder[1]
             member = name if name in members else name.removeprefix(REALTIME_PREFIX)
             if member in members:
                 values[name] = _parameter(members[member])
@@ -198,11 +198,11 @@ def _escaped(value: str) -> str:
 def _filled(text: str, values: Mapping[str, str]) -> str:
     """Return a text with values for its placeholders, and for the placeholders in these values."""
 
-    def fill(found: re.Match[str]) -> str:
-        name, default = found.groups()
+    def fill(match: re.Match[str]) -> str:
+        name, default = match.groups()
         if name in values:
             return _filled(values[name], {other: value for other, value in values.items() if other != name})
-        return found[0] if default is None else str(default)
+        return match[0] if default is None else str(default)
 
     return _PLACEHOLDER.sub(fill, text)
 

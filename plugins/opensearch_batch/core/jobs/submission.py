@@ -230,8 +230,8 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
             remote_job = task.get("remote_job") or {}
             if self.adapter.is_job(record, remote_job) and self.may_be_orphan(record, remote_job, task["create_time"]):
                 return Accepted(task["task_id"], remote_job)
-        found = self.client.find(record)
-        return Accepted(None, found) if found and self.may_be_orphan(record, found, None) else None
+        service_job = self.client.find(record)
+        return Accepted(None, service_job) if service_job and self.may_be_orphan(record, service_job, None) else None
 
     def may_be_orphan(self, record: JobRecord, remote_job: Mapping[str, Any], created_at_ms: float | None) -> bool:  # noqa: ARG002 - a subclass needs them
         """Return True: only this package gives a job this name, or this file.

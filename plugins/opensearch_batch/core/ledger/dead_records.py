@@ -69,12 +69,12 @@ class DeadRecords:
                 for line, record_hash in _dead_rows(rows):
                     if record_hash in wanted:
                         dead.setdefault(record_hash, {})[uri, line] = None
-        found = dict[Origin, Origin]()
+        origins = dict[Origin, Origin]()
         for origin, record_hash in letters.items():
             equal = dead.get(record_hash, {})
             if origin in equal or (may_have_moved and equal):
-                found[origin] = origin if origin in equal else next(iter(equal))
-        return found
+                origins[origin] = origin if origin in equal else next(iter(equal))
+        return origins
 
     def announce(self, origins: Iterable[Origin]) -> None:
         """Record that these records may have a document from now on, so that a run can delete it.

@@ -101,14 +101,14 @@ class KeyIndex:
         """Return the first entry of each key, -1 for a key that is not in the index."""
         import numpy as np
 
-        found = np.full(len(keys), -1, np.int64)
+        positions = np.full(len(keys), -1, np.int64)
         if len(self):
             # A search for sorted keys walks through the index instead of jumping in it.
             order = np.argsort(keys)
             stored = np.ascontiguousarray(self.entries["key"])
             nearest = np.minimum(np.searchsorted(stored, keys[order]), len(self) - 1)
-            found[order] = np.where(stored[nearest] == keys[order], nearest, -1)
-        return found
+            positions[order] = np.where(stored[nearest] == keys[order], nearest, -1)
+        return positions
 
 
 def _entries(keys: Keys | Sequence[bytes], source: int, rows: ArrayLike) -> NDArray[np.void]:

@@ -169,9 +169,9 @@ class Located:
 
     def locations(self) -> Iterator[Location]:
         """Yield the locations of the answers that were found, in the order of their keys."""
-        found = self.source >= 0
-        names = map(self.segments.__getitem__, self.source[found].tolist())
-        return zip(names, self.rows[found].tolist(), strict=True)
+        is_located = self.source >= 0
+        names = map(self.segments.__getitem__, self.source[is_located].tolist())
+        return zip(names, self.rows[is_located].tolist(), strict=True)
 
     def used_segments(self, start: int = 0, end: int | None = None) -> Counter[str]:
         """Return the segments that have answers of the keys between two positions, each with its number of keys."""
@@ -202,8 +202,8 @@ def locate(files: StoreFiles, head: StoreHead, keys: Keys) -> Located:
     missing = np.arange(len(keys))
     for index in _indexes(files, head, located):
         positions = index.find(keys[missing])
-        found, entries = missing[positions >= 0], index.entries[positions[positions >= 0]]
-        located.source[found], located.rows[found] = entries["source"], entries["row"]
+        hits, entries = missing[positions >= 0], index.entries[positions[positions >= 0]]
+        located.source[hits], located.rows[hits] = entries["source"], entries["row"]
         missing = missing[positions < 0]
         if not len(missing):
             break

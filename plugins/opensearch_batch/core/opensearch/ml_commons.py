@@ -188,8 +188,8 @@ class MLCommons:
             and _predict_url(hit["_source"]) in {None, _predict_url(body)}
             and _without_hash(hit["_source"].get("description")) == _without_hash(body["description"])
         ]
-        found = ((_actions(hit["_source"]) != _actions(body), str(hit["_id"])) for hit in hits)
-        return min(found, default=(False, None))[1]
+        candidates = ((_actions(hit["_source"]) != _actions(body), str(hit["_id"])) for hit in hits)
+        return min(candidates, default=(False, None))[1]
 
     def _update(self, connector_id: str, change: Mapping[str, Any]) -> None:
         """Change members of a connector.

@@ -94,8 +94,8 @@ def ask(
             answers.append(Answer(kind, error=str(error)))
         else:
             hits = response["hits"]["hits"]
-            found = [_hit(hit, question.text_field, is_whole=without is not None) for hit in hits]
-            answers.append(Answer(kind, found))
+            answer_hits = [_hit(hit, question.text_field, is_whole=without is not None) for hit in hits]
+            answers.append(Answer(kind, answer_hits))
     return answers
 
 

@@ -109,8 +109,8 @@ class Housekeeper:
                 head = self._load(scope)
                 naming = {uri: each for uri, each in head.objects.items() if not each.segments.keys().isdisjoint(names)}
                 for _, rows in self._rows(naming):
-                    found = index.find(row_keys(rows))
-                    is_needed[found[found >= 0]] = True
+                    positions = index.find(row_keys(rows))
+                    is_needed[positions[positions >= 0]] = True
             # Of equal keys, the index finds the same entry.
             return is_needed[index.find(keys)]
 

@@ -245,12 +245,12 @@ class IndexObjects(ReadOnlyObjects):
         while True:
             page, size_bytes = self._search(body)
             yield page
-            found = page.hits.hits
-            if len(found) < body["size"]:
+            hits = page.hits.hits
+            if len(hits) < body["size"]:
                 return
-            body |= {"search_after": found[-1].sort, "track_total_hits": False}
+            body |= {"search_after": hits[-1].sort, "track_total_hits": False}
             if not counts:
-                fitting = PAGE_BYTES * len(found) // max(size_bytes, 1)
+                fitting = PAGE_BYTES * len(hits) // max(size_bytes, 1)
                 body["size"] = max(1, min(fitting, 10 * body["size"], self._page_documents))
 
     def _search(self, body: dict[str, Any]) -> tuple[_Page, int]:

@@ -162,9 +162,9 @@ class LedgerCheck:
         for index, count in indexed.items():
             if self._cluster.index(index) is not None:
                 self._cluster.refresh(index)
-                found = self._cluster.call("GET", f"/{index}/_count")["count"]
-                if found < count:
-                    yield f"index {index}: {found:,} documents, and the ledger has {count:,}; {_WRITTEN_AGAIN}"
+                actual = self._cluster.call("GET", f"/{index}/_count")["count"]
+                if actual < count:
+                    yield f"index {index}: {actual:,} documents, and the ledger has {count:,}; {_WRITTEN_AGAIN}"
 
     def _check_store(self, folder: str, store: PredictionStore) -> Iterator[str]:
         head, reader = store.head(), store.reader()
@@ -229,8 +229,8 @@ class LedgerCheck:
             part = samples[start : start + FETCHED]
             docs = [{"_id": name} | ({} if routing is None else {"routing": routing}) for name, routing, _ in part]
             path, params = f"/{head.index}/_mget", {"_source": "false"}
-            found = self._cluster.call("POST", path, {"docs": docs}, params=params, timeout_s=120.0)["docs"]
-            for (name, _, version), document in zip(part, found, strict=True):
+            stored = self._cluster.call("POST", path, {"docs": docs}, params=params, timeout_s=120.0)["docs"]
+            for (name, _, version), document in zip(part, stored, strict=True):
                 if not document.get("found"):
                     missing.append(name)
                 elif document["_version"] < version:

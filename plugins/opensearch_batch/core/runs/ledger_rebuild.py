@@ -56,12 +56,12 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = cluster.index(index)
-    if found is None:
+    current = cluster.index(index)
+    if current is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {index!r}; give the index of the pipeline")
     heads, _ = read_heads(objects, layout)
     before = heads.pop(scope, None) or Head()
-    others = [ids for head in heads.values() if head.index_uuid == found.uuid for ids in _ids(objects, head)]
+    others = [ids for head in heads.values() if head.index_uuid == current.uuid for ids in _ids(objects, head)]
     known = pa.chunked_array(others, pa.string())
     writer, version, uri = RowsWriter(objects, layout.scope_rows(scope)), before.claim.version, f"index:{index}"
     cluster.refresh(index)
@@ -81,7 +81,7 @@ def rebuild_scope(objects: Objects, layout: Layout, cluster: Cluster, *, scope: 
         claim=ScopeClaim(version, RUN_KEY),
         committed=version,
         index=index,
-        index_uuid=found.uuid,
+        index_uuid=current.uuid,
         objects=entries,
         deletions=before.deletions,
         predictions=before.predictions,

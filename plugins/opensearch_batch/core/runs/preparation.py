@@ -94,12 +94,12 @@ class Preparation:
             FatalError: too many records are dead letters, or an object is damaged.
             RetriableError: another run changed the ledger meanwhile.
         """
-        found = self.comparison().run()
-        if found is None:
+        result = self.comparison().run()
+        if result is None:
             return None
-        staged = self.stage(found.compared, pieces_to_stage(found))
-        prepared = self.finish(found.compared, found.records.keys[found.cut.payers()], [staged])
-        return prepared._replace(samples=found.samples)
+        staged = self.stage(result.compared, pieces_to_stage(result))
+        prepared = self.finish(result.compared, result.records.keys[result.cut.payers()], [staged])
+        return prepared._replace(samples=result.samples)
 
     def stage(self, compared: ComparisonResult, pieces: Iterable[PieceRecords], *, suffix: str = "") -> StagedRecords:
         """Stage the records of pieces."""
@@ -180,14 +180,14 @@ class Preparation:
             yield f"{others:,} records are left to the next run, because {cause}"
 
 
-def pieces_to_stage(found: ComparedSource) -> Iterator[PieceRecords]:
+def pieces_to_stage(compared: ComparedSource) -> Iterator[PieceRecords]:
     """Yield the records to stage, piece by piece; an object that was not compared because it did not change is one."""
     import numpy as np
 
-    records, cut = found.records, found.cut
+    records, cut = compared.records, compared.cut
     is_needed = (cut.numbers != NONE) | (cut.pays != NONE)
     for item, start, end in zip(records.objects, records.starts.tolist(), records.starts[1:].tolist(), strict=False):
-        pieces = found.pieces.get(item.uri) or [Piece(item)]
+        pieces = compared.pieces.get(item.uri) or [Piece(item)]
         before = [piece.lines_before for piece in pieces]
         edges = start + np.searchsorted(records.lines[start:end], before, side="right")
         for piece, first, last in zip(pieces, edges.tolist(), [*edges[1:].tolist(), end], strict=True):

@@ -137,15 +137,15 @@ def run_details(
     """
     budget = ReadBudget(max_reads)
     run = read_run(reader, layout, run_key, budget)
-    found, page = run.shards, slice(first, None if limit is None else first + limit)
-    first_read = found[page] if state is None else []
+    matching, page = run.shards, slice(first, None if limit is None else first + limit)
+    first_read = matching[page] if state is None else []
     known = {shard.id for shard in first_read} | run.written.keys() | run.unread
     jobs = _jobs(reader, layout, run, first_read, budget)
     jobs |= _jobs(reader, layout, run, [shard for shard in run.shards if shard.id not in known], budget)
     phases = {shard.id: _phase(shard, run, jobs) for shard in run.shards}
     if state is not None:
-        found = [shard for shard in run.shards if phases[shard.id] == state]
-        jobs |= _jobs(reader, layout, run, [shard for shard in found[page] if shard.id in run.written], budget)
+        matching = [shard for shard in run.shards if phases[shard.id] == state]
+        jobs |= _jobs(reader, layout, run, [shard for shard in matching[page] if shard.id in run.written], budget)
     job_states = Counter(_job_phase(shard, run, jobs) for shard in run.shards if shard.job)
     settled = sum(outcome.read for outcome in run.outcomes.values())
     summary, outcomes = summary_of(run.manifest, run.account), run.outcomes.values()
@@ -157,8 +157,8 @@ def run_details(
         stages=_stages(run, summary, settled, job_states),
         shard_states=dict(Counter(phases.values())),
         job_states=dict(job_states),
-        shards=[_shard_state(shard, phases[shard.id], run.outcomes.get(shard.id), jobs) for shard in found[page]],
-        shards_found=len(found),
+        shards=[_shard_state(shard, phases[shard.id], run.outcomes.get(shard.id), jobs) for shard in matching[page]],
+        shards_found=len(matching),
         documents=summary.documents,
         settled=settled,
         indexed=sum(outcome.indexed for outcome in outcomes if outcome.id != DELETIONS),

@@ -104,9 +104,9 @@ def _summaries(
 
 
 def _read(reader: CachedReader, items: Sequence[ObjectInfo]) -> list[tuple[RunSummary, str]]:
-    found = reader.read([Wanted(item.uri, item.etag) for item in items], RunSummary, damaged=summary_named)
+    summaries = reader.read([Wanted(item.uri, item.etag) for item in items], RunSummary, damaged=summary_named)
     # One may be deleted meanwhile.
-    return [(summary, item.etag) for item in items if (summary := found[item.uri]) is not None]
+    return [(summary, item.etag) for item in items if (summary := summaries[item.uri]) is not None]
 
 
 def _open_manifests(reader: CachedReader, layout: Layout, since: float) -> list[RunManifest]:

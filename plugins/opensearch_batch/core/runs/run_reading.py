@@ -197,9 +197,9 @@ def _progress(
 ) -> Iterator[tuple[Shard, StoredProgress]]:
     """Yield the shards whose ingest has begun, with its progress."""
     begun = [(shard, files[name]) for shard in shards if (name := _progress_name(shard)) in files]
-    found = reader.read([wanted for _, wanted in begun], StoredProgress, budget=budget)
+    stored = reader.read([wanted for _, wanted in begun], StoredProgress, budget=budget)
     for shard, wanted in begun:
-        if (progress := found.get(wanted.uri)) is not None:
+        if (progress := stored.get(wanted.uri)) is not None:
             yield shard, progress
 
 

@@ -189,38 +189,38 @@ class Spread:
             if each.load() is None:
                 self.read(number)
         stored = [split for each in files if (split := each.load()) is not None]
-        found = self._preparation.comparison().run(stored)
-        if found is None:
+        result = self._preparation.comparison().run(stored)
+        if result is None:
             self._comparison.write(_Comparison(None))
             return []
         content = io.BytesIO()
-        np.save(content, found.records.keys[found.cut.payers()], allow_pickle=False)
+        np.save(content, result.records.keys[result.cut.payers()], allow_pickle=False)
         content.seek(0)
-        self._objects.upload(self._file(found.compared, "payers.npy"), content)
+        self._objects.upload(self._file(result.compared, "payers.npy"), content)
         splits = list[_Counted]()
-        groups = grouped(pieces_to_stage(found), lambda each: each.piece.size_bytes, self.settings.split_bytes)
+        groups = grouped(pieces_to_stage(result), lambda each: each.piece.size_bytes, self.settings.split_bytes)
         for number, pieces in enumerate(groups):
-            self._write_records(self._file(found.compared, f"stage-{number:05d}.parquet"), pieces)
+            self._write_records(self._file(result.compared, f"stage-{number:05d}.parquet"), pieces)
             splits.append([(each.piece, len(each.lines)) for each in pieces])
-        self._comparison.write(_Comparison(found.compared, splits))
+        self._comparison.write(_Comparison(result.compared, splits))
         return SplitSize.of([[piece for piece, _ in pieces] for pieces in splits])
 
     def stage(self, number: int) -> None:
         """Stage the records of a split."""
-        found = self._load_comparison()
-        if found.compared is not None:
-            self._stage(found.compared, found.splits[number], number)
+        comparison = self._load_comparison()
+        if comparison.compared is not None:
+            self._stage(comparison.compared, comparison.splits[number], number)
 
     def finish(self) -> PreparedRun | None:
         """Complete the run; return None if nothing changed since the last one. Otherwise as `Preparation.finish`."""
         import numpy as np
 
-        found = self._load_comparison()
-        if (compared := found.compared) is None:
+        comparison = self._load_comparison()
+        if (compared := comparison.compared) is None:
             return None
         staged = [
             self._staged(compared, number).read() or self._stage(compared, pieces, number)
-            for number, pieces in enumerate(found.splits)
+            for number, pieces in enumerate(comparison.splits)
         ]
         stored = self._objects.read(self._file(compared, "payers.npy"))
         if stored is None:

@@ -54,8 +54,8 @@ class Intent(msgspec.Struct, frozen=True):
 class Exported(msgspec.Struct, frozen=True):
     """The result of an export.
 
-    The prediction store has no vector, for at least one field, of those of the `documents` that are `without_vector`.
-    `superseded` documents were left out, because another scope has written or deleted them since.
+    `without_vector` of the `documents` lack the vector of at least one field in the prediction store. `superseded`
+    documents were left out, because another scope has written or deleted them since.
     """
 
     documents: int = 0
@@ -125,15 +125,15 @@ class VectorExport:
     def _begin(self, folder: str, intent: Intent) -> None:
         """Write the intent, unless it is there; refuse a folder that has other files."""
 
-        def begun(found: Intent | None) -> Intent | None:
-            if found is None and next(iter(self._objects.list(f"{folder}/")), None) is not None:
+        def begun(existing: Intent | None) -> Intent | None:
+            if existing is None and next(iter(self._objects.list(f"{folder}/")), None) is not None:
                 raise ConfigError(f"{folder}/: there are other files; choose an empty folder")
-            if found not in (None, intent):
+            if existing not in (None, intent):
                 raise ConfigError(
                     f"{folder}/: there is an export of another pipeline, or of an earlier state of this one; choose an "
                     "empty folder, or delete these files"
                 )
-            return intent if found is None else None
+            return intent if existing is None else None
 
         JsonDocument(self._objects, f"{folder}/{INTENT}", Intent).update(begun)
 
@@ -157,7 +157,7 @@ class VectorExport:
         self._done = msgspec.structs.replace(self._done, **more)
 
     def _documents(self) -> Iterator[tuple[pa.Table, Iterator[StoredAnswer | None]]]:
-        """Yield the documents in the order of the ledger, as many as are looked up at once, with their answers."""
+        """Yield the documents in the order of the ledger, one table for each lookup of answers, with their answers."""
         with self._store.reader() as reader:
             for documents in self._lookups():
                 located = self._store.lookup(column_keys(documents["content_key"].combine_chunks()).tobytes())
@@ -225,8 +225,8 @@ class VectorExport:
 
 def _answers(reader: AnswerReader, located: Located) -> Iterator[StoredAnswer | None]:
     """Yield the answer of each key; None if the store has none."""
-    found = reader.read(located.locations())
-    return (next(found) if source >= 0 else None for source in located.source.tolist())
+    answers = reader.read(located.locations())
+    return (next(answers) if source >= 0 else None for source in located.source.tolist())
 
 
 def _addresses(rows: pa.Table) -> list[bytes]:

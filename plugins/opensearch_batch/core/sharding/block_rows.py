@@ -125,8 +125,8 @@ class BlockRows:
         """Return which records are tombstones; None if none is."""
         if column is None or self._deleted is None:
             return None
-        found = self._deleted.are_equal(column)
-        return found if any(found) else None
+        is_deleted = self._deleted.are_equal(column)
+        return is_deleted if any(is_deleted) else None
 
     def _contents(self, columns: Sequence[Values | None], tombstones: list[bool] | None) -> list[bytes] | None:
         """Return what the model reads of the records that are not tombstones; None if it cannot read one of them."""

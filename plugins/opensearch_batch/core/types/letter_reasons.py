@@ -37,12 +37,12 @@ def kind_of(reason: str) -> str:
 
 def add_up_reasons(reasons: Iterable[LetterReason]) -> list[LetterReason]:
     """Return one entry for each kind of reason, the most common first; at most `MAX_KINDS`, and one for all others."""
-    found = dict[str, LetterReason]()
+    by_kind = dict[str, LetterReason]()
     for each in reasons:
         kind = kind_of(each.reason)
-        first = found.get(kind)
-        found[kind] = each if first is None else msgspec.structs.replace(first, count=first.count + each.count)
-    others = found.pop("", LetterReason(0)).count
-    ordered = sorted(found.values(), key=lambda each: -each.count)
+        first = by_kind.get(kind)
+        by_kind[kind] = each if first is None else msgspec.structs.replace(first, count=first.count + each.count)
+    others = by_kind.pop("", LetterReason(0)).count
+    ordered = sorted(by_kind.values(), key=lambda each: -each.count)
     others += sum(each.count for each in ordered[MAX_KINDS:])
     return [*ordered[:MAX_KINDS], *([LetterReason(others)] if others else [])]

@@ -67,16 +67,16 @@ class Throughput(msgspec.Struct, frozen=True):
 
 def _joined(intervals: Iterable[Interval], width_s: float) -> list[Interval]:
     """Return intervals of this width."""
-    found = dict[float, list[Interval]]()
+    by_start = dict[float, list[Interval]]()
     for each in intervals:
-        found.setdefault(each.start_s // width_s * width_s, []).append(each)
+        by_start.setdefault(each.start_s // width_s * width_s, []).append(each)
     return [
         Interval(
             start_s,
-            sum(each.documents for each in found[start_s]),
-            sum(each.requests for each in found[start_s]),
-            sum(each.request_s for each in found[start_s]),
-            max(each.slowest_s for each in found[start_s]),
+            sum(each.documents for each in by_start[start_s]),
+            sum(each.requests for each in by_start[start_s]),
+            sum(each.request_s for each in by_start[start_s]),
+            max(each.slowest_s for each in by_start[start_s]),
         )
-        for start_s in sorted(found)
+        for start_s in sorted(by_start)
     ]

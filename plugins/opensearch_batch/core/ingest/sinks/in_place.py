@@ -27,7 +27,7 @@ from opensearch_batch.core.types.rows import Waiting
 FETCHED_DOCUMENTS, FETCHED_BYTES = 500, 2_000_000
 
 
-class _Found(msgspec.Struct, frozen=True, gc=False):
+class _Document(msgspec.Struct, frozen=True, gc=False):
     """A fetched document; without a sequence number it does not exist."""
 
     seq_no: int | None = msgspec.field(name="_seq_no", default=None)
@@ -37,7 +37,7 @@ class _Found(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Response(msgspec.Struct, frozen=True):
-    docs: list[_Found]
+    docs: list[_Document]
 
 
 class InPlaceSink(IndexSink):
@@ -68,43 +68,44 @@ class InPlaceSink(IndexSink):
         stream = iter(entries)
         while batch := _next_batch(stream):
             items = [entry for entry in batch if isinstance(entry, Item)]
-            found = dict(zip(map(id, items), self._fetched(items), strict=True))
+            documents = dict(zip(map(id, items), self._fetched(items), strict=True))
             # Asked after the fetch: a newer run that claims from now on writes after it, so the index refuses ours.
             is_claimed = still_claimed()
             for entry in batch:
                 if isinstance(entry, Item):
-                    yield self._update(entry, found[id(entry)]) if is_claimed else Waiting(entry.context)
+                    yield self._update(entry, documents[id(entry)]) if is_claimed else Waiting(entry.context)
                 else:
                     yield entry
 
-    def _update(self, item: Item, found: _Found) -> Item | Waiting:
+    def _update(self, item: Item, document: _Document) -> Item | Waiting:
         """Return the update of a document as it was fetched; `Waiting` if it is not the one that was read."""
-        if found.seq_no is None or found.primary_term is None or not self._is_same(item, found):
+        if document.seq_no is None or document.primary_term is None or not self._is_same(item, document):
             return Waiting(item.context)
-        return guarded(item, seq_no=found.seq_no, primary_term=found.primary_term)
+        return guarded(item, seq_no=document.seq_no, primary_term=document.primary_term)
 
-    def _is_same(self, item: Item, found: _Found) -> bool:
+    def _is_same(self, item: Item, document: _Document) -> bool:
         try:
-            return self._key_of(bytes(found.source)) == self._key_of(item.context.rows[0].content)
+            return self._key_of(bytes(document.source)) == self._key_of(item.context.rows[0].content)
         except RecordRejected:
             return False
 
-    def _fetched(self, items: Sequence[Item]) -> list[_Found]:
+    def _fetched(self, items: Sequence[Item]) -> list[_Document]:
         if not items:
             return []
         docs = [{**address_of(item), "_source": self._fields} for item in items]
         path = f"/{self.request.index}/_mget"
         text = self._cluster.text("POST", path, {"docs": docs}, params={}, timeout_s=120.0)
         try:
-            found = msgspec.json.decode(text, type=_Response).docs
+            documents = msgspec.json.decode(text, type=_Response).docs
         except msgspec.MsgspecError as error:
-            raise RetriableError(f"index {self.request.index}: the response to _mget is no such ({error})") from error
-        if len(found) != len(items):
-            raise RetriableError(f"index {self.request.index}: {len(items)} documents asked, {len(found)} returned")
-        for document in found:
+            raise RetriableError(f"index {self.request.index}: invalid response to _mget ({error})") from error
+        if len(documents) != len(items):
+            counts = f"{len(items)} documents requested, {len(documents)} returned"
+            raise RetriableError(f"index {self.request.index}: {counts}")
+        for document in documents:
             if document.error is not None:
                 raise unreadable({"error": document.error}, self.request.index)
-        return found
+        return documents
 
 
 def _next_batch(stream: Iterator[Entry]) -> list[Entry]:

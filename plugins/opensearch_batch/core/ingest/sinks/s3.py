@@ -77,7 +77,7 @@ class S3Writer:
         self._parts: dict[tuple[str, str], int] = {}
 
     def add(self, event: bytes, folder: str, *, name: str = NAME) -> None:
-        """Add an event to the object in a folder; raise RecordRejected, and write nothing, if the format cannot."""
+        """Add an event to the object in a folder; raise RecordRejected if the format cannot represent the event."""
         group = (folder.rstrip("/"), name)
         if group not in self._open and len(self._open) == MAX_OPEN:
             self._write(max(self._open, key=lambda other: self._open[other].size_bytes))
