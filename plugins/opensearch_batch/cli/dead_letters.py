@@ -29,7 +29,7 @@ SHOWN_LOCATIONS = 3
 class DeadLettersAccount(Account, frozen=True, kw_only=True):
     """The dead letters of a run."""
 
-    found: DeadLettersOfRun | msgspec.UnsetType = msgspec.field(name="dead_letters", default=msgspec.UNSET)
+    dead_letters: DeadLettersOfRun | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeadLetterList(ClientCommand[DeadLettersAccount]):
@@ -58,7 +58,7 @@ class DeadLetterList(ClientCommand[DeadLettersAccount]):
 
     def execute(self) -> None:
         layout, reader = layout_of(self._pipeline), self._reader()
-        found = dead_letters_of_run(
+        letters = dead_letters_of_run(
             reader,
             layout,
             find_run(reader, layout, self._run),
@@ -67,27 +67,27 @@ class DeadLetterList(ClientCommand[DeadLettersAccount]):
             max_letters=self._search,
             max_parts=None,
         )
-        self.update(state=DONE, found=found)
+        self.update(state=DONE, dead_letters=letters)
 
     def show(self, console: Console) -> None:
-        found = self.account.found
-        if found is msgspec.UNSET:
+        letters = self.account.dead_letters
+        if letters is msgspec.UNSET:
             return
-        console.print(f"{found.pipeline} {found.run_key}: {found.count:,} dead letters when the run counted them")
-        if found.reasons:
-            console.print(reasons_table(found.reasons))
-        for letter in found.samples:
+        console.print(f"{letters.pipeline} {letters.run_key}: {letters.count:,} dead letters when the run counted them")
+        if letters.reasons:
+            console.print(reasons_table(letters.reasons))
+        for letter in letters.samples:
             console.print(f"{letter.source} line {letter.line}: {letter.reason}")
             record = letter.record if letter.record is not None else f"base64 {letter.record_base64}"
             console.print(f"    {record[:MAX_REASON_CHARS]}")
-        if not found.is_complete:
-            console.print(f"the samples are from the first {found.read:,} dead letters that are there now")
+        if not letters.is_complete:
+            console.print(f"the samples are from the first {letters.read:,} dead letters that are there now")
         layout = layout_of(self._pipeline)
-        for location in found.locations[:SHOWN_LOCATIONS]:
+        for location in letters.locations[:SHOWN_LOCATIONS]:
             if layout.is_prepare_dead_letters(location):
                 console.print(f"dead letters: {location}")
                 console.print("correct them there, then start a run of the pipeline with this location as its source")
             else:
                 show_dead_letters(console, location, self._clients.as_arguments())
-        if (others := len(found.locations) - SHOWN_LOCATIONS) > 0:
+        if (others := len(letters.locations) - SHOWN_LOCATIONS) > 0:
             console.print(f"and in {others:,} more locations, which --json names")

@@ -70,7 +70,7 @@ ROWS: list[tuple[str, Callable[[ScalePlan], str]]] = [
     ("jobs", lambda each: f"{each.jobs:,}"),
     ("prepare, hours", lambda each: f"{each.prepare_hours:.2f}"),
     ("service, hours", lambda each: f"{each.service_hours:.2f}"),
-    ("ingest beside it, hours", lambda each: f"{each.ingest_hours:.2f}"),
+    ("ingest in parallel, hours", lambda each: f"{each.ingest_hours:.2f}"),
     ("commit, hours", lambda each: f"{each.commit_hours:.2f}"),
     ("longer than the service, hours", lambda each: f"{each.added_hours:.2f} ({each.share:.0%})"),
     (f"cores needed for {SHARE:.0%}", lambda each: _needed(each.cores_needed)),

@@ -25,7 +25,7 @@ from opensearch_batch.triggers.ml_task import JobsTrigger
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
 SLOT_INTERVAL_S = 10.0
-# After the first slot, the trigger waits so long for the others: to start a task takes longer than to submit a job.
+# How long the trigger waits for more slots after the first one: to start a task takes longer than to submit a job.
 GATHER_S = 30.0
 # Interval at which the trigger polls the jobs that hold slots, and logs them.
 HOLDERS_INTERVAL_S = 600.0

@@ -1,7 +1,7 @@
 """ML Commons' API for offline jobs, served by Airflow at ``/_plugins/_ml``: a client changes only the host.
 
-- ids: A run's task id is its run id. It has a character that ids of OpenSearch never have, which distinguishes runs from
-  ML Commons' tasks (`ui.task_ids`). It is random and grants nothing: each request is authorised by itself.
+- ids: A run's task id is its run id. It has a character that ids of OpenSearch never have, which distinguishes a run
+  from a task of ML Commons (`ui.task_ids`). It is random and grants nothing: each request is authorised by itself.
 - states: Those of ML Commons; `ui.runs` has the table. Runs have `progress`, and so have jobs that report counts.
 - search: OpenSearch searches its tasks, and the api-server the newest 1,000 runs; `from` plus `size` is at most 1,000
   (`ui.task_search`). With more runs, the total is a lower bound (`gte`).

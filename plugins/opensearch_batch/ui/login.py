@@ -1,15 +1,17 @@
-"""Who sends a request, and what he may do: Airflow's auth manager decides both.
+"""Authentication and authorization of requests, both by Airflow's auth manager.
 
-A program sends a bearer token of Airflow. Beside it,
+Pages and the API accept a bearer token of Airflow. In addition,
 
-- a page takes the cookie of Airflow's UI. A browser also sends the cookie when a page of another site makes it; so
-  whatever changes something or costs money is a POST, and a POST with the cookie has to come from a page of this site.
-- the API takes a name and a password as clients of OpenSearch send them (HTTP basic), and no cookie. A password is
+- pages accept the cookie of Airflow's UI. A browser also sends the cookie with requests that a page of another site
+  makes. So each request that changes something or costs money is a POST, and a POST with the cookie is refused unless
+  it comes from a page of this site.
+- the API accepts a name and a password as clients of OpenSearch send them (HTTP basic), but no cookie. A password is
   exchanged for a token at the auth manager's own endpoint ``/auth/token``, so it is checked there alone; an auth
   manager without this endpoint accepts tokens only.
 
-Permissions are those on the runs of a DAG. For the API, it is the DAG `batch_ingestion`: who may read its runs may read
-tasks, who may trigger the DAG may ingest, predict and cancel jobs, who may edit its runs may cancel them.
+Permissions are those on the runs of a DAG. For the API, it is the DAG `batch_ingestion`: permission to read its runs
+allows to read tasks, permission to trigger it allows to ingest and predict, and permission to edit its runs allows to
+cancel runs and jobs.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class Visitor:
 
 
 def visitor_of(request: Request, user: GetUserDep) -> Visitor:
-    """Return who sends a request; Airflow raises 401 without a valid login."""
+    """Return the user who sends a request; Airflow raises 401 without a valid login."""
     refuse_other_sites(request)
     return Visitor(user)
 
@@ -157,7 +159,7 @@ def _auth_app(request: Request) -> ASGIApp | None:
 
 
 def permitted(method: ResourceMethod) -> Callable[[BaseUser], Awaitable[BaseUser]]:
-    """Return a dependency: the user, if he may do this with runs of the DAG; else it raises 403."""
+    """Return a dependency that returns the user, or raises 403 if the user may not do this with runs of the DAG."""
 
     async def user_of(user: Annotated[BaseUser, Depends(signed_in)]) -> BaseUser:
         await run_in_threadpool(Visitor(user).require, method, DAG_ID)

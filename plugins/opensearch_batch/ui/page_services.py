@@ -27,7 +27,7 @@ from opensearch_batch.ui.rendering import Renderer
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
-# Airflow's own API uses threads of the same process, 40 of them; pages wait for one of so many.
+# The number of threads for pages. Airflow's own API uses up to 40 threads of the same process.
 MAX_THREADS = 8
 MAX_CONCURRENT_LISTINGS = 10
 MAX_FORM_BYTES, MAX_FORM_FIELDS = 65_536, 100
@@ -95,7 +95,7 @@ class PageServices:
 
 
 class Visit:
-    """One request: who makes it, and what answers it."""
+    """One request: its visitor, and the services that answer it."""
 
     def __init__(self, request: Request, visitor: SignedIn) -> None:
         self.request = request

@@ -130,7 +130,7 @@ def test_differences_of_the_store_are_named(pipeline: Pipeline, damage: bytes | 
     store(pipeline).drop(next(iter(store(pipeline).head().segments)))
     store(pipeline).reserve([b"k" * 16], lambda located: [NewShard("job", located.keys.tobytes())])
     shard, absent = differences(pipeline)
-    assert "open shard job has no job and no input; rebuild --predictions closes it" in shard
+    assert "open shard job has no job and no input; `opensearch-batch ledger rebuild --predictions` closes it" in shard
     assert "the answers of 8 of 8 indexed records are not in the prediction store" in absent
 
 

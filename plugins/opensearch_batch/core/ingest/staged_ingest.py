@@ -53,9 +53,9 @@ ATTEMPTS = 1_000
 class StagedIngest(msgspec.Struct, frozen=True):
     """Ingests the shards of one run.
 
-    `request` has the paths of a pipeline file. By default, a record without a mapped vector becomes a dead letter (see
-    `on_missing`); with processors, only a record without a prediction does. Dead letters are below the work prefix,
-    unless `dead_letters` has another one.
+    The paths in `request` are those of the pipeline file, which start at a record. By default, a record without a
+    mapped vector becomes a dead letter (see `on_missing`); with processors, only a record without a prediction does.
+    Dead letters are below the work prefix, unless `dead_letters` is another prefix.
     """
 
     objects: Objects

@@ -41,8 +41,8 @@ T = TypeVar("T")
 class RealtimeSubmitter(msgspec.Struct, frozen=True):
     """Does the work of a shard's job in real time. A `Submitter`: `Submission` lets one attempt at a time submit.
 
-    `batch` names the model, and finds the job of an earlier attempt that did not work in real time. `announce` is
-    called with the folder of the output before anything is written there, `renewed` after each renewal of the intent.
+    `batch` names the model, and finds the job of an earlier attempt that submitted a batch job. `announce` is called
+    with the folder of the output before anything is written there, `renewed` after each renewal of the intent.
     """
 
     batch: MLCommonsSubmitter
@@ -50,7 +50,7 @@ class RealtimeSubmitter(msgspec.Struct, frozen=True):
     job_records: JobRecords
     clock: Callable[[], float]
     sleep: Callable[[float], None]
-    announce: Callable[[str], object] = lambda folder: None  # noqa: ARG005 - by default nobody has to know
+    announce: Callable[[str], object] = lambda folder: None  # noqa: ARG005 - no operation by default
     renewed: Callable[[], object] = lambda: None
 
     def stage(self, record: JobRecord) -> dict[str, str]:  # noqa: ARG002 - the protocol's parameter
@@ -210,7 +210,7 @@ def _inputs(objects: Objects, uri: str) -> dict[str, str]:
 
 
 def _lines(objects: Objects, uri: str) -> Iterator[bytes]:
-    """Yield the lines of an input without their ends; blank lines are no records."""
+    """Yield the lines of an input without their line breaks; blank lines are no records."""
     with objects.open(uri) as stream:
         for line in stream:
             if text := line.strip():

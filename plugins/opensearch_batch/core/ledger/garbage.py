@@ -2,7 +2,7 @@
 
 The marks are in the head that may name the file, which is replaced by compare-and-swap:
 
-1. A process writes a file under a name of its own, which has the time. Only this process names the file in a head, and
+1. A process writes a file under a unique name that contains the time. Only this process names the file in a head, and
    at most `LATE_S` after it wrote it.
 2. A collection marks, under one version of the head, the files that this version does not name. It deletes only files
    that were marked for `GRACE_S` under the version that it has just read or written.
@@ -37,13 +37,13 @@ def new_name(digest: str, *, now: float) -> str:
 
 
 def written_at(name: str) -> float | None:
-    """Return the time in the name of a file, with or without folder and extension; None if it is another name."""
+    """Return the time in the name of a file, with or without folder and extension; None if there is no time in it."""
     match = _NAME.fullmatch(name)
     return int(match[1], 16) / 1000 if match else None
 
 
 class MarkedHead(NumberedHead, frozen=True, omit_defaults=True):
-    """Base of the heads that name files: `garbage` are files that it does not name, since when they are marked."""
+    """Base of the heads that name files: `garbage` has the files that it does not name, with the time of their mark."""
 
     garbage: dict[str, float] = msgspec.field(default_factory=dict)
 

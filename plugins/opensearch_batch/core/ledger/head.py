@@ -114,7 +114,7 @@ def in_file_order(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
 
 
 class ScopeHead:
-    """The head of one scope on object storage: who claimed it last may commit."""
+    """The head of one scope on object storage: only the run that claimed it last may commit."""
 
     def __init__(self, objects: Objects, uri: str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

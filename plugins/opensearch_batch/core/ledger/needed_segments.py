@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from opensearch_batch.core.ledger.key_index import Keys
 
-# Keys of several objects are looked up together until there are so many.
+# The number of keys in one lookup, which may have the keys of several objects.
 LOOKUP_KEYS = 1 << 20
 
 T = TypeVar("T", bound=Hashable)

@@ -38,11 +38,11 @@ from opensearch_batch.core.storage.objects import Objects
 if TYPE_CHECKING:
     from opensearch_batch.core.ledger.key_index import Keys
 
-# The newest indexes are merged when there are more than this number of them, into one of at most so many keys.
+# The newest indexes are merged when there are more than `NEW_INDEXES`, into one of at most `MERGED_KEYS` keys.
 NEW_INDEXES, MERGED_KEYS = 16, 1 << 19
 # The number of segments whose keys a rebuilt index has at most.
 REBUILT_SEGMENTS = MERGED_KEYS // SEGMENT_ROWS
-# A run may need an answer so long after it reserved it: until its jobs, and then their repair, have ended.
+# How long a run may need an answer that it has reserved: until its jobs, and then their repair, have ended.
 MIN_RETENTION_S = GRACE_S
 _REMEDY = "restore its previous version, or rebuild it with opensearch-batch ledger rebuild"
 

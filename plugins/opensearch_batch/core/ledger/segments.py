@@ -3,8 +3,8 @@
 It is a Parquet file with the columns content_key and answer (a MessagePack array: `StoredAnswer`). A segment is small,
 because a reader of one answer reads it as a whole.
 
-Each file is named by the time when it was made and the digest of its content. So nobody ever writes a file that another
-process may read or delete, and a damaged file gives no answer.
+The name of each file is the time when it was made and the digest of its content. So no process overwrites a file that
+another one may read or delete, and a damaged file gives no answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 KEY, ANSWER = "content_key", "answer"
 # A segment ends at the first of these limits.
 SEGMENT_ROWS, SEGMENT_BYTES = 1_024, 2 << 20
-# A reader reads at most so many answers at once.
+# The maximum number of answers that a reader reads at once.
 BATCH_ROWS, BATCH_BYTES = 16_384, 16 << 20
 DIGEST_DIGITS = 32
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(StoredAnswer).decode

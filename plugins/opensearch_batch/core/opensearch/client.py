@@ -20,8 +20,8 @@ TIMEOUT_S = 30
 # Covers concurrent bulk requests and the calls of other threads.
 POOL_SIZE = 16
 HTTPS_PORT, NODE_PORT = 443, 9200
-# A node that did not answer gets no request for so long. opensearch-py's minute, doubled with each failure, would
-# outlast the other nodes' turns in a rolling restart.
+# How long a node that did not answer gets no request. opensearch-py's default of one minute, doubled with each failure,
+# is longer than a rolling restart takes to reach the next node.
 SKIPPED_S = 10
 _WITH_PORT = re.compile(r"(\[.+\]|[^:]+):(\d+)")
 

@@ -186,7 +186,7 @@ class _Work(msgspec.Struct, frozen=True):
 
 
 def plan(records: int, given: Assumptions) -> ScalePlan:
-    """Return the plan for so many records."""
+    """Return the plan for this number of records."""
     changed = math.ceil(records * given.changed)
     size_bytes = records * given.source.record_bytes
     objects = math.ceil(size_bytes / given.source.object_bytes)

@@ -105,8 +105,8 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
     split_bytes: Annotated[
         Count,
         about(
-            "If more bytes changed than this, several tasks read the source: each reads about so many, as objects or "
-            "as parts of a large JSON Lines object.",
+            "If more bytes changed than this, several tasks read the source: each reads about this number, as objects "
+            "or as parts of a large JSON Lines object.",
             268_435_456,
         ),
     ] = 268_435_456

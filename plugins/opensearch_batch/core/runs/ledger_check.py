@@ -25,7 +25,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, list_folders
 from opensearch_batch.core.types.counts import Savings
 
-# Content keys are looked up together until they have so many bytes; so many documents are fetched at once.
+# The bytes of content keys in one lookup, and the maximum number of documents in one fetch.
 LOOKUP_BYTES, FETCHED = 16 << 20, 500
 _WRITTEN_AGAIN = "a run with rebuild writes them again from the prediction store, and pays for nothing"
 
@@ -33,7 +33,8 @@ _WRITTEN_AGAIN = "a run with rebuild writes them again from the prediction store
 class ScopeState(msgspec.Struct, frozen=True):
     """A scope of the ledger: counts of its objects, and of their records by state.
 
-    `run` has claimed it last; `is_committed`: that run has ended well. `savings` are those of all its runs.
+    `run` is the run that claimed it last, `is_committed` whether that run has committed. `savings` are those of all its
+    runs.
     """
 
     scope: str
@@ -68,9 +69,9 @@ class Size(msgspec.Struct, frozen=True):
 class StoreState(msgspec.Struct, frozen=True):
     """A prediction store: counts and bytes of its answers, and the records of each open shard by job key.
 
-    `needed` is an upper bound of the answers that records of a ledger need: records that share an answer count it once
-    each. The other answers are kept until their retention ends. `garbage` counts files that are deleted when their
-    grace period ends. `size` is that of all files.
+    `needed` is an upper bound of the answers that records of a ledger need: an answer that several records share is
+    counted for each of them. The other answers are kept until their retention ends. `garbage` counts files that are
+    deleted when their grace period ends. `size` is that of all files.
     """
 
     folder: str
@@ -91,7 +92,7 @@ class StoreState(msgspec.Struct, frozen=True):
             scopes = scopes_of(objects, head.ledgers, f"{folder}/scopes.json", writes=False)
             counts = needed_segments(scopes, folder)
         except FatalError:
-            # A head is damaged, so nobody knows what it needs.
+            # A head is damaged, so it is unknown what it needs.
             counts = dict.fromkeys(segments, 0)
         return cls(
             folder,
@@ -127,7 +128,7 @@ def store_folders(objects: Objects, layout: Layout) -> list[str]:
     try:
         is_used = layout.scopes() in PredictionStore(objects, shared).head().ledgers
     except FatalError:
-        # Nobody knows whose it is.
+        # The head of the store is damaged, so the pipeline may use it.
         is_used = True
     return [own] * any(True for _ in objects.list(f"{own}/")) + [shared] * is_used
 
@@ -146,7 +147,7 @@ class LedgerCheck:
         self._stores = {folder: PredictionStore(objects, folder) for folder in store_folders(objects, layout)}
 
     def differences(self) -> Iterator[str]:
-        """Yield each difference, with what follows from it."""
+        """Yield a message for each difference, with its consequence or remedy."""
         heads, unreadable = read_heads(self._objects, self._layout)
         yield from unreadable
         indexed = Counter[str]()
@@ -176,7 +177,8 @@ class LedgerCheck:
                 yield str(error)
         for job_key in head.open:
             if not has_files(self._objects, self._layout, job_key):
-                yield f"{folder}: the open shard {job_key} has no job and no input; rebuild --predictions closes it"
+                remedy = "`opensearch-batch ledger rebuild --predictions` closes it"
+                yield f"{folder}: the open shard {job_key} has no job and no input; {remedy}"
 
     def _check_scope(self, scope: str, head: Head) -> Iterator[str]:
         """Compare the rows of a scope with its head, its stores and its index."""

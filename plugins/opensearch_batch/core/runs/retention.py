@@ -86,7 +86,7 @@ class Retention(msgspec.Struct, frozen=True):
             return False
         stored = records.load()
         if stored is None:
-            # A run wrote the input and did not submit it. If its shard is not open, nobody knows whose it is.
+            # A run wrote the input and did not submit it. If its shard is not open, the owner is unknown.
             if not is_open and newest > now - UNSUBMITTED_S:
                 return False
         elif not _is_removable(stored.value, self.layout.pipeline, before) or not records.write(

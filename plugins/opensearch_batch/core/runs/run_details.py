@@ -79,8 +79,8 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
         stages: the stages in their order.
         shard_states: the number of shards by state, and
         job_states: that of jobs by state; of all shards, also those that are not in `shards`.
-        shards: the shards that were asked for, of
-        shards_found: so many, which may be more than were shown.
+        shards: the requested page of the shards.
+        shards_found: the number of matching shards, which may be more than the page has.
         documents: how many records have to get a verdict; 0 for a scan.
         settled: how many have one.
         indexed, deleted, unchanged, dead_letters, unanswered: what became of these so far. `dead_letters` has those of

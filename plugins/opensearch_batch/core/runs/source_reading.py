@@ -1,7 +1,7 @@
 """Reads the objects of a source as rows of the record ledger: in one process, or a split in each of several tasks.
 
 A task stores the rows of its split in a Parquet file, its dead letters, and then a document with the account of each
-piece. The lines of a piece are counted from its start; who reads the files adds the lines of the pieces before it.
+piece. The lines of a piece are counted from its start; the reader of the files adds the lines of the pieces before it.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def cut_shards(
 
 
 def boundaries(line_bytes: npt.NDArray[np.int64], limits: ShardLimits) -> list[int]:
-    """Return where shards end that have lines of these sizes, with their ends.
+    """Return the positions at which shards end; the sizes of the lines include line breaks.
 
     A shard has at least one line, and at least `min_records`, whatever the limits are. The last one also gets the rest
     if that is too small for a job.

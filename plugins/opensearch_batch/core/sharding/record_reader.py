@@ -207,7 +207,7 @@ class RecordReader:
 
 
 def in_large_tables(tables: Iterable[pa.Table], at_least: int | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of tables as one table, or as several with so many rows, by default `TABLE_ROWS`."""
+    """Yield the rows in tables of at least `at_least` rows, by default `TABLE_ROWS`; the last one may have fewer."""
     import pyarrow as pa
 
     waiting, rows, is_empty = list[pa.Table](), 0, True

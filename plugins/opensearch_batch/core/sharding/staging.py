@@ -194,7 +194,7 @@ class NewInput:
         return record_id(self.count)
 
     def add(self, line: bytes) -> None:
-        """Add a line without its end."""
+        """Add a line, which is given without its line break."""
         line += b"\n"
         self.digest.update(line)
         self.size_bytes += len(line)

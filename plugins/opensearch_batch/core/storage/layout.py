@@ -102,7 +102,7 @@ class Layout:
         return f"{self.run(run_key)}/rows"
 
     def spread_plan(self, run_key: str) -> str:
-        """Return the path of the plan of a run that is prepared by several tasks, whose files are beside it."""
+        """Return the path of the plan of a run that several tasks prepare; their files are in the same folder."""
         return f"{self.run(run_key)}/spread/plan.json"
 
     def staged(self, run_key: str, shard_id: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
 TEXT = ".txt"
-# S3 lists at most so many objects at once.
+# The maximum number of objects in one response of S3 to a listing.
 MAX_PAGE = 1_000
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _PRECONDITION_FAILED = frozenset({"PreconditionFailed", "412"})

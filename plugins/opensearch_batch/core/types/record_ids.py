@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 RECORD_ID = "record_id"
-# Beside its id, a line has one more member: the record, or the service's output for the record.
+# In addition to its id, a line has one member: the record, or the service's output for the record.
 RECORD, OUTPUT = "record", "output"
 # Amazon Bedrock requires record ids of eleven letters and digits.
 _DIGITS = 10

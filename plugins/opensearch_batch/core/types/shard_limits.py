@@ -20,7 +20,7 @@ class ShardLimits(msgspec.Struct, frozen=True):
     min_records: int = 1
 
     def exceeded_by(self, records: int, size_bytes: int) -> bool:
-        """Return whether a shard was surely cut with higher limits; the last one has up to `min_records` more."""
+        """Return whether a shard exceeds these limits by more than the `min_records` that the last shard may add."""
         least = self.min_records
         if records <= least:
             return False

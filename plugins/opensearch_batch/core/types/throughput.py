@@ -7,9 +7,9 @@ from typing import Self
 
 import msgspec
 
-# An ingest keeps so many intervals, each of them about 60 bytes in its progress; then they are made twice as wide.
+# The maximum number of intervals of an ingest (about 60 bytes each in its progress); beyond it, their width is doubled.
 MAX_INTERVALS = 60
-# The rate of a run in progress is that of so many seconds.
+# The period over which the rate of a run in progress is computed.
 RATE_S = 60.0
 
 
