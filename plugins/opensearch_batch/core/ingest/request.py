@@ -50,7 +50,7 @@ class IngestRequest(msgspec.Struct, frozen=True):
     the field map is used.
 
     The field ``*`` does not copy the members in `omitted`. With `in_place`, the documents exist, and each is updated
-    with the mapped fields only if what the model reads of it is as it was (`core.ingest.sinks.in_place`).
+    with the mapped fields only if its input of the model has not changed (`core.ingest.sinks.in_place`).
 
     With a `version`, `index` and `delete` actions of documents with an id carry it as external version, and the index
     does not replace a document of a higher version.

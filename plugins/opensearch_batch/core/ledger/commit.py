@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 def announce(objects: Objects, layout: Layout, manifest: Manifest, ledger: RunLedger) -> None:
     """Save what a run is going to write and commit, before it writes anything.
 
-    The change of the head is noticed by a run that claims the scope meanwhile and has not found the manifest.
+    The head is changed last: if another run has looked for the manifest too early, its claim conflicts, and it repeats.
 
     Raises:
         ClaimLost: another run has claimed the scope.
@@ -86,7 +86,7 @@ def commit(objects: Objects, layout: Layout, manifest: Manifest, exceptions: Ite
 
 
 def with_savings(head: Head, manifest: Manifest) -> Head:
-    """Return a head with the objects of a run, with what the run paid and what it did not have to pay."""
+    """Return a head whose savings include those of a run: predictions that it paid for, or did not have to pay for."""
     paid = manifest.counts.paid
     documents = sum(shard.documents for shard in manifest.shards if shard.id != DELETIONS)
     needed = sum(count for entry in head.objects.values() for count in entry.segments.values())
@@ -95,7 +95,7 @@ def with_savings(head: Head, manifest: Manifest) -> Head:
 
 
 def _repacked(objects: Objects, layout: Layout, manifest: Manifest, head: Head, ledger: RunLedger) -> Moved:
-    """Write rows of objects that the run did not read to fewer files, if there are many; rows in doubt stay."""
+    """Write rows of objects that the run did not read to fewer files, if there are many; on an error, they stay."""
     entries = {uri: entry for uri, entry in head.objects.items() if uri not in ledger.entries}
     try:
         return repack(objects, layout.scope_rows(manifest.scope), to_repack(entries))
@@ -105,13 +105,12 @@ def _repacked(objects: Objects, layout: Layout, manifest: Manifest, head: Head, 
 
 
 def with_unfinished_run(objects: Objects, layout: Layout, head: Head, *, index_uuid: str) -> Head:
-    """Return the head as the next run has to see it if the last run that claimed it has not committed.
+    """Return the head for the next run, with the work of the last run that claimed it if that has not committed.
 
-    That run may have written some of its documents, and deleted others. Its pending rows take the place of the rows
-    that they were compared with, so the next run writes all these documents again, or deletes them if their records are
-    gone, although the source may be again as it was before. Its deletions are done again before any later version of
-    their documents. If it wrote to another index than the next run will, which is that of the head, its work does not
-    count.
+    That run may have written some of its documents, and deleted others. Its pending rows replace the rows that they
+    were compared with, so the next run writes all these documents again, or deletes them if their records are gone,
+    even if the source has returned to its earlier state. Its deletions are repeated before any later version of their
+    documents is written. Its work is ignored if it wrote to another index, and the next run writes to the head's index.
     """
     if head.claim.version == head.committed:
         return head
@@ -181,7 +180,7 @@ def committed_entries(
 
 
 def head_change(ledger: RunLedger, entries: dict[str, Entry], manifest: Manifest) -> Callable[[Head], Head]:
-    """Return the change for `ScopeHead.commit`: the objects of the run replace theirs, and removed objects go."""
+    """Return the change for `ScopeHead.commit`: it replaces the run's objects and drops the removed ones."""
 
     def change(head: Head) -> Head:
         head = head.for_target(index=manifest.index, index_uuid=manifest.index_uuid, fingerprint=manifest.fingerprint)

@@ -1,7 +1,7 @@
-"""Parquet files that one run writes and others read: damage is noticed, and the error names the file.
+"""Parquet files that one run writes and others read. A reader detects damage; the error names the file.
 
-A file that is named by the digest of its content is compared with its name. In other files, each page is compared with
-its checksum.
+If the digest of a file is its name, its content is compared with it. In other files, each page is compared with its
+checksum.
 """
 
 from __future__ import annotations

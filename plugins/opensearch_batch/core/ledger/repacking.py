@@ -47,7 +47,7 @@ def repack(objects: Objects, folder: str, entries: Mapping[str, Entry]) -> Moved
 
 
 def moved(head: Head, files: Moved) -> dict[str, Entry]:
-    """Return the objects of a head whose rows are still where they were, with the new places of their rows."""
+    """Return the objects of a head whose rows were not moved meanwhile, with the new locations of their rows."""
     return {
         uri: msgspec.structs.replace(entry, rows=new.rows, first=new.first)
         for uri, (old, new) in files.items()

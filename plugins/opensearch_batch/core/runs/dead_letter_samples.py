@@ -22,11 +22,11 @@ class DeadLettersOfRun(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         count: the number that the run counted, of all stages; a later replay does not change it.
-        reasons: the counted ones by reason, the most common first, each with its first letter.
-        locations: their prefixes; `replay` takes one of them.
-        samples: letters as they are now: those of the asked reason, or the first of each kind of reason.
-        read: how many letters were read for the samples.
-        is_complete: whether these are all that there are now.
+        reasons: the counted dead letters by reason, the most common first, each with its first dead letter.
+        locations: the prefixes of the dead letters; `replay` takes one of them.
+        samples: dead letters that exist now: those with the requested reason, or the first of each kind of reason.
+        read: how many dead letters were read for the samples.
+        is_complete: whether all existing dead letters were read.
     """
 
     pipeline: str

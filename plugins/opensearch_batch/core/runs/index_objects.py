@@ -155,7 +155,7 @@ class IndexObjects(ReadOnlyObjects):
 
     @property
     def refusal(self) -> str:
-        return "an index is no place for files; give an S3 URI"
+        return "files cannot be written to an index; give an S3 URI"
 
     delete = ReadOnlyObjects.refuse
 

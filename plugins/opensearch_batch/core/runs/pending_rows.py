@@ -77,7 +77,7 @@ class PendingRows:
 def repeated_deletions(objects: Objects, uri: str, result: Difference, op_type: OpType) -> Iterator[pa.Table]:
     """Yield the deletions of an earlier run that failed.
 
-    Without external versions they would win over documents that this run writes; these are not deleted.
+    Without external versions, such a deletion would delete a document that this run writes, so it is left out.
     """
     import pyarrow as pa
 

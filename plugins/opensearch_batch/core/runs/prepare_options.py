@@ -105,7 +105,7 @@ def fingerprint_of(
     index_body: Mapping[str, Any] | None,
     options: PrepareOptions,
 ) -> str:
-    """Return the digest of everything but the source that decides what the documents of a pipeline are."""
+    """Return the digest of everything that affects the documents of a pipeline, except the source."""
     mapped = with_source_paths(request, adapter, parameters, inputs)
     identity = [
         document_factory(mapped, Reading(objects)).identity,

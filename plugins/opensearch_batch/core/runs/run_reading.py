@@ -76,7 +76,10 @@ class StoredProgress(StoredCounts, frozen=True):
     written_at: float = 0.0
 
     def belongs(self, manifest: RunManifest, shard: Shard) -> bool:
-        """Return whether this is of the last attempt of `prepare`; equal requests share theirs, which may be done."""
+        """Return whether this progress is of the last attempt of `prepare`.
+
+        Equal requests share their progress, so one that is done may be of an earlier request.
+        """
         return not self.done if manifest.progress else self.identity[:1] == [manifest.digest_of(shard)]
 
 

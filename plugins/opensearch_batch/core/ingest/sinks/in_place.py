@@ -1,4 +1,4 @@
-"""Updates fields of existing documents in place, each only if what the model reads of it is as it was.
+"""Updates fields of existing documents in place, each only if its input of the model has not changed.
 
 Before documents are updated, they are fetched. The update of each one names the sequence number of the fetched version,
 so the index refuses it if the document was written meanwhile. A document that changed or was deleted is left to the
