@@ -1,4 +1,4 @@
-"""Emits measurements as metrics of Airflow, with its tags; which back end receives them is Airflow's configuration."""
+"""Emits measurements as metrics of Airflow, with its tags; Airflow's configuration selects the back end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def emit(measurements: Iterable[Measurement], context: Context, service: str | None) -> None:
-    """Emit measurements of the run's pipeline; any error, also of measuring, is logged and fails no task."""
+    """Emit measurements of the run's pipeline; an error in measuring or emitting is logged, and fails no task."""
     try:
         pipeline = stats.normalize_name_for_stats(context["dag_run"].dag_id, log_warning=False)
         shared = dict(zip(SHARED_TAGS, (pipeline, service or NO_SERVICE), strict=True))

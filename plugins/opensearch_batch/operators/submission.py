@@ -54,7 +54,7 @@ class JobOperator(PipelineOperator):
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
         max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit. Of shards that are
-            predicted in real time, at most that many and `MAX_TASKS` are at work at once.
+            predicted in real time, at most that many, and at most `MAX_TASKS`, are processed at once.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
         poll_every_s, poll_at_most_s: as in `poll`.

@@ -121,7 +121,7 @@ SECURITY = {
     "password": {"type": "http", "scheme": "basic"},
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
 }
-# Each request can be refused with these; one with a body, also with the second ones.
+# The statuses with which each request can be refused, and those for requests with a body in addition.
 REFUSALS = (400, 401, 403, 404, 429, 503)
 BODY_REFUSALS = (406, 409, 413)
 

@@ -74,8 +74,8 @@ def vector_fields_of(processors: Processors, members: Container[str]) -> list[st
 def member_at(path: str, option: str) -> EventFormatter:
     """Return a function that reads the string or number at a path of an event as text, ``""`` if it is absent or null.
 
-    The function raises RecordRejected, naming the `option`, for an array, an object or a text that is too long. A path
-    that names no member of an event is a ConfigError.
+    The function raises RecordRejected, naming the `option`, for an array, an object or a text that is too long. Raise
+    ConfigError for a path that names no member of an event.
     """
     key = _key(path, option)
 

@@ -111,7 +111,7 @@ def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = 
 class Spill:
     """A temporary file of rows. All rows are added first; then each row can be read by its offset.
 
-    `needed_bytes` is the expected size, for error messages. A folder in which no file can be created is a ConfigError.
+    `needed_bytes` is the expected size, for error messages. Raise ConfigError if no file can be created in the folder.
     """
 
     def __init__(self, folder: Path, *, needed_bytes: int) -> None:

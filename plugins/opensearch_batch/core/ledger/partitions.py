@@ -1,4 +1,4 @@
-"""Tables that may be larger than memory: they are dealt by a key into partitions on disk, and read one by one."""
+"""Tables that may be larger than memory: rows are partitioned by a key on disk, and partitions are read one by one."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ class Partitions:
         self._numbers.append((keys % PARTITIONS).astype(np.uint8))
         self._waiting_bytes += table.nbytes
         if self._waiting_bytes > self._memory_bytes:
-            self._deal()
+            self._flush()
 
     def __iter__(self) -> Iterator[Iterable[pa.Table]]:
         """Yield the partitions, once; the rows of each keep their order."""
         if self._parts:
-            self._deal()
+            self._flush()
         else:
             yield self._waiting
         while self._parts:
             yield self._parts.pop()
 
-    def _deal(self) -> None:
+    def _flush(self) -> None:
         import numpy as np
         import pyarrow as pa
 

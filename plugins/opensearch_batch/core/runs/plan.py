@@ -27,8 +27,8 @@ CLASSES = ("new", "input_changed", "other_changed", "unchanged", "duplicate", "t
 class RunPlan(msgspec.Struct, frozen=True):
     """What a run would do: the counts of its source, and its shards with `bytes` of input.
 
-    `jobs` must be paid for, except the records of `requests`, which are predicted in real time; `done`, `running` and
-    `failed` jobs exist already. `stored` records have a prediction.
+    The run pays for batch `jobs`, and for `requests`, one for each record that is predicted in real time. `done`,
+    `running` and `failed` jobs exist already. `stored` records have a prediction.
     """
 
     source: str

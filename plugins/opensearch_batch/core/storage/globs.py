@@ -23,7 +23,7 @@ Positions = frozenset[int]
 
 
 class Glob:
-    """A compiled glob; one that is longer than the name of an object can be is a ConfigError."""
+    """A compiled glob; raises ConfigError for a glob that is longer than the name of an object can be."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_GLOB_CHARS:

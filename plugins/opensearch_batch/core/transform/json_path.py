@@ -109,7 +109,7 @@ def is_plain(path: object) -> bool:
 
 
 class RowReader:
-    """Reads the values of paths, each with a name, from a row in one pass; an invalid path is a ConfigError."""
+    """Reads the values of paths, each with a name, from a row in one pass; raises ConfigError for an invalid path."""
 
     def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
         plain = [_named_steps(path) for _, path in paths]

@@ -24,7 +24,7 @@ VALIDATION_POLL_S, VALIDATION_TIMEOUT_S = 2.0, 900.0
 
 @contextmanager
 def cohere_errors(what: str) -> Iterator[None]:
-    """Convert errors of the `cohere` client as `error_of` does; no response is a RetriableError."""
+    """Convert errors of the `cohere` client as `error_of` does, and a missing response to RetriableError."""
     import httpx
     from cohere.core import ApiError
 

@@ -25,7 +25,7 @@ CLOCK_SKEW_S = 3600.0
 def openai_errors(what: str) -> Iterator[None]:
     """Convert errors of the `openai` client as `error_of` does; if OpenAI does not respond, raise RetriableError.
 
-    A spent budget is a ConfigError, although its status is 429.
+    A spent budget is converted to ConfigError, although its status is 429.
     """
     import openai
 

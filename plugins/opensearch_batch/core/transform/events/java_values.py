@@ -138,7 +138,7 @@ def divide(left: Operand, right: Operand) -> Operand:
 
 
 def remainder(left: Operand, right: Operand) -> Operand:
-    """Return the remainder, with the sign of the dividend; raise EvaluationError for zero, or a type other than Integer."""
+    """Return the remainder, with the sign of the dividend; raise EvaluationError for zero, or types besides Integer."""
     if _kinds(left, right) != (_INTEGER, _INTEGER) or right == 0:
         raise EvaluationError("% requires two 32-bit integers, the second not zero")
     return int(math.fmod(left, right))
