@@ -96,7 +96,7 @@ def test_an_option_of_opensearch_is_read(tmp_path: Path, options: str, path: str
         ("hosts:", -1, r"books.sink\[0\].opensearch: hosts is missing; write hosts: \["),
         ("hosts: []", 0, r"opensearch.hosts: Expected `array` of length >= 1; write hosts: \["),
         ("hosts: ['https://a', 'http://b']", 0, r"opensearch.hosts: the nodes of a cluster have the same scheme"),
-        ("hosts: ['https://me:hidden@a']", 0, r"opensearch.hosts\[0\]: a host must not contain credentials; write"),
+        ("hosts: ['https://me:hidden@a']", 0, r"opensearch.hosts\[0\]: a host must not contain credentials; set"),
         ("index: Passages", 0, r"opensearch.index: .*'passages'"),
         ("index: a-${", 0, r"opensearch.index: .*is not closed"),
         ("index: a-%{QQ}", 0, r"opensearch.index: "),

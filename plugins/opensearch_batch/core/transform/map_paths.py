@@ -85,7 +85,7 @@ def _path(location: str, path: object, sources: int) -> SourcePath:
 
 
 def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return the id path of each source, by default that of the others; raise ConfigError if theirs differ."""
+    """Return the id path of each source, by default the only one of the others; raise ConfigError without a default."""
     by_source = {path.source: path.path for path in ids}
     if sources == 1:
         return [by_source.get(0)]
