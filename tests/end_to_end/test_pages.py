@@ -1,8 +1,7 @@
-"""The pages of a real run: a list, a run at work, its jobs, dead letters, search; and who may see them."""
+"""The pages of a run in progress: lists, the run, its jobs; and who may see them."""
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -14,16 +13,12 @@ from fastapi.routing import APIRoute
 
 from include.local_stack.airflow import ADMIN, read_secrets
 from tests.airflow_in_process import environ
-from tests.end_to_end.own_pipelines import INDEX_BODY, OwnPipelines, Run
+from tests.end_to_end.own_pipelines import OwnPipelines, Run
 from tests.lab import Lab
 from tests.waiting import WAIT_S, eventually
 
 PREFIX, API = "/opensearch-batch", "/_plugins/_ml"
-# The year of every third record is no integer, so the index refuses it.
-RECORDS = [
-    {"_id": f"d{number}", "text": f"a fish of number {number}", "year": "of the rat" if number % 3 == 2 else number}
-    for number in range(6)
-]
+RECORDS = 6
 
 
 class Browser:
@@ -71,41 +66,33 @@ def admin(lab: Lab) -> Browser:
 
 @pytest.fixture(scope="module")
 def run(lab: Lab, admin: Browser) -> Iterator[Run]:
-    """A run of two shards: one is written, the job of the other is in flight."""
+    """A run of two shards: the job of one has ended, that of the other is in flight."""
     own = OwnPipelines(lab)
-    properties = {**INDEX_BODY["mappings"]["properties"], "year": {"type": "integer"}}
-    index_body = {**INDEX_BODY, "mappings": {"properties": properties}}
-    (own.folder / "indexes" / "years.json").write_text(json.dumps(index_body))
-    fields = {"text": "$.text", "year": "$.year", "embedding": "prediction"}
-    name = own.add(shard={"max_records": 3}, ingest={"index_body": "years", "field_map": fields})
-    rows = b"".join(json.dumps(record).encode() + b"\n" for record in RECORDS)
-    lab.s3.put_object(Bucket=own.documents, Key=f"{name}/a.jsonl", Body=rows)
+    name = own.add(shard={"max_records": RECORDS // 2})
+    own.put(f"{name}/a.jsonl", 0, RECORDS)
     lab.fault(fault="delay", times=1, seconds=3600)
     started = own.run(name)
     page = f"{PREFIX}/pipelines/{name}/runs/{started.run_id}"
 
-    def is_half_written() -> bool:
+    def is_in_flight() -> bool:
         shown = admin.call("GET", page).text
-        return "1 predicting</a>, " in shown and "1 written</a>" in shown
+        return "1 predicted</a>, " in shown and "1 predicting</a>" in shown
 
-    eventually(is_half_written, "one shard that is written")
+    eventually(is_in_flight, "one job that has ended")
     yield started
     lab.no_faults()
     lab.end_delays()
     own.pause()
 
 
-def test_a_run_is_watched_cancelled_replayed_and_searched(lab: Lab, admin: Browser, run: Run) -> None:
-    """All of it over HTTP, as a browser does."""
+def test_a_run_is_watched_and_its_job_cancelled(admin: Browser, run: Run) -> None:
+    """Over HTTP, as a browser does; `tests/browser` follows a run to its dead letters and searches."""
     name, path = run.dag_id, f"/pipelines/{run.dag_id}/runs/{run.run_id}"
-    index = name.replace("_", "-")
     assert path.replace(":", "%3A").replace("+", "%2B") in admin.page("/")
-    listed = admin.page(f"/pipelines/{name}")
-    assert re.search(r'<td class="n">6</td>', listed)
+    assert re.search(rf'<td class="n">{RECORDS}</td>', admin.page(f"/pipelines/{name}"))
     page = admin.page(path)
-    assert "3 of 6 records" in page
+    assert f"0 of {RECORDS} records" in page
     assert f'data-airflow href="/dags/{name}/runs/' in page
-    assert "mapper_parsing_exception" in page
     jobs = admin.page(f"/pipelines/{name}/jobs")
     (job,) = set(re.findall(r'name="job" value="(\w+)"', jobs))
     assert f'value="{job}"' in admin.page("/jobs")
@@ -116,25 +103,6 @@ def test_a_run_is_watched_cancelled_replayed_and_searched(lab: Lab, admin: Brows
         lambda: admin.call("GET", task).json()["state"] in {"CANCELLING", "CANCELLED"}, "the cancellation of the job"
     )
     assert run.wait() == "failed"
-    letters = admin.page(f"{path}/dead-letters")
-    (location,) = re.findall(r'name="location" value="([^"]*)"', letters)
-    assert "The run counted 1." in letters
-    assert "of the rat" in letters
-    # A year that is no integer is ignored from now on.
-    mapping = {"properties": {"year": {"type": "integer", "ignore_malformed": True}}}
-    lab.node("PUT", f"{index}/_mapping", mapping)
-    lab.stack.airflow_api().wait_for_dag("replay")
-    before = len(lab.documents(index))
-    assert "1 replay started" in admin.page(f"{path}/replay", location=location)
-    replayed = re.findall(r"/dags/replay/runs/([^\"]+)\"", admin.page(f"{path}/dead-letters"))
-    assert run.airflow.wait("replay", replayed[0], wait_s=WAIT_S) == "success"
-    lab.node("POST", f"{index}/_refresh")
-    assert (before, len(lab.documents(index))) == (2, 3)
-    found = admin.page(f"/pipelines/{name}/search", question="which fish lives in the sea")
-    assert [found.count(f"<b>d{number}</b>") for number in range(6)].count(3) == 3
-    assert 'class="alert"' not in found
-    like = re.findall(r'name="like" value="(d\d)"', found)[0]
-    assert f"Documents like <code>{like}</code>" in admin.page(f"/pipelines/{name}/search", like=like)
 
 
 def routes(run: Run) -> list[tuple[str, str]]:
@@ -163,7 +131,8 @@ def test_nothing_is_answered_without_a_login(lab: Lab, run: Run) -> None:
         stranger = Browser(lab, token)
         for method, path in found:
             response = stranger.call(method, path, headers={"Sec-Fetch-Site": "same-origin"})
-            assert response.status_code == requests.codes.unauthorized, (method, path)
+            # Airflow answers 403 to a token that is none.
+            assert response.status_code == (requests.codes.forbidden if token else requests.codes.unauthorized), path
             assert run.dag_id not in response.text.replace(path, "")
 
 

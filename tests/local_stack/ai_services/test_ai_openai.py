@@ -251,14 +251,15 @@ def test_a_batch_cancelled_while_it_is_computed(client: openai.OpenAI) -> None:
 def test_a_batch_outlives_its_worker(ai_stand: Stand, client: openai.OpenAI) -> None:
     """The next worker computes it from its start; it has one output file, of the same id as any run gives it."""
     before = {file.id for file in client.files.list(purpose="batch_output")}
-    batch_id = submit(client, [line(number, f"{number} the sea is wide " * 8) for number in range(1, 401)])
+    batch_id = submit(client, [line(number, f"{number} the sea is wide " * 8) for number in range(1, 2_001)])
     eventually(lambda: counts(client.batches.retrieve(batch_id))[1] > 0, "some are done")
     ai_stand.kill_worker()
-    assert client.batches.retrieve(batch_id).status == "in_progress"
+    status = client.batches.retrieve(batch_id).status
     ai_stand.start_worker()
+    assert status == "in_progress"
     batch = ended(client, batch_id)
-    assert (batch.status, counts(batch)) == ("completed", (400, 400, 0))
-    assert ids(rows(client, batch.output_file_id)) == [f"r{number}" for number in range(1, 401)]
+    assert (batch.status, counts(batch)) == ("completed", (2_000, 2_000, 0))
+    assert ids(rows(client, batch.output_file_id)) == [f"r{number}" for number in range(1, 2_001)]
     assert {file.id for file in client.files.list(purpose="batch_output")} - before == {batch.output_file_id}
 
 
