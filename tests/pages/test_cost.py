@@ -142,7 +142,7 @@ def test_a_pipeline_with_a_long_history(browser: Browser, store: CountedObjects)
         browser.page(f"/pipelines/{DAG_ID}")
     with create_session() as session:
         first = session.query(DagRun.id).filter(DagRun.run_id == name_of(5_000)).scalar()
-    with store.expect(LIST=1, GET=50), queries(at_most=10):
+    with store.expect(LIST=1, GET=25), queries(at_most=10):
         page = browser.page(f"/pipelines/{DAG_ID}", before=first)
     assert name_of(4_999) in page
     assert page.count("no counts") + page.count("nothing to do") == 0
