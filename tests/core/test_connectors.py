@@ -184,6 +184,18 @@ def test_models_are_deployed_again_after_an_update_that_fails(node: Node) -> Non
     assert node.states() == ["DEPLOYED"]
 
 
+def test_a_connector_with_a_similar_id_prevents_no_update(node: Node) -> None:
+    """ML Commons counts its models, too: they are undeployed for a moment, unless they are not deployed."""
+    for conn_id in ("a", "b", "c"):
+        ensure(node, conn_id, openAI_key=KEY)
+    ensure(node, "c", openAI_key=KEY)
+    node.models["models-2"]["model_state"] = "UNDEPLOYED"
+    ensure(node, "a", openAI_key=NEW_KEY)
+    assert node.connectors["connectors-1"]["credential"] == {"openAI_key": NEW_KEY}
+    assert node.connectors["connectors-3"]["credential"] == {"openAI_key": KEY}
+    assert node.states() == ["DEPLOYED", "UNDEPLOYED", "DEPLOYED"]
+
+
 def test_a_model_that_was_left_undeployed_is_deployed(node: Node) -> None:
     """A run that died between the two leaves it so."""
     model_id = ensure(node, openAI_key=KEY)

@@ -197,16 +197,21 @@ class MLCommons:
         ML Commons refuses the update while a model of the connector is deployed, so the models are undeployed first and
         deployed again afterwards. A model that is undeployed while it is being deployed stays in the node's memory, and
         then ML Commons refuses each update until the node restarts (seen on 3.6.0). So such a model is waited for.
+
+        ML Commons finds the models by a search for words of the connector's id. Two ids of one node may share the part
+        after a hyphen, and then deployed models of the other connector prevent the update, too (seen on 2.19.1).
         """
         deployed = set[str]()
         try:
             for attempt in range(1, UPDATE_ATTEMPTS + 1):
                 # Searched at each attempt: a model that was registered just before may be missing from a search.
-                for model in self._models(connector_id):
+                for model in self._models_like(connector_id):
                     if model["model_state"] in BEING_DEPLOYED_STATES:
                         continue
                     if model["model_state"] in DEPLOYED_STATES:
                         deployed.add(model["id"])
+                    elif model["connector_id"] != connector_id:
+                        continue
                     self._cluster.call("POST", f"{ML}/models/{model['id']}/_undeploy")
                 try:
                     self._cluster.call("PUT", f"{ML}/connectors/{connector_id}", change)
@@ -222,12 +227,16 @@ class MLCommons:
                 self._deploy(model_id)
 
     def _models(self, connector_id: str) -> list[dict[str, str]]:
-        """Return ``{id, name, model_state}`` of a connector's models."""
-        # connector_id is mapped as text, so the search can return other connectors' models.
+        """Return ``{id, name, model_state, connector_id}`` of a connector's models."""
+        return [model for model in self._models_like(connector_id) if model["connector_id"] == connector_id]
+
+    def _models_like(self, connector_id: str) -> list[dict[str, str]]:
+        """Return the same of the models whose connector's id has a word of this id; ML Commons maps it as text."""
         query = {"size": SEARCH_SIZE, "query": {"match": {"connector_id": connector_id}}}
-        hits = [hit for hit in self._search("models", query) if hit["_source"].get("connector_id") == connector_id]
+        names = ("name", "model_state", "connector_id")
         return [
-            {"id": hit["_id"], **{key: hit["_source"].get(key, "") for key in ("name", "model_state")}} for hit in hits
+            {"id": hit["_id"], **{name: hit["_source"].get(name, "") for name in names}}
+            for hit in self._search("models", query)
         ]
 
     def _deploy(self, model_id: str) -> None:
