@@ -27,7 +27,7 @@ SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
 COMMANDS = (
-    *("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger", "predictions"),
+    *("ingest", "replay", "check", "convert", "schema", "init", "search", "ledger", "predictions", "scale"),
     *("runs", "status", "jobs", "dead-letters"),
 )
 SUBCOMMANDS = {"ledger": ("show", "verify", "compact", "rebuild"), "predictions": ("export",)}

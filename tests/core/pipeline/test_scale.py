@@ -14,26 +14,26 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.scale import (
     SHARE,
     Assumptions,
-    Cluster,
-    CpuMicroseconds,
-    Service,
-    Shard,
-    Source,
-    Storage,
-    Workers,
+    ClusterAssumptions,
+    CpuAssumptions,
+    ServiceAssumptions,
+    ShardAssumptions,
+    SourceAssumptions,
+    StorageAssumptions,
+    WorkerAssumptions,
     plan,
     read_assumptions,
 )
 
 ROUND = Assumptions(
     changed=0.5,
-    source=Source(record_bytes=1_000, object_bytes=1e8, split_bytes=5e7),
-    shard=Shard(max_records=10_000, floats=250),
-    cpu_us=CpuMicroseconds(read=30, compare=2, stage=10, reserve=1, ingest=80, commit=4, task_s=5),
-    workers=Workers(count=5, cores=2, compare_bytes=100),
-    cluster=Cluster(documents_per_s=2_000),
-    service=Service(records_per_s=1_000, jobs_at_once=10, cost_per_hour=36),
-    storage=Storage(
+    source=SourceAssumptions(record_bytes=1_000, object_bytes=1e8, split_bytes=5e7),
+    shard=ShardAssumptions(max_records=10_000, floats=250),
+    cpu_us=CpuAssumptions(read=30, compare=2, stage=10, reserve=1, ingest=80, commit=4, task_s=5),
+    workers=WorkerAssumptions(count=5, cores=2, compare_bytes=100),
+    cluster=ClusterAssumptions(documents_per_s=2_000),
+    service=ServiceAssumptions(records_per_s=1_000, jobs_at_once=10, cost_per_hour=36),
+    storage=StorageAssumptions(
         puts_a_shard=10,
         gets_a_shard=20,
         puts_an_object=1,
@@ -71,7 +71,7 @@ def test_a_plan_is_the_sum_of_its_assumptions() -> None:
 
 def test_an_unknown_price_is_unknown_and_not_nothing() -> None:
     """Also when only one of two prices is missing."""
-    found = plan(1_000, Assumptions(storage=Storage(cost_per_1000_puts=0.005)))
+    found = plan(1_000, Assumptions(storage=StorageAssumptions(cost_per_1000_puts=0.005)))
     assert (found.service_cost, found.request_cost, found.storage_cost_a_month) == (None, None, None)
 
 
@@ -80,12 +80,12 @@ def test_the_cores_needed_are_the_fewest(
     records: int, changed: float, documents_per_s: float, records_per_s: float, at_once: int
 ) -> None:
     """With them the run is in time, with one less it is not."""
-    service = Service(records_per_s=records_per_s, jobs_at_once=at_once)
-    assumed = Assumptions(changed=changed, cluster=Cluster(documents_per_s=documents_per_s), service=service)
+    service = ServiceAssumptions(records_per_s=records_per_s, jobs_at_once=at_once)
+    assumed = Assumptions(changed=changed, cluster=ClusterAssumptions(documents_per_s=documents_per_s), service=service)
     needed = plan(records, assumed).cores_needed
 
     def share(cores: int) -> float:
-        return plan(records, msgspec.structs.replace(assumed, workers=Workers(count=cores, cores=1))).share
+        return plan(records, msgspec.structs.replace(assumed, workers=WorkerAssumptions(count=cores, cores=1))).share
 
     if needed is None:
         assert share(10**6) > SHARE

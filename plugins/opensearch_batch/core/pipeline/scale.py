@@ -28,7 +28,7 @@ MAX_CORES = 1_000_000
 FLOAT_BYTES, TEXT_TO_FLOAT = 4, 3
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SourceAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The objects: bytes of a record and of an object, and `source.split_bytes`."""
 
     record_bytes: Positive = 300
@@ -36,14 +36,14 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_bytes: Positive = 256 * 2**20
 
 
-class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ShardAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`shard.max_records`; and floats of a vector."""
 
     max_records: Count = 50_000
     floats: Count = 384
 
 
-class CpuMicroseconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CpuAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Processor time of one core for each record, in µs; for each task its start, in seconds, with Airflow's own part.
 
     `read` and `stage` of a record of the source, and `ingest` of a changed one, are shared by all cores. `compare`,
@@ -59,7 +59,7 @@ class CpuMicroseconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task_s: NotNegative = 4.0
 
 
-class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WorkerAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machines that run tasks; `compare_bytes` is what `compare` holds in memory for each changed record."""
 
     count: Count = 10
@@ -67,13 +67,13 @@ class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compare_bytes: Positive = 60
 
 
-class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClusterAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Documents that the whole cluster indexes in a second."""
 
     documents_per_s: Positive = 20_000
 
 
-class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ServiceAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Records that all its jobs predict in a second, and how many of them run at once.
 
     The price is `cost_per_hour` of all of them or `cost_per_million_records`; None is unknown.
@@ -90,7 +90,7 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("cost_per_hour and cost_per_million_records are both set; a service has one of them")
 
 
-class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StorageAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests and bytes of the work prefix; a price of None is unknown.
 
     `puts_a_shard`, `gets_a_shard`, `puts_an_object` and `gets_an_object` count requests of one run. A ledger row has
@@ -113,13 +113,13 @@ class Assumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     records: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1_000_000, 100_000_000, 1_000_000_000)
     changed: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    source: Source = Source()
-    shard: Shard = Shard()
-    cpu_us: CpuMicroseconds = CpuMicroseconds()
-    workers: Workers = Workers()
-    cluster: Cluster = Cluster()
-    service: Service = Service()
-    storage: Storage = Storage()
+    source: SourceAssumptions = SourceAssumptions()
+    shard: ShardAssumptions = ShardAssumptions()
+    cpu_us: CpuAssumptions = CpuAssumptions()
+    workers: WorkerAssumptions = WorkerAssumptions()
+    cluster: ClusterAssumptions = ClusterAssumptions()
+    service: ServiceAssumptions = ServiceAssumptions()
+    storage: StorageAssumptions = StorageAssumptions()
 
 
 class ScalePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,14 +244,14 @@ def _cores_needed(work: _Work) -> int | None:
     return 1 + bisect_left(range(1, MAX_CORES), x=True, key=lambda cores: work.added_on(cores) <= wanted_s)
 
 
-def _requests(size_bytes: float, objects: int, jobs: int, storage: Storage) -> tuple[int, int]:
+def _requests(size_bytes: float, objects: int, jobs: int, storage: StorageAssumptions) -> tuple[int, int]:
     # Objects are read twice, by `read` and by `stage`.
     parts = math.ceil(size_bytes / storage.part_bytes) * 2
     puts = objects * storage.puts_an_object + jobs * storage.puts_a_shard
     return math.ceil(puts), math.ceil(objects * storage.gets_an_object + jobs * storage.gets_a_shard + parts)
 
 
-def _service_cost(service: Service, changed: int, service_s: float) -> float | None:
+def _service_cost(service: ServiceAssumptions, changed: int, service_s: float) -> float | None:
     if service.cost_per_hour is not None:
         return service_s / HOUR_S * service.cost_per_hour
     return _cost(changed / MILLION, service.cost_per_million_records)
