@@ -74,7 +74,7 @@ ROWS: list[tuple[str, Callable[[ScalePlan], str]]] = [
     ("commit, hours", lambda each: f"{each.commit_hours:.2f}"),
     ("longer than the service, hours", lambda each: f"{each.added_hours:.2f} ({each.share:.0%})"),
     (f"cores needed for {SHARE:.0%}", lambda each: _needed(each.cores_needed)),
-    ("memory of compare, GB", lambda each: f"{each.compare_gb:.1f}"),
+    ("memory of compare, GB a scope", lambda each: f"{each.compare_gb:.1f}"),
     ("S3 requests that write", lambda each: f"{each.puts:,}"),
     ("S3 requests that read", lambda each: f"{each.gets:,}"),
     ("work prefix during the run, GB", lambda each: f"{each.work_gb:,.1f}"),

@@ -67,6 +67,9 @@ def test_a_plan_is_the_sum_of_its_assumptions() -> None:
     assert found.service_cost == pytest.approx(5)
     assert found.request_cost == pytest.approx(2.55 + 1.22)
     assert found.storage_cost_a_month == pytest.approx(1.1)
+    halves = plan(1_000_000, msgspec.structs.replace(ROUND, scopes=2))
+    assert halves.added_hours * 3600 == pytest.approx(24 + 1.5 + 50 + 2)
+    assert halves.compare_gb == pytest.approx(0.025)
 
 
 def test_an_unknown_price_is_unknown_and_not_nothing() -> None:

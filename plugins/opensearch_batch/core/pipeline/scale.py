@@ -50,12 +50,12 @@ class CpuAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `reserve` and `commit` of a record of the source are one process each.
     """
 
-    read: Positive = 12.0
-    compare: Positive = 2.0
-    stage: Positive = 8.0
+    read: Positive = 7.5
+    compare: Positive = 3.5
+    stage: Positive = 17.1
     reserve: Positive = 0.5
-    ingest: Positive = 60.0
-    commit: Positive = 1.0
+    ingest: Positive = 204.0
+    commit: Positive = 2.9
     task_s: NotNegative = 4.0
 
 
@@ -64,7 +64,7 @@ class WorkerAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     count: Count = 10
     cores: Count = 4
-    compare_bytes: Positive = 60
+    compare_bytes: Positive = 290
 
 
 class ClusterAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,10 +109,15 @@ class StorageAssumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Assumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a plan is made of; `changed` is the share of the records that are new or changed, 1 for a first load."""
+    """What a plan is made of.
+
+    `changed` is the share of the records that are new or changed, 1 for a first load. `scopes` is the number of
+    pipelines or partitions that share the records and run at the same time.
+    """
 
     records: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1_000_000, 100_000_000, 1_000_000_000)
     changed: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    scopes: Count = 1
     source: SourceAssumptions = SourceAssumptions()
     shard: ShardAssumptions = ShardAssumptions()
     cpu_us: CpuAssumptions = CpuAssumptions()
@@ -209,7 +214,7 @@ def plan(records: int, given: Assumptions) -> ScalePlan:
         added_hours=added_s / HOUR_S,
         share=added_s / work.service_s,
         cores_needed=_cores_needed(work),
-        compare_gb=changed * given.workers.compare_bytes / GB,
+        compare_gb=changed * given.workers.compare_bytes / given.scopes / GB,
         puts=puts,
         gets=gets,
         # Staged records, and the inputs and outputs of jobs.
@@ -228,9 +233,9 @@ def _work(records: int, changed: int, splits: int, jobs: int, given: Assumptions
     return _Work(
         # `read` and `stage` map over splits, `batch_predict` and `ingest` over jobs; to wait takes no worker.
         prepare_s=records * (cpu.read + cpu.stage) / MILLION + 2 * splits * cpu.task_s,
-        alone_s=records * (cpu.compare + cpu.reserve) / MILLION,
+        alone_s=records * (cpu.compare + cpu.reserve) / MILLION / given.scopes,
         ingest_s=changed * cpu.ingest / MILLION + 2 * jobs * cpu.task_s,
-        commit_s=records * cpu.commit / MILLION,
+        commit_s=records * cpu.commit / MILLION / given.scopes,
         service_s=changed / given.service.records_per_s,
         cluster_s=changed / given.cluster.documents_per_s,
         last=min(given.service.jobs_at_once, jobs) / jobs,
