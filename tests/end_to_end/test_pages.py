@@ -17,6 +17,7 @@ from tests.end_to_end.own_pipelines import OwnPipelines, Run
 from tests.lab import Lab
 from tests.waiting import WAIT_S, eventually
 
+pytestmark = pytest.mark.slow
 PREFIX, API = "/opensearch-batch", "/_plugins/_ml"
 RECORDS = 6
 

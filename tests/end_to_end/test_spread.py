@@ -21,6 +21,7 @@ def states(run: Run) -> dict[str, Counter[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_several_tasks_prepare_a_large_source(lab: Lab) -> None:
     """Also when the run is cleared; the tasks that a small change does not need are skipped without a start."""

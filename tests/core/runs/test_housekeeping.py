@@ -175,6 +175,7 @@ def test_small_segments_become_one_and_unneeded_answers_another() -> None:
     assert world.store.head() == head
 
 
+@pytest.mark.slow
 def test_a_compactor_at_every_step_of_a_run() -> None:
     """Before each write of the run, and after the last one."""
     for number, world in worlds():
@@ -185,6 +186,7 @@ def test_a_compactor_at_every_step_of_a_run() -> None:
     assert number > 20
 
 
+@pytest.mark.slow
 def test_a_run_at_every_step_of_a_compactor() -> None:
     """The compactor may read heads that are not the last ones any more."""
     for number, world in worlds():
