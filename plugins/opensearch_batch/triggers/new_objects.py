@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -130,10 +131,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         With a queue, the source is listed only if there are messages about it, or if `must_list` is set: objects that
         are older than the queue have no message.
         """
-        with aws_errors(f"queue {self.sqs}", frozenset()):
-            return self._changed(self._receive() if self.sqs else [], must_list=must_list)
-
-    def _changed(self, messages: Sequence[dict[str, Any]], *, must_list: bool) -> tuple[SourceChange, str]:
+        messages = self._receive() if self.sqs else []
         is_about_source = any(self._is_in_source(uri) for message in messages for uri in uris_of(message["Body"]))
         if self.sqs and not is_about_source and not must_list:
             self._delete(messages)
@@ -148,17 +146,22 @@ class NewObjectsTrigger(BaseEventTrigger):
     def _receive(self) -> list[dict[str, Any]]:
         """Return up to 1,000 messages of the queue, so that a burst of uploads starts one run."""
         messages: list[dict[str, Any]] = []
-        for _ in range(MAX_RESPONSES):
-            response = self._queue().receive_message(QueueUrl=self.sqs, MaxNumberOfMessages=MAX_MESSAGES)
-            received = response.get("Messages", [])
-            messages += received
-            if not received:
-                break
+        with self._queue_errors():
+            for _ in range(MAX_RESPONSES):
+                response = self._queue().receive_message(QueueUrl=self.sqs, MaxNumberOfMessages=MAX_MESSAGES)
+                received = response.get("Messages", [])
+                messages += received
+                if not received:
+                    break
         return messages
 
     def _delete(self, messages: Sequence[dict[str, Any]]) -> None:
-        for message in messages:
-            self._queue().delete_message(QueueUrl=self.sqs, ReceiptHandle=message["ReceiptHandle"])
+        with self._queue_errors():
+            for message in messages:
+                self._queue().delete_message(QueueUrl=self.sqs, ReceiptHandle=message["ReceiptHandle"])
+
+    def _queue_errors(self) -> AbstractContextManager[None]:
+        return aws_errors(f"queue {self.sqs}", frozenset())
 
     def _queue(self) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
         return shared_client("sqs", self.aws_conn_id, lambda: aws_client("sqs", self.aws_conn_id))
