@@ -18,7 +18,7 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo run backfill incremental data-prepper up down test test-all test-distributed fuzz mutation check bench screenshots clean prerequisites constraints reference
+.PHONY: help demo run backfill incremental data-prepper up down test test-all test-faults test-distributed fuzz mutation check bench screenshots clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -47,13 +47,16 @@ down: ## stop the local stack
 test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
 	@$(call halves,not slow and )
 
-test-all: $(INSTALLED) check ## all tests, those that are not slow on both OpenSearch versions, at most 60 minutes
+test-all: $(INSTALLED) check ## all tests but those of the two targets below, on both OpenSearch versions unless slow, at most 60 minutes
 	@parts=$$(mktemp -d); \
 	$(BIN)/python -m pytest -m "not lab" >$$parts/apart 2>&1 & apart=$$!; \
 	OPENSEARCH_VERSIONS=3.6.0 $(BIN)/python -m pytest -m "lab and not slow" >$$parts/newer 2>&1 & newer=$$!; \
-	$(BIN)/python -m pytest -m lab; lab=$$?; \
+	$(BIN)/python -m pytest -m "lab and not (slow and faults)"; lab=$$?; \
 	wait $$apart; apart=$$?; wait $$newer; newer=$$?; \
 	cat $$parts/*; rm -r $$parts; exit $$((lab | apart | newer))
+
+test-faults: $(INSTALLED) ## the slow tests of tests/faults: a stage is killed or refused at each of its steps, at most 40 minutes
+	@$(BIN)/python -m pytest -m "slow and faults"
 
 test-distributed: $(INSTALLED) ## faults of several workers, schedulers, triggerers and nodes, at most 30 minutes (make prerequisites EXECUTOR=celery)
 	@$(BIN)/python -m pytest -m distributed

@@ -48,13 +48,20 @@ def pytest_unconfigure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs the whole stack, so that the rest can run beside it; leave slow ones to the first version.
 
+    A node with its Security plugin is slow to start.
+
     What is slow shows our own processes' faults, which are the same on each, unless it is marked otherwise.
     """
     for item in items:
-        if "distributed" in item.path.relative_to(config.rootpath).parts:
+        folders = item.path.relative_to(config.rootpath).parts
+        if "distributed" in folders:
             item.add_marker("distributed")
         elif "lab" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
+        elif "secured" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+        if "faults" in folders:
+            item.add_marker("faults")
     left_out = {item for item in items if _is_left_out(item, config)}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]

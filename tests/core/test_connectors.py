@@ -175,6 +175,7 @@ def test_the_same_key_changes_nothing(node: Node) -> None:
     assert (ensure(node, openAI_key=KEY), node.connectors) == (model_id, {"connectors-1": before})
 
 
+@pytest.mark.slow
 def test_models_are_deployed_again_after_an_update_that_fails(node: Node) -> None:
     """Whoever searches by the model finds it as it was."""
     ensure(node, openAI_key=KEY)

@@ -66,7 +66,10 @@ def test_a_dag_file_is_light_and_its_stages_are_in_order(home: Path, module: str
     }
 
 
-@pytest.mark.parametrize("module", ["pipelines", "example_by_hand", "request_dags"])
+@pytest.mark.parametrize(
+    "module",
+    ["pipelines", *(pytest.param(name, marks=pytest.mark.slow) for name in ("example_by_hand", "request_dags"))],
+)
 def test_each_task_has_an_end(home: Path, module: str) -> None:
     """A task that hangs is stopped at its `execution_timeout`."""
     assert read(home, module)["endless"] == []

@@ -76,6 +76,7 @@ def no_credentials(airflow: AirflowAPI) -> bool:
     return not [conn_id for conn_id in ids if conn_id.startswith("opensearch_batch_run.")]
 
 
+@pytest.mark.slow
 def test_opensearch_py_ingests_with_a_credential_of_which_nothing_is_left(
     lab: Lab, client: OpenSearch, runs: Runs, airflow: AirflowAPI, ended: Callable[[str], dict[str, Any]]
 ) -> None:

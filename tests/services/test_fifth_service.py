@@ -223,6 +223,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     node.close()
 
 
+@pytest.mark.slow
 def test_a_fifth_service_takes_a_pipeline_to_the_index(register: Any, pipeline: Any) -> None:
     """From its file to the index: checked, prepared, submitted, waited for, repaired, ingested and accounted for."""
     register("acme", acme="tests.fifth_service:SERVICE")

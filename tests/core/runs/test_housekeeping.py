@@ -212,6 +212,7 @@ def test_a_compactor_that_is_killed_at_every_step() -> None:
     assert number > 5
 
 
+@pytest.mark.slow
 def test_two_compactors_at_once() -> None:
     """One of them publishes; what the other has written is garbage."""
     for number, world in worlds():

@@ -146,7 +146,7 @@ def prepared_both_ways(nights: Nights, how: Tasks, **options: Any) -> tuple[Any,
     return results[0], results[1], other, last
 
 
-@pytest.mark.parametrize("service", ["openai", "sagemaker"])
+@pytest.mark.parametrize("service", [pytest.param("openai", marks=pytest.mark.slow), "sagemaker"])
 @given(history=nights_of_history, options=st.sampled_from([{}, {"mode": "append"}, {"on_removed": "delete"}]))
 @settings(max_examples=examples(80), deadline=None)
 def test_a_run_of_several_tasks_equals_that_of_one(service: str, history: list[Any], options: dict[str, Any]) -> None:

@@ -118,6 +118,7 @@ def test_an_update_sees_what_others_wrote_meanwhile(
     assert seen == [None, *values]
 
 
+@pytest.mark.slow
 def test_racing_updates_lose_no_change(store: S3Objects, bucket: str) -> None:
     """Eight writers on an S3 store add ten each."""
 
