@@ -118,8 +118,8 @@ def test_a_record_the_model_could_not_read_is_rejected(name: str, row: bytes, re
         ("bedrock", {"modelId": TITAN, "model_input": "[1]"}, ["$.a"], "parameters.model_input must be an object"),
         ("bedrock", {"modelId": "new.model"}, ["$.a"], 'give parameters.model_input with "<input>"'),
         ("cohere", {}, ["$.a", "$.b"], "takes 1 input per record, found 2"),
-        ("cohere", {"embedding_types": ["float", "int8"]}, ["$.a"], "must be a list of one of float"),
-        ("cohere", {"embedding_types": "float"}, ["$.a"], "must be a list of one of float.*found 'float'"),
+        ("cohere", {"embedding_types": ["float", "int8"]}, ["$.a"], "must be a list with exactly one of float"),
+        ("cohere", {"embedding_types": "float"}, ["$.a"], "must be a list with exactly one of float.*found 'float'"),
     ],
 )  # fmt: skip
 def test_what_cannot_make_a_job_is_refused_before_paying(

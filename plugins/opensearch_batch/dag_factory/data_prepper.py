@@ -1,7 +1,8 @@
 """Builds a DAG from each pipeline of an unchanged Data Prepper file, with the schedule of its scan.
 
-Tasks: prepare; if the pipeline has ml_inference, batch_predict, poll and ingest, mapped over the jobs; in parallel with
-them, rows and ingest_rows, for objects with rows that need no job; reconcile; publish, if an index has a fixed name.
+Tasks: prepare; rows and ingest_rows, for objects with rows that need no job; reconcile; publish, if an index has a
+fixed name. A pipeline with ml_inference also has batch_predict, poll and ingest, mapped over the jobs; they run in
+parallel with rows and ingest_rows.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenS
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 MAX_ACTIVE_RUNS = 16
-# For `ingest`, whose argument with the shards is `work_items`.
-INGEST_TASK_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
+# The name of an `ingest` task, which has its shards in `work_items`.
+SCAN_INGEST_TASK_NAME = JOB_TASK_NAME.replace("task.shards", "task.work_items")
 
 
 def data_prepper_dags(path: Path, location: str = "") -> list[DAG]:
     """Return a DAG for each pipeline of a file; raise ConfigError if the file is invalid or not supported.
 
-    `path` is a copy of the file at `location`, which tasks, triggers and pages read again.
+    Tasks, triggers and pages read the file at `location` again; `path` may be a local copy of it.
     """
     file = DataPrepperFile(path, location)
     return [_dag(file, pipeline) for pipeline in file.pipelines]
@@ -147,6 +148,10 @@ def _shard_stages(compiled: CompiledPipeline, shards: XComArg, pipeline_argument
         batch_predict
         >> poll
         >> OpenSearchScanIngestOperator(
-            task_id="ingest", work_items=shards, poll="poll", map_index_template=INGEST_TASK_NAME, **pipeline_arguments
+            task_id="ingest",
+            work_items=shards,
+            poll="poll",
+            map_index_template=SCAN_INGEST_TASK_NAME,
+            **pipeline_arguments,
         )
     )

@@ -52,7 +52,7 @@ class JobResult(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
     def job_output(self, objects: Objects, folder: str, service: str) -> JobOutput:
-        """Return the output of the job whose record is in this folder; raise ConfigError if that is another job.
+        """Return the output of the job recorded in this folder; raise ConfigError if this result is of another job.
 
         A task that starts from its trigger keeps its previous XCom until it ends, so `poll` has an outdated XCom if a
         user clears it and then marks it as success.
@@ -97,7 +97,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         return remote_status(ml_commons, ml_task_id, adapter_of(self.service))
 
     def status(self, record: JobRecord) -> RemoteStatus:
-        """Ask the service for the status, by name if the record has no id; raise NotFound for an unknown job."""
+        """Ask the service for the status; if it does not find the id, search; raise NotFound for an unknown job."""
         client = self._client(record)
         try:
             return client.describe(record)
@@ -179,14 +179,14 @@ class JobHandle(msgspec.Struct, frozen=True):
         try:
             self._waiters().register(waiter)
         except BatchError as error:
-            log.warning("could not refresh the waiter heartbeat; another run may cancel this job: %s", error)
+            log.warning("could not refresh the waiter's registration; another run may cancel this job: %s", error)
 
     def save_status(self, status: PolledStatus) -> None:
         """Save what the service reports of the job while it runs."""
         try:
             save(self._objects(), polled_status_uri(self.folder), status)
         except BatchError as error:
-            log.warning("could not save the job's status, which only lists of jobs show: %s", error)
+            log.warning("could not save the job's status; nothing but lists of jobs shows it: %s", error)
 
     def remove_and_list_remaining(self, waiter: Waiter) -> list[Waiter]:
         """Remove a waiter; return the remaining ones."""
@@ -241,14 +241,14 @@ def conclude_unattended(slots: Slots, arguments: Mapping[str, Any]) -> None:
             log.warning("slot %s is held by job %s, whose status is unknown: %s", uri, slot.holder, error)
         else:
             if end is not None:
-                log.info("slot %s is free: job %s ended %s", uri, slot.holder, end.state)
+                log.info("job %s, which held slot %s, ended %s", slot.holder, uri, end.state)
 
 
 def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:
-    """Return the ML Commons client that all triggers of this process share."""
+    """Return the ML Commons client that all callers in this process share."""
     return shared_client("opensearch", opensearch_conn_id, lambda: OpenSearchMLHook(opensearch_conn_id).ml)
 
 
 def shared_object_storage(aws_conn_id: str) -> Objects:
-    """Return the object storage client that all triggers of this process share."""
+    """Return the object storage client that all callers in this process share."""
     return shared_client("aws", aws_conn_id, lambda: object_storage(aws_conn_id))

@@ -1,4 +1,4 @@
-"""Alerts by mail and by POST when a run fails, leaves dead letters or writes nothing; Airflow's providers send them.
+"""Alerts by mail and POST: failed runs, dead letters, unrouted rows, deleted outputs. Airflow's providers send them.
 
 An alert that cannot be sent fails neither the run nor the other alert, and no log shows an address or a key.
 """
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One alert; `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` (deleted outputs of a scan)."""
+    """One alert; `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` (deleted outputs of jobs)."""
 
     pipeline: str
     run_id: str
@@ -51,15 +51,15 @@ def failure_notifier(alerts: Alerts) -> FailureNotifier | None:
 
 def send(alerts: Alerts, alert: Alert) -> None:
     """Send an alert to all recipients."""
-    notifiers: list[Callable[[], BaseNotifier]] = []
+    factories: list[Callable[[], BaseNotifier]] = []
     if alerts.email:
-        notifiers.append(lambda: _mail(alerts.email, alert))
+        factories.append(lambda: _mail(alerts.email, alert))
     if alerts.webhook:
-        notifiers.append(lambda: _post(str(alerts.webhook), alert))
-    for notifier in notifiers:
+        factories.append(lambda: _post(str(alerts.webhook), alert))
+    for create in factories:
         try:
-            # `notify`, because calling the notifier would render the alert, which may quote a record, as a template.
-            notifier().notify({})
+            # `notify`, not `__call__`: that would render the alert as a template, and the alert may quote a record.
+            create().notify({})
         except Exception as error:  # noqa: BLE001 - a mail server or a connection may fail in any way
             # A traceback would show addresses and keys.
             log.error("could not send the alert %r: %s", alert.subject, type(error).__name__)  # noqa: TRY400 - as above

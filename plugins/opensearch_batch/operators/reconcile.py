@@ -55,8 +55,8 @@ class ReconcileOperator(ReportsLineage):
     Args:
         alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
         prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
-        max_dead_letters: the run fails if more than this share of the records, and more than 10 or half of them, are
-            dead letters.
+        max_dead_letters: the run fails if its dead letters are all records, or exceed both this share of them and the
+            smaller of 10 and half of them.
     """
 
     operator_extra_links = (IndexLink(), DeadLettersLink())
@@ -91,7 +91,7 @@ class ReconcileOperator(ReportsLineage):
     def _report(
         self, account: RunAccount, manifest: Manifest | ScanManifest, store: S3Objects, layout: Layout, context: Context
     ) -> None:
-        """Write the account and the summary, log it, link the first dead letters, and send the alerts."""
+        """Write the account and the summary, log the counts, link the first dead letters, and send the alerts."""
         record_end(store, layout, manifest, account)
         log_counts(self.log, account.pipeline, account.counts, store, *account.dead_letters)
         if account.dead_letters:

@@ -1,6 +1,7 @@
-"""Wait for one batch job in the triggerer. It cancels the job only when a user ends the wait and no other run waits.
+"""Waits for one batch job in the triggerer.
 
-All waits of a process poll a cluster's jobs through one poller, which bounds how many polls run at once.
+The wait cancels the job at its deadline, or when a user ends the wait, unless other runs wait for the job. All waits of
+an event loop poll a cluster's jobs through one poller, which bounds how many polls run at once.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class JobWait:
         return await asyncio.to_thread(self._handle().result, record, end)
 
     def cancel_unless_awaited(self, state: str | None) -> None:
-        """Cancel the job, because a user marked the task with this state, unless other runs wait for the job."""
+        """A user marked the task with this state: cancel the job, unless other runs wait for it."""
         ml_task_id, handle = self._job.ml_task_id, self._handle()
         record, waiter = handle.record(), self._waiter(ml_task_id)
         if others := handle.remove_and_list_remaining(waiter) if waiter else []:
@@ -129,7 +130,7 @@ class JobWait:
         """Poll, decide and pause until the job has an end; return the record with the end."""
         adapter = adapter_of(self._settings.service)
         policy, poll_at = self._poll_policy(record.intended_at), time.time()
-        # Polls are not logged here; `_log_progress` logs the job once a minute.
+        # Polls are not logged here; `_log_progress` logs the job at most once a minute.
         while True:
             is_running = False
             step: Decision
@@ -155,7 +156,7 @@ class JobWait:
     async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
         """Record the end and return the record with the end; a job that runs at its deadline is cancelled first.
 
-        Raise FatalError if other runs wait for the job with a later deadline, or without one.
+        Raise FatalError if the job would be cancelled, but other runs wait for it.
         """
         handle, waiter = self._handle(), self._waiter(record.ml_task_id)
         while True:
@@ -181,7 +182,8 @@ class JobWait:
 
         Raises:
             NotFound: neither ML Commons nor the service knows the job.
-            RetriableError: the service refuses too; a shared client keeps an old key for minutes after a change.
+            RetriableError: the service refuses, or lacks a job that ML Commons may know; a shared client keeps an old
+                key for minutes after a change.
         """
         handle, refused = self._handle(), None
         poll = partial(
@@ -192,7 +194,7 @@ class JobWait:
                 return await poll(partial(handle.task_status, record.ml_task_id))
             except (ConfigError, FatalError) as error:
                 refused = error
-                # Warn once: the log lines of many triggers can block the triggerer (see `status_poller`).
+                # Warn once: the log lines of many triggers can block the triggerer (`StatusPoller`).
                 if not self._has_warned:
                     self._log.warning("%s; polling the service itself", error)
                 self._has_warned = True
@@ -201,7 +203,7 @@ class JobWait:
         except NotFound as error:
             if refused is None or isinstance(refused, NotFound):
                 raise
-            raise RetriableError(f"{refused}; the service itself, with the connection's key: {error}") from error
+            raise RetriableError(f"{refused}; the service itself, asked with the connection's key: {error}") from error
         except ConfigError as error:
             raise RetriableError(f"{error}" if refused is None else f"{refused}; {error}") from error
 
@@ -220,7 +222,7 @@ class JobWait:
         return step
 
     async def _log_progress(self, record: JobRecord) -> None:
-        """Log the job's progress once a minute until cancelled; save the service's status when it has changed."""
+        """Log the progress at most once a minute until cancelled; save the service's status when it has changed."""
         saved: PolledStatus | None = None
         while True:
             await status_poller(self._settings.opensearch_conn_id).log_turn()

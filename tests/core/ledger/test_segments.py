@@ -14,7 +14,7 @@ from opensearch_batch.core.errors import AnswersUnusable, ConfigError
 from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
-from opensearch_batch.core.ledger.segments import AnswerReader, Location, StoreFiles
+from opensearch_batch.core.ledger.segments import AnswerPosition, AnswerReader, StoreFiles
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
 from tests.core.memory_objects import MemoryObjects
@@ -37,9 +37,9 @@ def files(objects: Objects) -> StoreFiles:
     return StoreFiles(objects, FOLDER, lambda: 1.0)
 
 
-def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[Location, StoredAnswer]:
+def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[AnswerPosition, StoredAnswer]:
     """Write segments; return all answers by location."""
-    known = dict[Location, StoredAnswer]()
+    known = dict[AnswerPosition, StoredAnswer]()
     for each in stored:
         keyed = [(key(row), answer) for row, answer in enumerate(each)]
         rest = iter(each)
@@ -50,7 +50,7 @@ def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[Location, Sto
     return known
 
 
-def read(objects: Objects, *locations: Location) -> list[StoredAnswer]:
+def read(objects: Objects, *locations: AnswerPosition) -> list[StoredAnswer]:
     """Read answers."""
     return list(AnswerReader(files(objects), {}).read(locations))
 
@@ -138,7 +138,7 @@ def test_of_several_sources_the_last_that_is_left_has_a_key(
     """However the sources are numbered then."""
     index = KeyIndex.of([keys_of([key(n) for n in numbers]) for numbers in stored])
     store = files(MemoryObjects())
-    index = store.read_index(store.write_index(index)).renumbered({at: -at - 2 for at in left})
+    index = store.read_key_index(store.write_key_index(index)).renumbered({at: -at - 2 for at in left})
     expected = {
         n: (-at - 2, row)
         for at, numbers in enumerate(stored)
@@ -183,7 +183,7 @@ def test_damage_is_noticed_wherever_it_is(data: st.DataObject) -> None:
     elif kind == "end":
         del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
     objects.write(f"{FOLDER}/segments/{name}.parquet", replacing.content if kind == "other" else bytes(damaged))
-    with pytest.raises(AnswersUnusable, match="damaged, because its name is not the digest") as error:
+    with pytest.raises(AnswersUnusable, match="damaged: its content does not match the digest") as error:
         read(objects, (name, 0))
     assert error.value.name == name
 

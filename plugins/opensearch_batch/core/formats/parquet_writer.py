@@ -43,12 +43,12 @@ _LONG, _EXACT = 1 << 63, 1 << 53
 # An inferred type: the name of a scalar type, a tuple with the element type of a list, a mapping with the member types
 # of an object, or None for null.
 Kind = str | tuple[Any] | Mapping[str, Any] | None
-# "long" is an integer that a double does not represent exactly, so it has no common kind with "number".
+# "long" is an integer beyond 2^53, which a double may not represent exactly, so it has no common kind with "number".
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
 class ParquetEncoding(CheckedOptions, frozen=True, kw_only=True):
-    """Writes Parquet. Without an Avro schema, a file has a column for each member of any of its events."""
+    """Writes Parquet. Without an Avro schema, a file has a column for every member that occurs in its events."""
 
     extension = "parquet"
 
@@ -59,7 +59,7 @@ class ParquetEncoding(CheckedOptions, frozen=True, kw_only=True):
         if (self.schema is not None) == self.auto_schema:
             yield (), "set exactly one of schema and auto_schema: true"
         if self.schema is not None:
-            yield ("schema",), lambda: avro_schema(self.schema or "")
+            yield ("schema",), lambda: arrow_schema_of_avro(self.schema or "")
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
         return ParquetFile(file, compression, self)
@@ -70,7 +70,7 @@ class ParquetFile:
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: ParquetEncoding) -> None:
         self._file, self._compression = file, compression
-        self._schema = None if encoding.schema is None else avro_schema(encoding.schema)
+        self._schema = None if encoding.schema is None else arrow_schema_of_avro(encoding.schema)
         self._kind: Kind = None
         self._events = Spool(SPOOL_BYTES)
 
@@ -109,7 +109,7 @@ class ParquetFile:
         self._events.close()
 
 
-def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
+def arrow_schema_of_avro(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
     """Return the Arrow schema for an Avro schema; raise ConfigError if it is invalid or has an unsupported type."""
     import pyarrow as pa
 
@@ -117,36 +117,36 @@ def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
         record = msgspec.json.decode(text)
         if not isinstance(record, dict) or record.get("type") != "record":
             raise ConfigError("codec parquet: schema: give an Avro schema of type record")
-        return pa.schema(list(_avro_fields(record)))
+        return pa.schema(list(_fields_of_avro(record)))
     except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"codec parquet: schema: not an Avro schema ({type(error).__name__}: {error})") from error
 
 
-def _avro_fields(record: Mapping[str, Any]) -> Iterator[Any]:
+def _fields_of_avro(record: Mapping[str, Any]) -> Iterator[Any]:
     import pyarrow as pa
 
     for field in record["fields"]:
-        kind, nullable = _avro_type(field["type"], field["name"])
-        yield pa.field(field["name"], kind, nullable=nullable)
+        arrow_type, nullable = _type_of_avro(field["type"], field["name"])
+        yield pa.field(field["name"], arrow_type, nullable=nullable)
 
 
-def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON, and a pyarrow type
+def _type_of_avro(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON, and a pyarrow type
     """Return the type of a column, and whether it may be null."""
     if isinstance(avro, list):
-        others = [kind for kind in avro if kind != "null"]
+        others = [branch for branch in avro if branch != "null"]
         if len(others) == 1:
-            kind, nullable = _avro_type(others[0], name)
-            return kind, nullable or len(avro) > 1
-    elif (kind := _avro_value(avro, name)) is not None:
-        return kind, False
+            arrow_type, nullable = _type_of_avro(others[0], name)
+            return arrow_type, nullable or len(avro) > 1
+    elif (arrow_type := _value_type_of_avro(avro, name)) is not None:
+        return arrow_type, False
     raise ConfigError(
         f"codec parquet: schema: {name} has the type {msgspec.json.encode(avro).decode()}, which is not supported; "
-        "use a record, array, enum, string, number, boolean, date, timestamp-millis or timestamp-micros, or a union of "
-        "one of these with null"
+        "use a record, array, enum, string, int, long, float, double, boolean, date, timestamp-millis or "
+        "timestamp-micros, or a union of one of these with null"
     )
 
 
-def _avro_value(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
+def _value_type_of_avro(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
     """Return the type of a column that is not a union, or None if the type is not supported."""
     import pyarrow as pa
 
@@ -155,10 +155,10 @@ def _avro_value(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
         case str(), None if type_name in _PRIMITIVES:
             return getattr(pa, _PRIMITIVES[type_name])()
         case "array", None:
-            kind, nullable = _avro_type(avro["items"], name)
-            return pa.list_(pa.field("element", kind, nullable=nullable))
+            arrow_type, nullable = _type_of_avro(avro["items"], name)
+            return pa.list_(pa.field("element", arrow_type, nullable=nullable))
         case "record", None:
-            return pa.struct(list(_avro_fields(avro)))
+            return pa.struct(list(_fields_of_avro(avro)))
         case "int", "date":
             return pa.date32()
         case "long", str() if logical in _TIMESTAMPS:
@@ -169,29 +169,29 @@ def _avro_value(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
 def _check_row(row: dict[str, Any], schema: Any) -> None:  # noqa: ANN401 - as above
     import pyarrow as pa
 
-    kind = pa.struct(list(schema))
+    arrow_type = pa.struct(list(schema))
     try:
-        pa.array([row], type=kind)
+        pa.array([row], type=arrow_type)
     except (pa.ArrowException, TypeError, OverflowError) as error:
         raise RecordRejected(f"codec parquet: the event does not fit the schema: {error}") from None
-    _check_nulls(row, kind, "")
+    _check_nulls(row, arrow_type, "")
 
 
-def _check_nulls(value: Any, kind: Any, name: str) -> None:  # noqa: ANN401 - as above
+def _check_nulls(value: Any, arrow_type: Any, name: str) -> None:  # noqa: ANN401 - as above
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):
-        for field in kind:
+    if pa.types.is_struct(arrow_type):
+        for field in arrow_type:
             inner = value.get(field.name)
             if inner is not None:
                 _check_nulls(inner, field.type, f"{name}/{field.name}")
             elif not field.nullable:
                 raise RecordRejected(f"codec parquet: the schema requires a value at {name}/{field.name}")
-    elif pa.types.is_list(kind):
+    elif pa.types.is_list(arrow_type):
         for inner in value:
             if inner is not None:
-                _check_nulls(inner, kind.value_type, name)
-            elif not kind.value_field.nullable:
+                _check_nulls(inner, arrow_type.value_type, name)
+            elif not arrow_type.value_field.nullable:
                 raise RecordRejected(f"codec parquet: the schema allows no null in {name}")
 
 

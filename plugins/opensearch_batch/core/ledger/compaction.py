@@ -128,7 +128,7 @@ def rewrite(files: StoreFiles, head: StoreHead, names: Sequence[str], are_needed
             unneeded += [] if is_needed else [name]
             new_keys.append(of_segment)
     index = KeyIndex.of(new_keys)
-    named = SegmentIndex(files.write_index(index), len(index), list(new)) if new else None
+    named = SegmentIndex(files.write_key_index(index), len(index), list(new)) if new else None
     return Rewrite(head, list(names), new, unneeded, named)
 
 

@@ -125,7 +125,7 @@ class PredictionStore:
             AnswersUnusable: the file is missing or damaged.
         """
         shard = self.head().open.get(job_key)
-        return None if shard is None else split(self._files.read_index(shard.file).rows_of(shard.number))
+        return None if shard is None else split(self._files.read_key_index(shard.file).rows_of(shard.number))
 
     def add(self, job_key: str, submission: int, answers: KeyedAnswers) -> None:
         """Store the answers of a job with their content keys, and close its shard.
@@ -240,11 +240,11 @@ class PredictionStore:
         if not shards:
             return {}
         keys = [keys_of(shard.keys) for shard in shards]
-        file = self._files.write_index(KeyIndex.of(keys))
+        file = self._files.write_key_index(KeyIndex.of(keys))
         return {shard.job_key: OpenShard(file, at, len(keys[at])) for at, shard in enumerate(shards)}
 
     def _index(self, index: KeyIndex, segments: list[str]) -> SegmentIndex:
-        return SegmentIndex(self._files.write_index(index), len(index), segments)
+        return SegmentIndex(self._files.write_key_index(index), len(index), segments)
 
     def _merge_indexes(self, head: StoreHead) -> None:
         """Merge the newest indexes if there are many, unless another process has done so."""

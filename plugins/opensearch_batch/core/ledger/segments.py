@@ -1,7 +1,8 @@
-"""Files of a prediction store. A segment is an immutable file of some answers that one submission of a job returned.
+"""Files of a prediction store. A segment is an immutable file of some answers.
 
-It is a Parquet file with the columns content_key and answer (a MessagePack array: `StoredAnswer`). A segment is small,
-because a reader of one answer reads it as a whole.
+It has answers of one submission of a job or, after a compaction, of several jobs. It is a Parquet file with the columns
+content_key and answer (a MessagePack array: `StoredAnswer`). A segment is small, because a reader of one answer reads
+it as a whole.
 
 The name of each file is the time when it was made and the digest of its content. So no process overwrites a file that
 another one may read or delete, and a damaged file gives no answer.
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 KEY, ANSWER = "content_key", "answer"
 # A segment ends at the first of these limits.
 SEGMENT_ROWS, SEGMENT_BYTES = 1_024, 2 << 20
-# The maximum number of answers that a reader reads at once.
+# The maximum number and size of the answers that a reader reads at once.
 BATCH_ROWS, BATCH_BYTES = 16_384, 16 << 20
 DIGEST_DIGITS = 32
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(StoredAnswer).decode
 
 # The segment and the row of an answer.
-Location = tuple[str, int]
+AnswerPosition = tuple[str, int]
 KeyedAnswers = Iterable[tuple[bytes, StoredAnswer]]
 
 
@@ -54,13 +55,13 @@ class StoreFiles:
         self._folders = [f"{folder}/segments/", f"{folder}/keys/"]
 
     def write_segments(self, answers: KeyedAnswers) -> Iterator[tuple[str, Keys, int]]:
-        """Write content keys with their answers; yield the name, the keys and the bytes of each segment."""
+        """Write content keys with their answers; yield each segment's name, its keys, and the bytes of its answers."""
         import pyarrow as pa
         from pyarrow import parquet
 
         for keys, rows, size_bytes in _groups(answers):
             file, columns = io.BytesIO(), [pa.array(keys, pa.binary(KEY_BYTES)), pa.array(rows, pa.binary())]
-            # Vectors hardly shrink, and numbers as text do.
+            # Compression shrinks numbers as text, but hardly vectors.
             compression = {ANSWER: "snappy" if any(_decode(rows[0]).vectors) else "zstd"}
             parquet.write_table(pa.table(columns, [KEY, ANSWER]), file, compression=compression, use_dictionary=False)
             yield self._write(self._segments, file), keys_of(keys), size_bytes
@@ -79,19 +80,19 @@ class StoreFiles:
         return column_keys(self._read_column(name, KEY))
 
     def segments(self) -> list[tuple[str, int]]:
-        """Return the name and the size in bytes of each segment that exists, in the order of time."""
+        """Return the name and the size in bytes of each segment that exists, the oldest first."""
         return [(_stem(item.uri), item.size_bytes) for item in self._objects.list(self._folders[0])]
 
-    def write_index(self, index: KeyIndex) -> str:
-        """Write an index, and return its name."""
+    def write_key_index(self, index: KeyIndex) -> str:
+        """Write a key index, and return its name."""
         import numpy as np
 
         file = io.BytesIO()
         np.save(file, index.entries, allow_pickle=False)
         return self._write(self._indexes, file)
 
-    def read_index(self, name: str) -> KeyIndex:
-        """Return an index; raise AnswersUnusable if it is missing or damaged."""
+    def read_key_index(self, name: str) -> KeyIndex:
+        """Return a key index; raise AnswersUnusable if it is missing or damaged."""
         import numpy as np
 
         return KeyIndex(np.load(io.BytesIO(self._read(self._indexes, name)), allow_pickle=False))
@@ -115,7 +116,7 @@ class StoreFiles:
         stored = self._objects.read(path.format(name))
         if stored is not None and name.endswith(_digest(stored.content)):
             return stored.content
-        reason = "missing" if stored is None else "damaged, because its name is not the digest of its content"
+        reason = "missing" if stored is None else "damaged: its content does not match the digest in its name"
         raise AnswersUnusable(
             f"{path.format(name)}: {reason}; its answers are paid for again when a run needs them", name=name
         )
@@ -131,7 +132,7 @@ class StoreFiles:
 
 
 class AnswerReader:
-    """Reads answers by location: fast in the order of their segments, in bounded memory in any order.
+    """Reads answers by location in bounded memory; locations in the order of their segments are read fastest.
 
     `row_bytes` is the average size of an answer in each segment.
     """
@@ -147,13 +148,13 @@ class AnswerReader:
     def __exit__(self, *error: object) -> None:
         self._last = "", []
 
-    def read(self, locations: Iterable[Location]) -> Iterator[StoredAnswer]:
+    def read(self, locations: Iterable[AnswerPosition]) -> Iterator[StoredAnswer]:
         """Yield the answer at each location.
 
         Raises:
-            AnswersUnusable: a segment is missing or damaged; its answers are not yielded.
+            AnswersUnusable: a segment is missing or damaged; no answer of its batch is yielded.
         """
-        batch, size_bytes = list[Location](), 0
+        batch, size_bytes = list[AnswerPosition](), 0
         for location in locations:
             batch.append(location)
             size_bytes += self._row_bytes.get(location[0], SEGMENT_BYTES // SEGMENT_ROWS)
@@ -162,9 +163,9 @@ class AnswerReader:
                 batch, size_bytes = [], 0
         yield from self._read(batch)
 
-    def _read(self, batch: Sequence[Location]) -> list[StoredAnswer]:
+    def _read(self, batch: Sequence[AnswerPosition]) -> list[StoredAnswer]:
         """Return the answers of a batch; each segment is read once."""
-        answers = dict[Location, StoredAnswer]()
+        answers = dict[AnswerPosition, StoredAnswer]()
         for name, locations in groupby(sorted(set(batch)), key=itemgetter(0)):
             segment = self._segment(name)
             answers.update((location, _decode(segment[location[1]])) for location in locations)
@@ -177,7 +178,7 @@ class AnswerReader:
 
 
 def _groups(answers: KeyedAnswers) -> Iterator[tuple[list[bytes], list[bytes], int]]:
-    """Yield the keys, the encoded answers and their bytes of one segment at a time."""
+    """Yield the keys, the encoded answers, and the size of the answers in bytes, of one segment at a time."""
     keys, rows, size_bytes = list[bytes](), list[bytes](), 0
     for key, answer in answers:
         keys.append(key)

@@ -11,7 +11,7 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.garbage import MarkedHead
 from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, keys_of
-from opensearch_batch.core.ledger.segments import Location, StoreFiles
+from opensearch_batch.core.ledger.segments import AnswerPosition, StoreFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +167,7 @@ class Located:
         _, first = np.unique(self.keys[positions], return_index=True)
         return np.sort(positions[first])
 
-    def locations(self) -> Iterator[Location]:
+    def locations(self) -> Iterator[AnswerPosition]:
         """Yield the locations of the answers that were found, in the order of their keys."""
         is_located = self.source >= 0
         names = map(self.segments.__getitem__, self.source[is_located].tolist())
@@ -219,7 +219,7 @@ def index_of(files: StoreFiles, index: SegmentIndex, numbers: Mapping[str, int])
         AnswersUnusable: a segment is missing or damaged, too.
     """
     try:
-        entries = files.read_index(index.file)
+        entries = files.read_key_index(index.file)
     except AnswersUnusable:
         keys = (files.segment_keys(name) if name in numbers else keys_of(b"") for name in index.segments)
         entries = KeyIndex.of(list(keys))
@@ -236,4 +236,4 @@ def _indexes(files: StoreFiles, head: StoreHead, located: Located) -> Iterator[K
         shard = head.open[job_key]
         shards.setdefault(shard.file, {})[shard.number] = -2 - number
     for file, of_file in shards.items():
-        yield files.read_index(file).renumbered(of_file)
+        yield files.read_key_index(file).renumbered(of_file)

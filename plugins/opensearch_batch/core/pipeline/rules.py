@@ -95,21 +95,22 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
 
 def _removal_rules(spec: PipelineSpec) -> Iterator[Rule]:
     source, deleted = spec.source, spec.source.deleted
-    deletes, no_id = source.on_removed == "delete", "the documents to delete are not known; write id: $.id"
+    deletes = source.on_removed == "delete"
+    unknown = "without _id, the documents to delete are not known; write id: $.id"
     mode, why = mode_of(spec)
     if deletes and mode == "append":
         cause = f"in mode append ({why}) no record counts as removed; write mode: snapshot, or remove on_removed"
         yield ("source", "on_removed"), cause
     has_id = "_id" in spec.field_map
     if deletes and not has_id:
-        yield ("source", "on_removed"), f"without _id {no_id}"
+        yield ("source", "on_removed"), unknown
     if deleted is None:
         return
     yield ("source", "deleted", "path"), lambda: PlainPath.parse(deleted.path)
     if not has_id:
-        yield ("source", "deleted"), f"without _id {no_id}"
+        yield ("source", "deleted"), unknown
     if not source.prepare:
-        cause = "an object is submitted unchanged, with its deleted records; remove prepare: false or deleted"
+        cause = "prepare: false submits an object unchanged, with its tombstones; remove prepare: false or deleted"
         yield ("source", "deleted"), cause
 
 
@@ -164,7 +165,7 @@ def _check_uri(uri: str) -> None:
         raise ConfigError(f"{uri!r}: invalid template; write variables as {{{{ ds }}}}")
     if SourceUri(uri).is_object and "." not in _VARIABLE.sub("", uri.rpartition("/")[2]):
         raise ConfigError(
-            f"{uri!r}: a prefix ends in a slash: write {uri}/; to read an object without an extension, write its "
+            f"{uri!r}: a prefix must end with a slash: write {uri}/; to read an object without an extension, write its "
             "prefix here and its name in source.include"
         )
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class ChangedRecords(NamedTuple):
     """The new and changed records of objects, as columns in the order of the objects and their lines.
 
-    With passthrough, the objects have all their records, and `is_changed` is true for the new and changed ones. The
-    records of object i are those from `starts[i]` to `starts[i + 1]`; an object without an ETag cannot be read any
-    more. `line_bytes` is that of ledger rows.
+    With passthrough, the columns contain all records of the objects; `is_changed` is true for the new and changed ones.
+    The records of object i are those from `starts[i]` to `starts[i + 1]`; an object without an ETag cannot be read any
+    more. `line_bytes` is the ledger column of this name.
     """
 
     objects: list[ObjectInfo]

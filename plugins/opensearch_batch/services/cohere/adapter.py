@@ -50,7 +50,7 @@ class _Row(msgspec.Struct):
 
 
 class CohereRealtime(RealtimeForm):
-    """Real-time requests: Embed, of the first or the second version of the API, with the text of a line."""
+    """Real-time requests: call Embed, in version 1 or 2 of the API, with the text of a line."""
 
     def url_ends(self, parameters: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG002 - always the same
         return ("/v1/embed", "/v2/embed")
@@ -70,7 +70,7 @@ class CohereRealtime(RealtimeForm):
         parameters: Mapping[str, Any],
         inputs: Sequence[str] = (),  # noqa: ARG002 - always one
     ) -> bytes:
-        """Return the line with its embedding; vectors are those of the job's embedding type."""
+        """Return the line with its embedding; a response of only vectors has the job's embedding type."""
         kind, body = _embedding_type(parameters), response.response
         embeddings = body.get("embeddings") if isinstance(body, dict) else response.vectors
         values = embeddings.get(kind) if isinstance(embeddings, dict) else embeddings
@@ -84,8 +84,8 @@ class CohereAdapter(BaseAdapter):
     """The adapter for Cohere embed jobs."""
 
     name = "cohere"
-    # Source: "Embed Jobs API": texts per job; a dataset file of at most 1.5 GB.
-    limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
+    # Source: "Embed Jobs API": at most 100,000 texts a job, and a dataset file of 1.5 GB.
+    limits = Limits(max_records=100_000, max_bytes=1_500_000_000, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     batch_path = "/embed-jobs"
     name_parameter: str | None = "name"
@@ -134,7 +134,7 @@ class CohereAdapter(BaseAdapter):
         return RequestedInput(staged={DATASET: str(parameters[DATASET])} if parameters.get(DATASET) else {})
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare the dataset; a task that ML Commons has not refreshed yet has only the id."""
+        """Compare the job ids, then the datasets; an ML Commons task that was not refreshed yet has only the id."""
         job_id = record.remote_job.get("job_id")
         if job_id is not None and remote_job.get("job_id") == job_id:
             return True
@@ -168,5 +168,7 @@ def _embedding_type(parameters: Mapping[str, Any]) -> str:
     types = nested(parameters, "embedding_types", default=["float"])
     if not isinstance(types, list) or len(types) != 1 or types[0] not in _Embeddings.__struct_fields__:
         known = ", ".join(_Embeddings.__struct_fields__)
-        raise ConfigError(f"connector parameters.embedding_types must be a list of one of {known}; found {types!r}")
+        raise ConfigError(
+            f"connector parameters.embedding_types must be a list with exactly one of {known}; found {types!r}"
+        )
     return str(types[0])
