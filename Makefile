@@ -12,8 +12,8 @@ SOURCES := plugins include dags tests benchmarks
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-# The tests without the whole stack run beside those that need it, and show theirs at the end. So do, of all tests, those
-# on the newer version.
+# The tests without the whole stack run beside those that need it, and show theirs at the end. So do, of all tests, the
+# quick ones on both versions.
 halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&1 & half=$$!; \
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
@@ -50,10 +50,10 @@ test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
 test-all: $(INSTALLED) check ## all tests but those of the two targets below, on both OpenSearch versions unless slow, at most 60 minutes
 	@parts=$$(mktemp -d); \
 	$(BIN)/python -m pytest -m "not lab" >$$parts/apart 2>&1 & apart=$$!; \
-	OPENSEARCH_VERSIONS=3.6.0 $(BIN)/python -m pytest -m "lab and not slow" >$$parts/newer 2>&1 & newer=$$!; \
-	$(BIN)/python -m pytest -m "lab and not (slow and faults)"; lab=$$?; \
-	wait $$apart; apart=$$?; wait $$newer; newer=$$?; \
-	cat $$parts/*; rm -r $$parts; exit $$((lab | apart | newer))
+	OPENSEARCH_VERSIONS=3.6.0,2.19.1 $(BIN)/python -m pytest -m "lab and not slow" >$$parts/quick 2>&1 & quick=$$!; \
+	$(BIN)/python -m pytest -m "lab and slow and not faults"; slow=$$?; \
+	wait $$apart; apart=$$?; wait $$quick; quick=$$?; \
+	cat $$parts/*; rm -r $$parts; exit $$((slow | apart | quick))
 
 test-faults: $(INSTALLED) ## the slow tests of tests/faults: a stage is killed or refused at each of its steps, at most 40 minutes
 	@$(BIN)/python -m pytest -m "slow and faults"
