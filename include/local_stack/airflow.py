@@ -198,7 +198,6 @@ class Airflow:
             ),
             # As many as this machine runs within minutes.
             "AIRFLOW__OPENSEARCH_BATCH__MAX_QUEUED_REQUESTS": "200",
-            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
 
     @property

@@ -17,6 +17,8 @@ from include.local_stack.settings import LOOPBACK
 HEALTH_PATH = "/api/v2/monitor/health"
 HEARTBEAT_MAX_AGE = timedelta(seconds=20)
 LOG_BUCKET = "airflow-logs"
+# Longer in all than `[celery] operation_timeout` (1 s), after which Airflow sends the message again.
+PUBLISH_RETRIES = {"max_retries": 20, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 # serve-logs has no host option and listens on every interface. Local logs are read from the disk instead, those of
 # several machines from S3.
 SCHEDULER, TRIGGERER = ("scheduler", "--skip-serve-logs"), ("triggerer", "--skip-serve-logs")
@@ -90,6 +92,9 @@ class CeleryServers(msgspec.Struct, frozen=True):
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",
             "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "20",
+            # A task whose message cannot be sent within this time has used up an attempt, by default after a second.
+            "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps({"task_publish_retry_policy": PUBLISH_RETRIES}),
+            "AIRFLOW__CELERY__TASK_PUBLISH_MAX_RETRIES": "100",
             # No machine reads another's disk.
             "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
             "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": f"s3://{LOG_BUCKET}",
@@ -138,12 +143,13 @@ def _ping_check(broker_url: str, hostname: str) -> Callable[[], bool]:
     # Here, because two threads must not import it at the same time: its modules load each other lazily.
     from celery import Celery
     from kombu.exceptions import KombuError
+    from redis import RedisError
 
     def is_healthy() -> bool:
         with Celery(broker=broker_url, set_as_current=False) as app:
             try:
                 return bool(app.control.inspect(destination=[f"celery@{hostname}"], timeout=1.0).ping())
-            except (OSError, KombuError):
+            except (OSError, KombuError, RedisError):
                 return False
 
     return is_healthy

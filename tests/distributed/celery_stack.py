@@ -24,7 +24,7 @@ from tests.waiting import eventually
 NODE_CONN, S3_CONN = "opensearch_of_the_test", "aws_of_the_test"
 QUEUE = "default"
 # More than the tests need; all are parsed once, before the first.
-PIPELINES, PAIRS = 32, 2
+PIPELINES, PAIRS = 32, 3
 
 
 class CeleryStack(RunningStack):
@@ -33,6 +33,10 @@ class CeleryStack(RunningStack):
     def __init__(self, home: Path) -> None:
         self._options = StackOptions(home=home, free_ports=True, executor="celery")
         super().__init__(self._options)
+        with self.downed_by_errors():
+            self._begin()
+
+    def _begin(self) -> None:
         self.airflow = self.lab.stack.airflow_api()
         # As `up` makes it, for its health checks and its two servers.
         self.processes = Airflow(self._options, self.state.ports)
@@ -86,9 +90,9 @@ class CeleryStack(RunningStack):
         """Return the process of the stack that has sent a request to a proxy, and which of its programs."""
         port = exchange.client_port
         connections = psutil.net_connections("tcp4")
-        pid = int(
-            next(each.pid for each in connections if each.laddr.port == port and each.pid not in (None, os.getpid()))
-        )
+        pids = [each.pid for each in connections if each.laddr.port == port and each.pid not in (None, os.getpid())]
+        assert pids, "only root may see which process of Airflow has sent a request"
+        pid = int(pids[0])
         session = os.getsid(pid)
         name = next(name for name, process in self.state.processes.items() if process.pid == session)
         return name, RunningProcess(pid=pid, started=start_time(pid) or "")

@@ -11,7 +11,7 @@ from tests.distributed.celery_stack import CeleryStack
 from tests.distributed.outcomes import OUTCOMES, table
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def celery_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryStack]:
     """Two schedulers, triggerers and workers, PostgreSQL and Redis, with a proxy before the node and one before S3."""
     home: Path = tmp_path_factory.mktemp("celery")

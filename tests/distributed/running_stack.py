@@ -24,6 +24,16 @@ class RunningStack:
         self.lab = Lab(Stack.up(options), options.opensearch_version)
         self.state = present(StateFile(options.home).read())
 
+    @contextmanager
+    def downed_by_errors(self) -> Iterator[None]:
+        """Stop everything if the test cannot use the stack."""
+        try:
+            yield
+        except BaseException:
+            self.lab.close()
+            self.lab.stack.down()
+            raise
+
     def programs(self, name: str) -> list[RunningProcess]:
         """Return what runs of a process of the stack, without the parent that starts it again."""
         parent = self._parent(name)
@@ -52,8 +62,8 @@ class RunningStack:
             os.kill(parent, signal.SIGCONT)
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return the environment of a process of the stack."""
-        pid = self.programs(name)[0].pid
+        """Return the environment of a process of the stack, which its parent has, too; Celery overwrites its own."""
+        pid = self._parent(name).pid
         lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
         return dict(line.split("=", 1) for line in lines if "=" in line)
 

@@ -33,8 +33,8 @@ STAGES = {
 
 
 def test_work_goes_to_both_workers_which_share_no_folder(stack: CeleryStack) -> None:
-    """Two runs at once; their logs are read from S3, and no process of a machine knows another's folders."""
-    trial = Trial(stack, "none", *stack.pair())
+    """Four runs at once; their logs are read from S3, and no process of a machine knows another's folders."""
+    trial = Trial(stack, "none", *stack.pair(), *stack.pair())
     trial.start()
     trial.end()
     tasks = [task for run in trial.runs for task in stack.airflow.tasks(run.dag_id, run.run_id)]
