@@ -119,7 +119,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ),
         ("work_prefix: s3", "work_prefix: /tmp", r"books.yaml:3 work_prefix: .*write work_prefix: .s3://"),
         ("in/\n", "in/\n  mode: snapshots\n", r"yaml:3 source.mode: 'snapshots' is .* Did you mean 'snapshot'\?"),
-        ("in/\n", "in/\n  on_removed: delete\n", r"yaml:3 source.on_removed: without _id the documents to delete"),
+        ("in/\n", "in/\n  on_removed: delete\n", r"yaml:3 source.on_removed: without _id, the documents to delete"),
         (
             "in/\n", "in/\n  mode: append\n  on_removed: delete\nid: $.id\n",
             r"yaml:4 source.on_removed: in mode append \(source.mode\) no record counts as removed; write mode: snap",
@@ -132,11 +132,11 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ),
         (
             "in/\n", "in/\n  deleted: {path: $.op, equals: x}\n",
-            r"yaml:3 source.deleted: without _id the documents to delete",
+            r"yaml:3 source.deleted: without _id, the documents to delete",
         ),
         (
             "in/\n", "in/\n  prepare: false\n  deleted: {path: $.op, equals: x}\nid: $.id\n",
-            r"yaml:4 source.deleted: an object is submitted unchanged, with its deleted records",
+            r"yaml:4 source.deleted: prepare: false submits an object unchanged, with its tombstones",
         ),
         ("model_id: abc", "model_id: abc\n  repair_rounds: 2", r"repair_rounds: unknown key. Did you mean 'repair_at"),
         ("model_id: abc", "model_id: abc\n  predictions: share", r"'share' is .* Did you mean 'shared'\?"),

@@ -115,6 +115,7 @@ def test_a_partition_timetable_runs_by_itself(own: OwnPipelines) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.timeout(1800)
 def test_thirty_dates_backwards_with_a_broken_one(lab: Lab, own: OwnPipelines) -> None:
     """Four runs and two jobs at once: 29 dates are indexed, the broken one fails alone; done again it costs nothing."""
