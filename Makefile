@@ -12,8 +12,8 @@ SOURCES := plugins include dags tests benchmarks
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-# The tests without the whole stack run beside those that need it, and show theirs at the end. So do, of all tests, the
-# quick ones on both versions.
+# The tests without the whole stack run beside those that need it; their output follows at the end. test-all has a third
+# process: the tests that run on both OpenSearch versions.
 halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&1 & half=$$!; \
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
@@ -47,13 +47,13 @@ down: ## stop the local stack
 test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
 	@$(call halves,not slow and )
 
-test-all: $(INSTALLED) check ## all tests but those of the two targets below, on both OpenSearch versions unless slow, at most 60 minutes
+test-all: $(INSTALLED) check ## check, and all tests but those of test-faults and test-distributed; the quick ones on both OpenSearch versions; at most 60 minutes
 	@parts=$$(mktemp -d); \
 	$(BIN)/python -m pytest -m "not lab" >$$parts/apart 2>&1 & apart=$$!; \
-	OPENSEARCH_VERSIONS=3.6.0,2.19.1 $(BIN)/python -m pytest -m "lab and not slow" >$$parts/quick 2>&1 & quick=$$!; \
-	$(BIN)/python -m pytest -m "lab and slow and not faults"; slow=$$?; \
-	wait $$apart; apart=$$?; wait $$quick; quick=$$?; \
-	cat $$parts/*; rm -r $$parts; exit $$((slow | apart | quick))
+	OPENSEARCH_VERSIONS=3.6.0,2.19.1 $(BIN)/python -m pytest -m "lab and (each_version or not slow)" >$$parts/both 2>&1 & both=$$!; \
+	$(BIN)/python -m pytest -m "lab and slow and not (each_version or faults)"; slow=$$?; \
+	wait $$apart; apart=$$?; wait $$both; both=$$?; \
+	cat $$parts/*; rm -r $$parts; exit $$((slow | apart | both))
 
 test-faults: $(INSTALLED) ## the slow tests of tests/faults: a stage is killed or refused at each of its steps, at most 40 minutes
 	@$(BIN)/python -m pytest -m "slow and faults"

@@ -46,11 +46,9 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs the whole stack, so that the rest can run beside it; leave slow ones to the first version.
+    """Mark what needs the whole stack, so that the rest can run beside it; leave out what needs other stacks.
 
-    A node with its Security plugin is slow to start.
-
-    What is slow shows our own processes' faults, which are the same on each, unless it is marked otherwise.
+    A node with its Security plugin starts slowly, so its tests are slow.
     """
     for item in items:
         folders = item.path.relative_to(config.rootpath).parts
@@ -62,19 +60,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("slow")
         if "faults" in folders:
             item.add_marker("faults")
-    left_out = {item for item in items if _is_left_out(item, config)}
+    if "distributed" in config.option.markexpr:
+        return
+    left_out = {item for item in items if item.get_closest_marker("distributed")}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
-
-
-def _is_left_out(item: pytest.Item, config: pytest.Config) -> bool:
-    """Say whether it is slow, of a version after the first, and not marked to run on each, or needs other stacks."""
-    if item.get_closest_marker("distributed"):
-        return "distributed" not in config.option.markexpr
-    call = getattr(item, "callspec", None)
-    if call is None or call.params.get("lab", VERSIONS[0]) == VERSIONS[0]:
-        return False
-    return item.get_closest_marker("slow") is not None and item.get_closest_marker("each_version") is None
 
 
 @pytest.fixture(scope="session", params=VERSIONS)

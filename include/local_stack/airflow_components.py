@@ -17,7 +17,8 @@ from include.local_stack.settings import LOOPBACK
 HEALTH_PATH = "/api/v2/monitor/health"
 HEARTBEAT_MAX_AGE = timedelta(seconds=20)
 LOG_BUCKET = "airflow-logs"
-# Longer in all than `[celery] operation_timeout` (1 s), after which Airflow sends the message again.
+# Celery's own attempts last longer than `[celery] operation_timeout` (1 s). So Airflow sees a timeout, and sends the
+# message again; an error of Celery would use up an attempt of the task.
 PUBLISH_RETRIES = {"max_retries": 20, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 # serve-logs has no host option and listens on every interface. Local logs are read from the disk instead, those of
 # several machines from S3.
@@ -92,7 +93,7 @@ class CeleryServers(msgspec.Struct, frozen=True):
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",
             "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "20",
-            # A task whose message cannot be sent within this time has used up an attempt, by default after a second.
+            # How often a message is sent to a broker that is away.
             "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps({"task_publish_retry_policy": PUBLISH_RETRIES}),
             "AIRFLOW__CELERY__TASK_PUBLISH_MAX_RETRIES": "100",
             # No machine reads another's disk.

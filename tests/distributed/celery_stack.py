@@ -31,15 +31,13 @@ class CeleryStack(RunningStack):
     """The stack on free ports, with pipelines whose requests pass a proxy before the node and one before S3."""
 
     def __init__(self, home: Path) -> None:
-        self._options = StackOptions(home=home, free_ports=True, executor="celery")
-        super().__init__(self._options)
-        with self.downed_by_errors():
-            self._begin()
+        super().__init__(StackOptions(home=home, free_ports=True, executor="celery"))
 
-    def _begin(self) -> None:
+    def set_up(self) -> None:
+        """Create connections and pipelines."""
         self.airflow = self.lab.stack.airflow_api()
         # As `up` makes it, for its health checks and its two servers.
-        self.processes = Airflow(self._options, self.state.ports)
+        self.processes = Airflow(self.options, self.state.ports)
         self.servers = present(self.processes.celery)
         self.node, self.s3 = Proxy(self.lab.stack.addresses.opensearch), Proxy(self.lab.stack.addresses.s3)
         self.lab.sagemaker.create_model(ModelName=MODEL)
@@ -149,8 +147,7 @@ class CeleryStack(RunningStack):
 
     def close(self) -> None:
         """Stop everything."""
-        self.lab.close()
-        self.lab.stack.down()
+        super().close()
         self.node.close()
         self.s3.close()
 

@@ -21,18 +21,22 @@ class RunningStack:
     """A stack that the test starts and ends; each of its processes is started again when it ends."""
 
     def __init__(self, options: StackOptions) -> None:
+        self.options = options
         self.lab = Lab(Stack.up(options), options.opensearch_version)
-        self.state = present(StateFile(options.home).read())
-
-    @contextmanager
-    def downed_by_errors(self) -> Iterator[None]:
-        """Stop everything if the test cannot use the stack."""
         try:
-            yield
+            self.state = present(StateFile(options.home).read())
+            self.set_up()
         except BaseException:
-            self.lab.close()
-            self.lab.stack.down()
+            RunningStack.close(self)
             raise
+
+    def set_up(self) -> None:
+        """Override in a subclass: create what its tests need; after an error everything is stopped."""
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.lab.close()
+        self.lab.stack.down()
 
     def programs(self, name: str) -> list[RunningProcess]:
         """Return what runs of a process of the stack, without the parent that starts it again."""
@@ -62,7 +66,8 @@ class RunningStack:
             os.kill(parent, signal.SIGCONT)
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return the environment of a process of the stack, which its parent has, too; Celery overwrites its own."""
+        """Return the environment of a process of the stack."""
+        # That of its parent is the same, and Celery overwrites its own.
         pid = self._parent(name).pid
         lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
         return dict(line.split("=", 1) for line in lines if "=" in line)

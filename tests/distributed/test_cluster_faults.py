@@ -27,7 +27,7 @@ from tests.faults.ingestion import BULK
 from tests.faults.proxy import Fault, Proxy, first, passes
 from tests.faults.waits import TASK_INDEX, Wait, ended
 from tests.lab import MODEL
-from tests.waiting import WAIT_S, eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)
 RECORDS = 2_000
@@ -45,10 +45,9 @@ class ClusterStack(RunningStack):
     def __init__(self, home: Path) -> None:
         services = frozenset({"opensearch", "s3", "ai_services"})
         super().__init__(StackOptions(home=home, services=services, free_ports=True, opensearch_nodes=3))
-        with self.downed_by_errors():
-            self._begin()
 
-    def _begin(self) -> None:
+    def set_up(self) -> None:
+        """Create what the tests need; a proxy is before each node."""
         self.lab.sagemaker.create_model(ModelName=MODEL)
         self.proxies = [Proxy(url) for url in self.lab.stack.addresses.opensearch_nodes]
         hosts = ",".join(proxy.url.removeprefix("http://") for proxy in self.proxies)
@@ -140,8 +139,7 @@ class ClusterStack(RunningStack):
 
     def close(self) -> None:
         """Stop everything."""
-        self.lab.close()
-        self.lab.stack.down()
+        super().close()
         for proxy in self.proxies:
             proxy.close()
 
@@ -189,7 +187,7 @@ def test_a_rolling_restart(cluster: ClusterStack) -> None:
         if parts == 10_000 // RECORDS:
             break
         time.sleep(5)
-    eventually(rolled.is_set, "the rolling restart", wait_s=2 * WAIT_S)
+    eventually(rolled.is_set, "the rolling restart")
     thread.join()
     outcome = cluster.outcome(
         "rolling restart of three OpenSearch nodes during ingests", "rolled", parts, retries, began

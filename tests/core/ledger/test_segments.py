@@ -14,7 +14,7 @@ from opensearch_batch.core.errors import AnswersUnusable, ConfigError
 from opensearch_batch.core.ledger import segments
 from opensearch_batch.core.ledger.answers import StoredAnswer
 from opensearch_batch.core.ledger.key_index import KeyIndex, keys_of, split
-from opensearch_batch.core.ledger.segments import AnswerPosition, AnswerReader, StoreFiles
+from opensearch_batch.core.ledger.segments import AnswerReader, Location, StoreFiles
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
 from tests.core.memory_objects import MemoryObjects
@@ -37,9 +37,9 @@ def files(objects: Objects) -> StoreFiles:
     return StoreFiles(objects, FOLDER, lambda: 1.0)
 
 
-def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[AnswerPosition, StoredAnswer]:
+def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[Location, StoredAnswer]:
     """Write segments; return all answers by location."""
-    known = dict[AnswerPosition, StoredAnswer]()
+    known = dict[Location, StoredAnswer]()
     for each in stored:
         keyed = [(key(row), answer) for row, answer in enumerate(each)]
         rest = iter(each)
@@ -50,7 +50,7 @@ def written(objects: Objects, *stored: list[StoredAnswer]) -> dict[AnswerPositio
     return known
 
 
-def read(objects: Objects, *locations: AnswerPosition) -> list[StoredAnswer]:
+def read(objects: Objects, *locations: Location) -> list[StoredAnswer]:
     """Read answers."""
     return list(AnswerReader(files(objects), {}).read(locations))
 

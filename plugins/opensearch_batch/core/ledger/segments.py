@@ -40,7 +40,7 @@ DIGEST_DIGITS = 32
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(StoredAnswer).decode
 
 # The segment and the row of an answer.
-AnswerPosition = tuple[str, int]
+Location = tuple[str, int]
 KeyedAnswers = Iterable[tuple[bytes, StoredAnswer]]
 
 
@@ -148,13 +148,13 @@ class AnswerReader:
     def __exit__(self, *error: object) -> None:
         self._last = "", []
 
-    def read(self, locations: Iterable[AnswerPosition]) -> Iterator[StoredAnswer]:
+    def read(self, locations: Iterable[Location]) -> Iterator[StoredAnswer]:
         """Yield the answer at each location.
 
         Raises:
             AnswersUnusable: a segment is missing or damaged; no answer of its batch is yielded.
         """
-        batch, size_bytes = list[AnswerPosition](), 0
+        batch, size_bytes = list[Location](), 0
         for location in locations:
             batch.append(location)
             size_bytes += self._row_bytes.get(location[0], SEGMENT_BYTES // SEGMENT_ROWS)
@@ -163,9 +163,9 @@ class AnswerReader:
                 batch, size_bytes = [], 0
         yield from self._read(batch)
 
-    def _read(self, batch: Sequence[AnswerPosition]) -> list[StoredAnswer]:
+    def _read(self, batch: Sequence[Location]) -> list[StoredAnswer]:
         """Return the answers of a batch; each segment is read once."""
-        answers = dict[AnswerPosition, StoredAnswer]()
+        answers = dict[Location, StoredAnswer]()
         for name, locations in groupby(sorted(set(batch)), key=itemgetter(0)):
             segment = self._segment(name)
             answers.update((location, _decode(segment[location[1]])) for location in locations)

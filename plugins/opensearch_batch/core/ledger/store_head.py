@@ -11,7 +11,7 @@ import msgspec
 from opensearch_batch.core.errors import AnswersUnusable
 from opensearch_batch.core.ledger.garbage import MarkedHead
 from opensearch_batch.core.ledger.key_index import GONE, KeyIndex, keys_of
-from opensearch_batch.core.ledger.segments import AnswerPosition, StoreFiles
+from opensearch_batch.core.ledger.segments import Location, StoreFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +167,7 @@ class Located:
         _, first = np.unique(self.keys[positions], return_index=True)
         return np.sort(positions[first])
 
-    def locations(self) -> Iterator[AnswerPosition]:
+    def locations(self) -> Iterator[Location]:
         """Yield the locations of the answers that were found, in the order of their keys."""
         is_located = self.source >= 0
         names = map(self.segments.__getitem__, self.source[is_located].tolist())
